@@ -1,0 +1,147 @@
+"""Build a corpus: python -m pipeline.build --spec specs/demo.yaml"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.command import fail, run_command
+from pipeline.mistake import UserMistake
+from pipeline.spec import Spec, load
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_HELP = """Build a corpus from a spec: crawl or read pages, extract interleaved documents, drop duplicates and what
+the filters refuse, fetch pictures, embed, pair, mine hard negatives, and write Arrow shards.
+
+What is finished is not done again: run the same command after a crash, a kill or a changed spec, and only what is
+missing or stale is made. The shards do not depend on the number of workers, on retries or on the time of day.
+
+It starts a local Ray by itself; under `ray job submit` it joins the cluster.
+
+Exit code: 0 done, 2 a mistake in the spec or the command (one line says which), 1 anything else.
+"""
+
+
+@app.command(help=_HELP)
+def build(
+    spec: Annotated[str, typer.Option(help="YAML file, or the name of a packaged spec (demo, mmc4, obelics, sugar).")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as in filter.document.num_words.min=50. Repeatable."),
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Where the corpus goes; same as --set output.url=…")] = None,
+    until: Annotated[str | None, typer.Option(metavar="PHASE", help="Stop after this phase.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which phases are finished, which would run, and why; do nothing.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Fetch again what failed in a way that may pass (timeouts, 503 …).")
+    ] = False,
+) -> None:
+    overrides = [*(set_ or []), *([f"output.url={out}"] if out else [])]
+    loaded = load(spec, overrides)
+    _check(loaded, until)
+    if dry_run:
+        from pipeline.plan import describe
+
+        for line in describe(loaded, until):
+            print(line)
+        return
+    _build(loaded, until, retry_failed)
+
+
+def _check(spec: Spec, until: str | None) -> None:
+    """Mistakes that can be found without starting anything."""
+    from pipeline.phases.graph import names
+    from pipeline.sources import check_source
+
+    if until is not None and until not in names():
+        raise UserMistake(f"--until {until}: no such phase; there are {', '.join(names())}")
+    check_source(spec)
+
+
+def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
+    from pipeline.cluster import check_output, connected
+    from pipeline.generation import Generation
+    from pipeline.phases.graph import graph
+    from pipeline.progress import Progress
+    from pipeline.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally
+    from pipeline.storage import StorageFull
+    from pipeline.summary import summarize
+    from pipeline.tables import Damaged
+    from pipeline.version import publish
+
+    began = time.monotonic()
+    megabytes = spec.resources.object_store_megabytes
+    try:
+        with connected(spec.resources.workers, megabytes * 1_000_000 if megabytes else None) as found:
+            storage = check_output(spec.output.url)
+            if retry_failed:
+                Generation(storage, spec.source.snapshot).advance()
+            configure_ray_data()
+            tally = start_tally()
+            import ray
+
+            def numbers(phase: str) -> list[int]:
+                told: list[int] = ray.get(tally.get.remote(phase))
+                return told
+
+            with Progress(numbers) as progress:
+                progress.say(f"{spec.name}: building into {storage}")
+                runner = Runner(
+                    storage=storage,
+                    num_partitions=spec.output.partitions,
+                    resources=Resources(
+                        cpus=found.get("CPU", 1.0),
+                        gpus=found.get("GPU", 0.0),
+                        encoder_workers=spec.resources.encoder_workers,
+                    ),
+                    progress=progress,
+                    tally=tally,
+                )
+                for phase in graph(spec):
+                    runner.run(phase)
+                    if phase.name == until:
+                        progress.say(f"stopped after {until}, as asked")
+                        return
+                version = publish(spec, runner, seconds=time.monotonic() - began)
+    except (StorageFull, PhaseFailed, Damaged) as error:
+        fail(str(error), 1)
+    except Exception as error:
+        if full := _storage_full(error):
+            fail(full, 1)
+        raise
+    for line in summarize(storage, version, seconds=time.monotonic() - began):
+        print(line)
+
+
+def _storage_full(error: BaseException | None) -> str | None:
+    """The line of a StorageFull that a worker raised, however deep Ray has wrapped it."""
+    text = str(error)
+    for line in text.splitlines():
+        if "StorageFull" in line or "No space left" in line:
+            return line.split("StorageFull:", 1)[-1].strip().removeprefix("[Errno 28] ")
+    return None
+
+
+def main() -> None:
+    """Entry point of `python -m pipeline.build`."""
+    # A terminated job ends like an interrupted one: Ray is shut down, what is finished stays.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Workers import the same packages as the driver, from wherever it found them.
+    root = str(Path(__file__).resolve().parent.parent)
+    paths: list[Any] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if root not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, paths)])
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

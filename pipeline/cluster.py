@@ -1,0 +1,96 @@
+"""Where a build runs: a local Ray that it starts and stops, or the cluster that it was submitted to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+# Before Ray is imported: no usage reports, no device variables emptied on CPU workers.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from pipeline.mistake import UserMistake
+from pipeline.storage import Storage, StorageError, is_local
+
+
+def submitted() -> bool:
+    """True inside a Ray job, or where RAY_ADDRESS names a cluster."""
+    return bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
+
+
+@contextlib.contextmanager
+def connected(workers: int | None, object_store_bytes: int | None) -> Iterator[dict[str, float]]:
+    """A Ray to run on, as its resources; a local one ends with the block.
+
+    `workers` bounds the CPUs of a local Ray; a cluster keeps its own.
+    """
+    if submitted():
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    else:
+        # A private Ray needs no token file, which would turn authentication on for every later `ray start`.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=bool(os.environ.get("INTERLOOM_WORKER_LOGS")),
+            object_store_memory=object_store_bytes,
+        )
+    try:
+        yield dict(ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def check_output(url: str) -> Storage:
+    """The corpus root, seen to be writable; on a cluster also to be the same for workers and driver.
+
+    Raises UserMistake for a relative path on a cluster, or when a worker's object is not there for the driver.
+    """
+    if submitted() and is_local(url) and not os.path.isabs(url.removeprefix("file://")):
+        raise UserMistake(
+            f"output: {url!r} is relative, and a job's working directory is a copy on each node: "
+            "give an absolute path on storage that every node mounts, or an s3:// or gs:// URL"
+        )
+    try:
+        storage = Storage(url)
+        storage.probe()
+    except StorageError as error:
+        raise UserMistake(f"output: {error}") from None
+    if submitted():
+        _check_shared(storage)
+    return storage
+
+
+def _check_shared(storage: Storage) -> None:
+    """A worker on every node writes an object, which the driver must find."""
+
+    def write(root: Storage, name: str) -> str:
+        root.write(name, b"seen")
+        return name
+
+    remote = ray.remote(num_cpus=0)(write)
+    names: list[tuple[str, Any]] = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            name = f".shared-{uuid.uuid4().hex[:12]}"
+            names.append((node["NodeManagerHostname"], remote.options(scheduling_strategy=where).remote(storage, name)))
+    for host, pending in names:
+        try:
+            name = ray.get(pending, timeout=120)
+            found = storage.exists(name)
+            storage.delete(name)
+        except Exception as error:
+            raise UserMistake(f"output: node {host} cannot write to {storage}: {str(error).splitlines()[0]}") from None
+        if not found:
+            raise UserMistake(
+                f"output: what node {host} wrote to {storage} is not there for the driver: "
+                "use storage that every node mounts, or an s3:// or gs:// URL"
+            )

@@ -1,0 +1,34 @@
+"""How every command of the pipeline ends: 0 done, 2 the user's mistake in one line, 1 anything else."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from pipeline.mistake import UserMistake
+
+
+def run_command(app: typer.Typer) -> None:
+    """Run a typer application as a process."""
+    code: object = 0
+    try:
+        code = app(standalone_mode=False)
+    except UserMistake as mistake:
+        fail(str(mistake), 2)
+    except typer.Abort:
+        fail("interrupted; run the same command again to go on", 130)
+    except KeyboardInterrupt:
+        fail("interrupted; run the same command again to go on", 130)
+    except Exception as error:
+        # Usage errors of the command line (unknown option, missing value) know their own one line.
+        if hasattr(error, "format_message"):
+            fail(error.format_message(), 2)
+        raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int) -> None:
+    """One line on standard error, and the exit code."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

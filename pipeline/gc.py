@@ -1,0 +1,80 @@
+"""Remove what no kept version needs: python -m pipeline.gc --corpus OUT [--keep N] [--dry-run]
+
+Kept are the newest N versions and the one that `latest` names, with all their tables, and of the row stores the
+folders of functions that any kept table was made with, plus everything that was fetched: fetches are what a corpus
+cannot make again by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.command import run_command
+from pipeline.corpus import LATEST, Corpus, version_folder
+from pipeline.keys import digest_json
+from pipeline.mistake import UserMistake
+from pipeline.storage import Storage
+from schemas.manifest import VersionManifest
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+# Row stores that hold what came from outside.
+_FETCHED = ("fetch_page", "fetch_image", "read_source", "generations")
+
+
+def doomed(storage: Storage, keep: int) -> list[str]:
+    """Objects that nothing kept refers to, sorted."""
+    if not storage.names("versions"):
+        raise UserMistake(f"--corpus {storage}: no version there")
+    manifests = []
+    for name in storage.names("versions"):
+        try:
+            text = storage.read(f"{version_folder(name)}/manifest.json")
+        except FileNotFoundError:
+            continue  # a build that is under way, or was killed: its shards are found by its phase's receipts
+        manifests.append(VersionManifest.from_json(text))
+    newest = sorted(manifests, key=lambda each: (str(each.run.get("built", "")), each.version))[-keep:]
+    kept = {each.version for each in newest}
+    if storage.exists(LATEST):
+        kept.add(storage.read(LATEST).decode().strip())
+    tables: set[str] = set()
+    stores: set[str] = set()
+    for version in sorted(kept):
+        corpus = Corpus(storage.url, version)
+        for phase, key in corpus.manifest.phases.items():
+            tables.add(f"tables/{phase}/{key}/")
+            for name, ingredients in corpus.phase_manifest(phase).ingredients["functions"].items():
+                stores.add(f"rows/{name}/{digest_json(ingredients)}/")
+    found = []
+    for name in storage.walk("tables"):
+        if "/".join(name.split("/")[:3]) + "/" not in tables:
+            found.append(name)
+    for name in storage.walk("rows"):
+        parts = name.split("/")
+        if parts[1] not in _FETCHED and "/".join(parts[:3]) + "/" not in stores:
+            found.append(name)
+    for name in storage.walk("versions"):
+        if name.split("/")[1] not in kept:
+            found.append(name)
+    return sorted(found)
+
+
+@app.command(help=(__doc__ or "").split("\n\n", 1)[1])
+def collect(
+    corpus: Annotated[str, typer.Option(help="The corpus folder or URL.")],
+    keep: Annotated[int, typer.Option(min=1, help="Newest versions to keep.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
+) -> None:
+    storage = Storage(corpus)
+    names = doomed(storage, keep)
+    total = sum(storage.size(name) for name in names)
+    if not dry_run:
+        # A table's manifest goes first: what is left of a killed collection is then no table.
+        for name in sorted(names, key=lambda each: (not each.endswith("manifest.json"), each)):
+            storage.delete(name)
+    print(f"{len(names):,} objects, {total / 1e6:.1f} MB {'would be removed' if dry_run else 'removed'}")
+
+
+if __name__ == "__main__":
+    run_command(app)

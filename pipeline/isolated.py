@@ -1,0 +1,28 @@
+"""A process for one batch: reads (function, rows) from standard input, writes the result as an Arrow stream.
+
+Started by pipeline.memo when a batch has ended its worker before; a crash here is a finding, not a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import cloudpickle
+import pyarrow as pa
+
+from pipeline.memo import compute
+
+
+def main() -> None:
+    result_file = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not reach the result
+    function, rows = cloudpickle.load(sys.stdin.buffer)
+    result = compute(function, rows)
+    with pa.ipc.new_stream(result_file, result.schema) as writer:
+        writer.write_table(result)
+    result_file.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Pages become documents: extraction, and the pages that are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.phase import Part, Phase
+from pipeline.spec import Spec
+from schemas.document import DOCUMENT
+from stages.extract import Extract, refused_by_meta
+
+_PAGE_ACTIONS = {"refused": "refuse", "quarantined": "quarantine"}
+_QUARANTINED = "quarantined: "
+
+
+def _page_decisions(pages: pa.Table) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": "page",
+            "action": _PAGE_ACTIONS.get(page["status"], "drop"),
+            "subject_id": page["page_id"],
+            "url": page["url"],
+            "rule": page["reason"] or "error",
+            "value": page["http_status"],
+            "detail": page["detail"],
+        }
+        for page in pages.select(["page_id", "url", "status", "reason", "detail", "http_status"]).to_pylist()
+        if page["status"] != "ok"
+    ]
+
+
+def failed(kind: str, rule: str, error: str, **row: Any) -> dict[str, Any]:
+    """Decision of a row whose function failed: quarantined when it had killed its worker."""
+    action = "quarantine" if error.startswith(_QUARANTINED) else "drop"
+    rule = "quarantine" if action == "quarantine" else rule
+    return {"kind": kind, "action": action, "rule": rule, "detail": error.removeprefix(_QUARANTINED), **row}
+
+
+def documents(spec: Spec) -> Phase:
+    """pages -> documents, one a page."""
+    extract = Extract(spec.extract)
+    agent = spec.crawl.user_agent
+
+    def run(part: Part, _: pa.Table | None) -> pa.Table:
+        pages = part.read("pages")
+        part.add("pages", pages.num_rows)
+        part.decide(_page_decisions(pages))
+        usable = pages.filter(pa.compute.equal(pages.column("status"), "ok"))
+        part.add("pages_fetched", usable.num_rows)
+        results = part.apply(
+            extract,
+            pa.table(
+                {
+                    "page_id": usable.column("page_id"),
+                    "url": usable.column("final_url"),
+                    "content_type": usable.column("content_type"),
+                    "content_hash": usable.column("content_hash"),
+                    "body": usable.column("body"),
+                }
+            ),
+            owner="page_id",
+            key=("url", "content_type", "content_hash"),
+        )
+        kept: list[int] = []
+        decided: list[dict[str, Any]] = []
+        facts = usable.select(["page_id", "url"]).to_pylist()
+        outcomes = results.select(["error", "meta_robots", "dropped"]).to_pylist()
+        for index, (page, result) in enumerate(zip(facts, outcomes, strict=True)):
+            if result["error"] is not None:
+                decided.append(
+                    failed("page", "extract", result["error"], subject_id=page["page_id"], url=page["url"])
+                )
+            elif refusal := refused_by_meta(result["meta_robots"], agent):
+                decided.append(
+                    {
+                        "kind": "page",
+                        "action": "refuse",
+                        "subject_id": page["page_id"],
+                        "url": page["url"],
+                        "rule": "meta_robots",
+                        "detail": refusal,
+                    }
+                )
+            else:
+                kept.append(index)
+                decided.extend(
+                    {
+                        "kind": "paragraph" if each["kind"] == "text" else "image",
+                        "action": "drop",
+                        "subject_id": page["page_id"],
+                        "document_id": page["page_id"],
+                        "url": each["detail"] if each["kind"] == "image" else page["url"],
+                        "rule": each["rule"],
+                        "detail": each["detail"],
+                    }
+                    for each in result["dropped"]
+                )
+        part.decide(decided)
+        chosen = pa.array(kept, pa.int64())
+        page_ids = usable.column("page_id").take(chosen)
+        result = results.take(chosen)
+        columns = {
+            "document_id": page_ids,
+            "page_id": page_ids,
+            "modified": usable.column("modified").take(chosen),
+            **{name: result.column(name) for name in DOCUMENT.names if name in result.column_names},
+        }
+        part.add("documents", len(kept))
+        return pa.table({name: columns[name] for name in DOCUMENT.names})
+
+    return Phase(
+        name="documents",
+        schema=DOCUMENT,
+        run=run,
+        inputs=("pages",),
+        settings={"agent": agent},
+        functions=(extract,),
+    )

@@ -1,0 +1,48 @@
+"""The build graph, in the order it runs: cheap and shrinking first, pictures only for documents whose text passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.phase import Phase
+from pipeline.phases.documents import documents
+from pipeline.phases.duplicates import clusters, edges, paragraphs, signatures, unique, unique_texts, unique_urls
+from pipeline.phases.images import fetched_images, images, kept
+from pipeline.phases.pages import pages
+from pipeline.phases.pairs import negatives, pairs, splits
+from pipeline.phases.shards import shards
+from pipeline.phases.slices import embeddings, slices
+from pipeline.phases.text import text
+from pipeline.spec import Spec
+
+_ORDER: tuple[Callable[[Spec], Phase], ...] = (
+    pages,
+    documents,
+    unique_urls,
+    unique_texts,
+    unique,
+    paragraphs,
+    text,
+    signatures,
+    edges,
+    clusters,
+    fetched_images,
+    images,
+    kept,
+    splits,
+    slices,
+    embeddings,
+    pairs,
+    negatives,
+    shards,
+)
+
+
+def graph(spec: Spec) -> list[Phase]:
+    """The phases of a build, inputs before those that read them."""
+    return [make(spec) for make in _ORDER]
+
+
+def names() -> list[str]:
+    """Phase names in order."""
+    return [make.__name__ for make in _ORDER]

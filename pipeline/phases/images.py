@@ -1,0 +1,228 @@
+"""Pictures: fetched once a URL for documents whose text passed, decoded once a content, judged, joined back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import urllib.parse
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from pipeline.fetching import fetch_remembered, host_key
+from pipeline.intermediate import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE
+from pipeline.phase import Exchange, Part, Phase
+from pipeline.phases.documents import failed
+from pipeline.spec import Spec
+from schemas.image import IMAGE
+from stages.images import DecodeImage
+from stages.urls import host_of
+
+
+def _references(part: Part, _: Any) -> pa.Table:
+    """Image URLs of the documents that are still in, by host."""
+    clusters = part.read("clusters").to_pylist()
+    alive = {row["document_id"] for row in clusters if row["kept"]}
+    positions = {
+        row["document_id"]: row["positions"]
+        for row in part.read("text").select(["document_id", "positions"]).to_pylist()
+        if row["document_id"] in alive
+    }
+    rows: list[dict[str, Any]] = []
+    for document in part.read("documents").select(["document_id", "nodes"]).to_pylist():
+        document_id = document["document_id"]
+        for position in positions.get(document_id, ()):
+            node = document["nodes"][position]
+            if node["kind"] == "image":
+                url = node["image_url"]
+                rows.append(
+                    {
+                        "host_key": _host_key(url, node["image_id"]),
+                        "image_id": node["image_id"],
+                        "url": url,
+                        "document_id": document_id,
+                    }
+                )
+    return pa.Table.from_pylist(rows, schema=IMAGE_REFERENCE)
+
+
+def _host_key(url: str, image_id: str) -> str:
+    # Images that carry themselves have no host to be polite to: spread them.
+    return image_id if url[:5].lower() == "data:" else host_key(host_of(url)) + "0" * 24
+
+
+def _users(rows: pa.Table) -> dict[str, tuple[str, list[str]]]:
+    """image_id -> (URL, distinct documents), from rows sorted by image and document."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for row in rows.to_pylist():
+        documents = found.setdefault(row["image_id"], (row["url"], []))[1]
+        if not documents or documents[-1] != row["document_id"]:
+            documents.append(row["document_id"])
+    return found
+
+
+def _decode_data_uri(uri: str) -> bytes:
+    """Bytes of a data: URI (RFC 2397); ValueError when it is none."""
+    head, mark, payload = uri[5:].partition(",")
+    if not mark:
+        raise ValueError("data: URI without a comma")
+    raw = urllib.parse.unquote_to_bytes(payload)
+    if not head.lower().endswith(";base64"):
+        return raw
+    try:
+        return base64.b64decode(raw, validate=False)
+    except binascii.Error as error:
+        raise ValueError(f"data: URI: {error}") from None
+
+
+def fetched_images(spec: Spec, generation: int) -> Phase:
+    """clusters -> fetched_images: the bytes behind each distinct URL, a host at a time on one worker."""
+    snapshot = spec.source.snapshot
+    max_bytes = spec.images.max_bytes
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        from pipeline.sources import local_images
+
+        assert rows is not None
+        users = _users(rows)
+        part.add("image_urls", len(users))
+        made: list[pa.Table] = []
+        by_host: dict[str, list[str]] = {}
+        for image_id, (url, _) in users.items():
+            if url[:5].lower() != "data:":
+                by_host.setdefault(host_of(url), []).append(image_id)
+        for host in sorted(by_host):
+            ids = by_host[host]
+            urls = [users[image_id][0] for image_id in ids]
+            table = local_images(part, spec.source, urls)
+            if table is None:
+                table = fetch_remembered(
+                    part,
+                    urls,
+                    spec.crawl,
+                    kind="image",
+                    max_bytes=max_bytes,
+                    snapshot=snapshot,
+                    generation=generation,
+                )
+            made.append(_as_fetched_image(table, ids, users))
+        carried = sorted(image_id for image_id, (url, _) in users.items() if url[:5].lower() == "data:")
+        if carried:
+            made.append(_from_data_uris(part, carried, users))
+        if not made:
+            return FETCHED_IMAGE.empty_table()
+        result = pa.concat_tables(made).sort_by([("image_id", "ascending")])
+        part.add("images_fetched", int(pc.sum(pc.equal(result.column("status"), "ok")).as_py() or 0))
+        return result
+
+    return Phase(
+        name="fetched_images",
+        schema=FETCHED_IMAGE,
+        run=run,
+        inputs=("documents", "text", "clusters"),
+        settings={
+            "crawl": spec.crawl,
+            "source": spec.source,
+            "max_bytes": max_bytes,
+            "generation": generation,
+        },
+        modules=("stages.http",),
+        exchange=Exchange(
+            key="host_key", order=("image_id", "document_id"), schema=IMAGE_REFERENCE, emit=_references
+        ),
+    )
+
+
+def _as_fetched_image(table: pa.Table, ids: list[str], users: dict[str, tuple[str, list[str]]]) -> pa.Table:
+    columns = {name: table.column(name) for name in FETCHED_IMAGE.names if name in table.column_names}
+    columns["image_id"] = pa.array(ids, pa.string())
+    columns["url"] = pa.array([users[image_id][0] for image_id in ids], pa.string())
+    columns["documents"] = pa.array([users[image_id][1] for image_id in ids], pa.list_(pa.string()))
+    return pa.table({name: columns[name] for name in FETCHED_IMAGE.names}).cast(FETCHED_IMAGE)
+
+
+def _from_data_uris(part: Part, ids: list[str], users: dict[str, tuple[str, list[str]]]) -> pa.Table:
+    """Rows of images that their page carries itself, with the bytes put where fetched bytes lie."""
+    bodies: list[bytes | None] = []
+    rows: list[dict[str, Any]] = []
+    for image_id in ids:
+        url, documents = users[image_id]
+        row: dict[str, Any] = {"image_id": image_id, "url": url, "documents": documents, "retryable": False}
+        try:
+            body = _decode_data_uri(url)
+            bodies.append(body)
+            row |= {"status": "ok", "content_hash": xxhash.xxh3_128_hexdigest(body)}
+        except ValueError as error:
+            bodies.append(None)
+            row |= {"status": "error", "reason": "data_uri", "detail": str(error)}
+        rows.append(row)
+    pack = f"rows/read_source/data/{xxhash.xxh3_128_hexdigest(b''.join(b or b'' for b in bodies))}.pack"
+    part.storage.write(pack, b"".join(b or b"" for b in bodies))
+    offset = 0
+    for row, body in zip(rows, bodies, strict=True):
+        if body is not None:
+            row["body"] = {"pack": pack, "offset": offset, "length": len(body)}
+            offset += len(body)
+    return pa.Table.from_pylist(rows, schema=FETCHED_IMAGE)
+
+
+_BY_CONTENT = pa.schema([pa.field("content_key", pa.string()), *FETCHED_IMAGE])
+
+
+def _by_content(part: Part, _: Any) -> pa.Table:
+    """Fetched images keyed by their bytes, failures by their URL."""
+    table = part.read("fetched_images")
+    keys = pc.coalesce(table.column("content_hash"), table.column("image_id"))
+    return table.add_column(0, "content_key", keys)
+
+
+def images(spec: Spec) -> Phase:
+    """fetched_images -> images: each distinct content decoded once, with how many documents show it."""
+    decode = DecodeImage(spec.images)
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        there = rows.filter(pc.equal(rows.column("status"), "ok"))
+        result = part.apply(
+            decode,
+            pa.table({name: there.column(name) for name in ("content_key", "body", "content_type")}),
+            owner="content_key",
+            # The header's type is a hint that a picture's own bytes overrule: it must not make them another picture.
+            key=("content_key",),
+        )
+        users: dict[str, set[str]] = {}
+        for key, documents in zip(
+            rows.column("content_key").to_pylist(), rows.column("documents").to_pylist(), strict=True
+        ):
+            users.setdefault(key, set()).update(documents)
+        decoded = iter(result.to_pylist())
+        made: list[dict[str, Any]] = []
+        for row in rows.drop_columns(["body"]).to_pylist():
+            image = {name: row.get(name) for name in (*IMAGE.names, "documents")}
+            image["num_documents"] = len(users[row["content_key"]])
+            if row["status"] == "ok":
+                facts = next(decoded)
+                error = facts.pop("error")
+                facts["retryable"] = False
+                if error is not None:
+                    said = failed("image", "decode", error)
+                    status = "quarantined" if said["action"] == "quarantine" else "error"
+                    facts |= {"status": status, "reason": said["rule"], "detail": said["detail"]}
+                image |= {name: value for name, value in facts.items() if name in IMAGE.names}
+            else:
+                image["body"] = None
+            made.append(image)
+        part.add("images", len(made))
+        part.add("images_ok", sum(image["status"] == "ok" for image in made))
+        return pa.Table.from_pylist(made, schema=IMAGE_USE)
+
+    return Phase(
+        name="images",
+        schema=IMAGE_USE,
+        run=run,
+        inputs=("fetched_images",),
+        functions=(decode,),
+        exchange=Exchange(key="content_key", order=("image_id",), schema=_BY_CONTENT, emit=_by_content),
+    )

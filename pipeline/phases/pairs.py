@@ -1,0 +1,192 @@
+"""Vectors come back to their documents: splits, pairing, mined negatives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.intermediate import MINED, PAIRED, SPLIT
+from pipeline.phase import Exchange, Part, Phase
+from pipeline.spec import Spec
+from schemas.embedding import VECTOR
+from stages.mine import SLICES, mine
+from stages.pair import pair
+from stages.split import RELATIONS, split
+
+_VECTOR_OF = pa.schema(
+    [
+        pa.field("document_id", pa.string()),
+        pa.field("content_id", pa.string()),
+        pa.field("primary", VECTOR),
+        pa.field("shared", VECTOR),
+    ]
+)
+
+
+def splits(spec: Spec) -> Phase:
+    """kept -> splits: documents that share near-duplicates or pictures stay on one side."""
+    fraction = spec.shard.held_out_fraction
+
+    def run(part: Part, _: pa.Table | None) -> pa.Table:
+        rows: list[dict[str, Any]] = []
+        for table in part.read_all("kept"):
+            for document in table.select(["document_id", "cluster_id", "images"]).to_pylist():
+                rows.append(
+                    {
+                        "document_id": document["document_id"],
+                        "cluster_id": document["cluster_id"],
+                        "image_hashes": sorted(
+                            {image[name] for image in document["images"] for name in ("sha256", "phash") if image[name]}
+                        ),
+                    }
+                )
+        return split(pa.Table.from_pylist(rows, schema=RELATIONS), fraction)
+
+    return Phase(
+        name="splits",
+        schema=SPLIT,
+        run=run,
+        inputs=("kept",),
+        settings={"held_out_fraction": fraction},
+        modules=("stages.split",),
+        spread_by="document_id",
+    )
+
+
+def _vectors(part: Part, _: Any) -> pa.Table:
+    """Each content's vectors, once for every document that holds it."""
+    embedded = part.read("embeddings")
+    owners = pa.compute.list_parent_indices(embedded.column("documents"))
+    repeated = embedded.select(["content_id", "primary", "shared"]).take(owners)
+    documents = pa.compute.list_flatten(embedded.column("documents"))
+    return pa.table(
+        {
+            "document_id": documents,
+            "content_id": repeated.column("content_id"),
+            "primary": repeated.column("primary"),
+            "shared": repeated.column("shared"),
+        }
+    )
+
+
+def pairs(spec: Spec) -> Phase:
+    """slices + embeddings -> pairs: each image's sentence, similarities, and images that resemble none dropped."""
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        place = {
+            key: index
+            for index, key in enumerate(
+                zip(rows.column("document_id").to_pylist(), rows.column("content_id").to_pylist(), strict=True)
+            )
+        }
+        primary, shared = rows.column("primary").to_pylist(), rows.column("shared").to_pylist()
+        made: list[dict[str, Any]] = []
+        kept = part.read("kept").select(["document_id", "url", "positions", "nodes", "images"]).to_pylist()
+        facts = {row["document_id"]: row for row in part.read("splits").to_pylist()}
+        for document, sliced in zip(kept, part.read("slices").to_pylist(), strict=True):
+            document_id = document["document_id"]
+            phash = {image["image_id"]: image["phash"] for image in document["images"]}
+            where = [place[document_id, content] for content in sliced["content_ids"]]
+            found = pair(sliced["kinds"], [shared[i] for i in where], spec.pair)
+            for lost in found.dropped:
+                node = sliced["nodes"][lost.slice]
+                part.decide(
+                    [
+                        {
+                            "kind": "image",
+                            "action": "drop",
+                            "subject_id": document["nodes"][node]["image_id"],
+                            "document_id": document_id,
+                            "url": document["nodes"][node]["image_url"],
+                            "position": document["positions"][node],
+                            "rule": lost.rule,
+                            "value": lost.value,
+                            "low": lost.low,
+                            "detail": "no sentence of the document is as similar to the image as pair.min_similarity",
+                        }
+                    ]
+                )
+            matrix = iter(found.matrix_rows())
+            kinds = [sliced["kinds"][index] for index in found.kept]
+            part.add("matched_images", sum(k == "image" and m is not None for k, m in zip(kinds, found.matched, strict=True)))
+            if "image" not in kinds:
+                part.decide(
+                    [
+                        {
+                            "kind": "document",
+                            "action": "drop",
+                            "subject_id": document_id,
+                            "document_id": document_id,
+                            "url": document["url"],
+                            "rule": "num_images",
+                            "value": 0.0,
+                            "low": 1.0,
+                            "detail": "pairing left no image",
+                        }
+                    ]
+                )
+                continue
+            for position, index in enumerate(found.kept):
+                node = sliced["nodes"][index]
+                is_image = sliced["kinds"][index] == "image"
+                made.append(
+                    {
+                        "document_id": document_id,
+                        "slice": position,
+                        "kind": sliced["kinds"][index],
+                        "content_id": sliced["content_ids"][index],
+                        "node": node,
+                        "start": sliced["starts"][index],
+                        "end": sliced["ends"][index],
+                        "cluster_id": facts[document_id]["cluster_id"],
+                        "split": facts[document_id]["split"],
+                        "phash": phash[document["nodes"][node]["image_id"]] if is_image else None,
+                        "primary": primary[where[index]],
+                        "shared": shared[where[index]],
+                        "matched": found.matched[position],
+                        "similarity": found.similarity[position],
+                        "similarities": next(matrix) if is_image else None,
+                        "position": document["positions"][node],
+                    }
+                )
+        return pa.Table.from_pylist(made, schema=PAIRED)
+
+    return Phase(
+        name="pairs",
+        schema=PAIRED,
+        run=run,
+        inputs=("kept", "slices", "splits", "embeddings"),
+        settings={"pair": spec.pair},
+        modules=("stages.pair",),
+        libraries=("numpy", "scipy"),
+        exchange=Exchange(
+            key="document_id", order=("document_id", "content_id"), schema=_VECTOR_OF, emit=_vectors
+        ),
+    )
+
+
+def negatives(spec: Spec) -> Phase:
+    """pairs -> negatives: what resembles a slice most in other documents, and is not its match."""
+
+    def run(part: Part, _: pa.Table | None) -> pa.Table:
+        queries = part.read("pairs").select(SLICES.names)
+        candidates = (table.select(SLICES.names) for table in part.read_all("pairs"))
+        mined = mine(queries, candidates, spec.mine)
+        for (kind, guard), number in mined.guards.items():
+            part.add(f"guard.{kind}.{guard}", number)
+        for (kind, state), number in mined.lists.items():
+            part.add(f"lists.{kind}.{state}", number)
+        part.add("negatives", int(pa.compute.sum(pa.compute.list_value_length(mined.negatives.column("negatives"))).as_py() or 0))
+        return mined.negatives
+
+    return Phase(
+        name="negatives",
+        schema=MINED,
+        run=run,
+        inputs=("pairs",),
+        settings={"mine": spec.mine},
+        modules=("stages.mine",),
+        libraries=("numpy", "torch"),
+    )

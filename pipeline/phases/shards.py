@@ -1,0 +1,156 @@
+"""The last phase: documents with their pictures, vectors and negatives as Arrow IPC files under versions/."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.corpus import version_folder, version_of
+from pipeline.phase import Part, Phase
+from pipeline.spec import Spec
+from schemas.contract import contract
+from schemas.image import IMAGE
+from stages.cosine import from_column
+from stages.shards import ShardDocument, Vectors, cut, row_bytes, shard_bytes, shard_table
+from stages.slices import Slice
+
+# Where each document went: the index a reader needs to find one without opening every shard.
+SHARD_ROW = contract(
+    "shard_row",
+    1,
+    [
+        pa.field("document_id", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),  # relative to the version's folder
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("num_images", pa.int32(), nullable=False),
+        pa.field("num_sentences", pa.int32(), nullable=False),
+        pa.field("num_matched_images", pa.int32(), nullable=False),
+        pa.field("num_negatives", pa.int32(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+    ],
+)
+_NODE_FIELDS = ("kind", "text", "separator", "image_id", "alt", "title", "caption")
+
+
+def _document(
+    kept: dict[str, Any], rows: list[dict[str, Any]], negatives: list[dict[str, Any]], page: dict[str, Any]
+) -> ShardDocument:
+    """One document from its kept nodes and its paired slices; images that pairing dropped are left out."""
+    paired_images = {row["node"] for row in rows if row["kind"] == "image"}
+    chosen = [
+        index for index, node in enumerate(kept["nodes"]) if node["kind"] == "text" or index in paired_images
+    ]
+    place = {index: position for position, index in enumerate(chosen)}
+    nodes = [
+        {**{name: kept["nodes"][i][name] for name in _NODE_FIELDS}, "position": kept["positions"][i]} for i in chosen
+    ]
+    return ShardDocument(
+        document_id=kept["document_id"],
+        url=kept["url"],
+        title=kept["title"],
+        language=kept["language"],
+        license=kept["license"],
+        split=rows[0]["split"],
+        cluster_id=rows[0]["cluster_id"],
+        nodes=nodes,
+        slices=[Slice(r["kind"], place[r["node"]], r["start"], r["end"], r["content_id"]) for r in rows],
+        matched=[r["matched"] for r in rows],
+        similarity=[r["similarity"] for r in rows],
+        matrix=[r["similarities"] for r in rows if r["kind"] == "image"],
+        negatives=negatives,
+        provenance=page["provenance"],
+        consent=page["consent"] or {},
+    )
+
+
+def _vectors(pairs: pa.Table) -> Vectors:
+    """content_id -> (primary, shared), float16 or None; modalities differ in dimension, so each by itself."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for kind in ("image", "sentence"):
+        mine = pairs.filter(pa.compute.equal(pairs.column("kind"), kind))
+        primary, has_primary = from_column(mine.column("primary"))
+        shared, has_shared = from_column(mine.column("shared"))
+        for row, content_id in enumerate(mine.column("content_id").to_pylist()):
+            found[content_id] = (
+                np.array(primary[row]) if has_primary[row] else None,
+                np.array(shared[row]) if has_shared[row] else None,
+            )
+    return found
+
+
+def shards(spec: Spec) -> Phase:
+    """Everything -> shards, and a row for each document that says where it lies."""
+    settings = spec.shard
+
+    def run(part: Part, _: pa.Table | None) -> pa.Table:
+        folder = version_folder(version_of(part.key))
+        pairs = part.read("pairs")
+        plain = pairs.drop_columns(["primary", "shared", "phash"]).to_pylist()
+        rows_of: dict[str, list[dict[str, Any]]] = {}
+        for row in plain:
+            rows_of.setdefault(row["document_id"], []).append(row)
+        mined = {row["document_id"]: row["negatives"] for row in part.read("negatives").to_pylist()}
+        pages = {
+            row["page_id"]: row for row in part.read("pages").select(["page_id", "provenance", "consent"]).to_pylist()
+        }
+        kept = [row for row in part.read("kept").to_pylist() if row["document_id"] in rows_of]
+        documents = []
+        facts: dict[str, dict[str, Any]] = {}
+        for row in kept:
+            document_id = row["document_id"]
+            documents.append(_document(row, rows_of[document_id], mined.get(document_id, []), pages[document_id]))
+            facts |= {image["image_id"]: image for image in row["images"]}
+        used = sorted({n["image_id"] for d in documents for n in d.nodes if n["kind"] == "image"})
+        body_type = IMAGE.field("body").type
+        bodies = part.blobs(pa.array([facts[image_id]["body"] for image_id in used], body_type))
+        images = {
+            image_id: {**facts[image_id], "bytes": body} for image_id, body in zip(used, bodies, strict=True)
+        }
+        table = shard_table(documents, images, _vectors(pairs))
+        sizes = row_bytes(table).tolist()
+        made: list[dict[str, Any]] = []
+        for number, piece in enumerate(cut(table, settings)):
+            # One name a partition while it fits; a suffix counts the rest.
+            name = f"shards/part-{part.index:05d}{f'-{number}' if number else ''}.arrow"
+            part.put_file(f"{folder}/{name}", shard_bytes(piece, settings), piece.num_rows)
+            for row in range(piece.num_rows):
+                document = documents[len(made)]
+                kinds = [item.kind for item in document.slices]
+                matched = [m for k, m in zip(kinds, document.matched, strict=True) if k == "image" and m is not None]
+                made.append(
+                    {
+                        "document_id": document.document_id,
+                        "url": document.url,
+                        "file": name,
+                        "row": row,
+                        "split": document.split,
+                        "num_images": kinds.count("image"),
+                        "num_sentences": kinds.count("sentence"),
+                        "num_matched_images": len(matched),
+                        "num_negatives": len(document.negatives),
+                        "bytes": sizes[len(made)],
+                    }
+                )
+        for name, column in (
+            ("images", "num_images"),
+            ("sentences", "num_sentences"),
+            ("matched_images", "num_matched_images"),
+            ("negatives", "num_negatives"),
+        ):
+            part.add(name, sum(row[column] for row in made))
+        part.add("documents", len(made))
+        part.add("held_out", sum(row["split"] == "held_out" for row in made))
+        return pa.Table.from_pylist(made, schema=SHARD_ROW)
+
+    return Phase(
+        name="shards",
+        schema=SHARD_ROW,
+        run=run,
+        inputs=("pages", "kept", "pairs", "negatives"),
+        settings={"shard": settings},
+        modules=("stages.shards", "schemas.shard"),
+    )

@@ -1,0 +1,63 @@
+"""The dry run: what is finished, what would run, and which input or setting is to blame. Starts no Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.cluster import Storage
+from pipeline.keys import differences
+from pipeline.mistake import UserMistake
+from pipeline.phases.graph import graph
+from pipeline.spec import Spec
+from pipeline.storage import StorageError
+from pipeline.tables import Table
+from schemas.manifest import Manifest
+
+
+def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
+    """Lines for people: a phase a line, in order."""
+    try:
+        storage = Storage(spec.output.url)
+    except StorageError as error:
+        raise UserMistake(f"output: {error}") from None
+    keys: dict[str, str] = {}
+    stale = 0
+    for phase in graph(spec):
+        ingredients = phase.ingredients(spec.output.partitions, keys)
+        key = phase.key(ingredients)
+        keys[phase.name] = key
+        table = Table(storage, phase.name, key)
+        manifest = table.manifest()
+        if manifest is not None:
+            rows = sum(part.rows for part in manifest.parts)
+            yield f"  {phase.name:<18} finished    {rows:,} rows, {manifest.run.get('seconds', 0):.1f} s when it ran"
+        else:
+            stale += 1
+            parts = len(table.receipts())
+            begun = f"{parts} of {spec.output.partitions} parts are there; " if parts else ""
+            yield f"  {phase.name:<18} would run   {begun}{_why(storage, phase.name, ingredients)}"
+        if phase.name == until:
+            break
+    yield f"{stale} of {len(keys)} phases would run; nothing was done" if stale else "nothing to do"
+
+
+def _why(storage: Storage, phase: str, ingredients: dict[str, Any]) -> str:
+    """What differs from the most recent finished run of the phase."""
+    finished: list[Manifest] = []
+    for key in storage.names(f"tables/{phase}"):
+        manifest = Table(storage, phase, key).manifest()
+        if manifest is not None:
+            finished.append(manifest)
+    if not finished:
+        return "never finished here"
+    last = max(finished, key=lambda manifest: str(manifest.run.get("finished", "")))
+    # Ingredients as JSON has them, or tuples would differ from lists.
+    changed = differences(last.ingredients, json.loads(json.dumps(ingredients, default=str)))
+    inputs = sorted(each.split(" ")[0].removeprefix("inputs.") for each in changed if each.startswith("inputs."))
+    own = [each for each in changed if not each.startswith("inputs.")]
+    reasons = own[:3] + ([f"{len(own) - 3} more"] if len(own) > 3 else [])
+    if inputs:
+        reasons.append(f"input {', '.join(inputs)} would change")
+    return "; ".join(reasons) or "its manifest is gone"

@@ -1,0 +1,161 @@
+"""Storage: whole objects by path under one root, on a local disk or any fsspec URL with read-after-write.
+
+Objects are written in one piece and never changed afterwards. A local write goes through a temporary name,
+so a killed process leaves no half file under a final one; object stores put whole objects anyway.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+
+class StorageFull(OSError):
+    """No space left under the root; what was committed before is intact."""
+
+
+class StorageError(OSError):
+    """The root cannot be used: wrong URL, missing protocol package, no permission."""
+
+
+def is_local(url: str) -> bool:
+    """True for plain paths and file:// URLs."""
+    return "://" not in url or url.startswith("file://")
+
+
+class Storage:
+    """Objects by relative path ("tables/pages/…") under `url`; cheap to pickle, one filesystem per process."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/") if url != "/" else url
+        self.local = is_local(url)
+        if self.local:
+            self._base = str(Path(url.removeprefix("file://")).absolute())
+            self._fs: Any = None
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
+        try:
+            # No listing cache: another process writes while this one lists.
+            self._fs, self._base = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise StorageError(f"cannot open {self.url}: {error}") from None
+
+    def __getstate__(self) -> str:
+        return self.url
+
+    def __setstate__(self, url: str) -> None:
+        self.__init__(url)  # type: ignore[misc]  # rebuilt in the worker: filesystems hold sockets
+
+    def __str__(self) -> str:
+        return self.url
+
+    def path(self, name: str) -> str:
+        """Absolute path of an object, for messages and for readers that take paths."""
+        return f"{self._base}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """The object's bytes; FileNotFoundError when it is not there."""
+        if self.local:
+            return Path(self.path(name)).read_bytes()
+        return bytes(self._fs.cat_file(self.path(name)))
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Bytes of (name, offset, length) ranges, in order; one open per local object, parallel requests elsewhere."""
+        if not self.local:
+            paths = [self.path(name) for name, _, _ in ranges]
+            starts = [offset for _, offset, _ in ranges]
+            ends = [offset + length for _, offset, length in ranges]
+            return [bytes(data) for data in self._fs.cat_ranges(paths, starts, ends)] if ranges else []
+        found: list[bytes] = [b""] * len(ranges)
+        by_name: dict[str, list[int]] = {}
+        for index, (name, _, _) in enumerate(ranges):
+            by_name.setdefault(name, []).append(index)
+        for name, indices in by_name.items():
+            with open(self.path(name), "rb") as file:
+                for index in indices:
+                    _, offset, length = ranges[index]
+                    file.seek(offset)
+                    found[index] = file.read(length)
+        return found
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put the whole object; StorageFull when there is no space."""
+        path = self.path(name)
+        if not self.local:
+            self._fs.pipe_file(path, data)
+            return
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(data)
+            os.replace(temporary, path)
+        except OSError as error:
+            Path(temporary).unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(
+                    error.errno,
+                    f"no space left for {path}; all that was committed before is intact: free space and run again",
+                ) from None
+            raise
+
+    def exists(self, name: str) -> bool:
+        return os.path.exists(self.path(name)) if self.local else bool(self._fs.exists(self.path(name)))
+
+    def size(self, name: str) -> int:
+        """Bytes of the object."""
+        return os.path.getsize(self.path(name)) if self.local else int(self._fs.size(self.path(name)))
+
+    def names(self, folder: str) -> list[str]:
+        """Names (last path component) of objects and folders directly under `folder`, sorted; [] when absent."""
+        path = self.path(folder)
+        if self.local:
+            try:
+                return sorted(name for name in os.listdir(path) if not name.endswith(".tmp"))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        try:
+            found = self._fs.ls(path, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted({str(each).rstrip("/").rsplit("/", 1)[-1] for each in found if str(each).rstrip("/") != path})
+
+    def walk(self, folder: str) -> list[str]:
+        """Every object under `folder`, as paths relative to the root, sorted."""
+        base = self.path(folder)
+        if self.local:
+            root = Path(self._base)
+            return sorted(str(each.relative_to(root)) for each in Path(base).rglob("*") if each.is_file())
+        try:
+            found = self._fs.find(base)
+        except FileNotFoundError:
+            return []
+        return sorted(str(each)[len(self._base) + 1 :] for each in found)
+
+    def delete(self, name: str) -> None:
+        """Remove an object; nothing happens when it is absent."""
+        if self.local:
+            Path(self.path(name)).unlink(missing_ok=True)
+        elif self._fs.exists(self.path(name)):
+            self._fs.rm_file(self.path(name))
+
+    def probe(self) -> None:
+        """Check that the root can be written and read; StorageError with the reason when not."""
+        name = f".probe-{uuid.uuid4().hex[:12]}"
+        try:
+            self.write(name, b"ok")
+            if self.read(name) != b"ok":
+                raise StorageError(f"{self.url} returned other bytes than were written")
+            self.delete(name)
+        except StorageError:
+            raise
+        except Exception as error:
+            raise StorageError(f"cannot write to {self.url}: {error}") from None

@@ -1,0 +1,67 @@
+"""Publishing: a version's manifest, card and report, and last of all `latest`, which names it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pipeline.corpus import LATEST, Corpus, version_folder, version_of
+from pipeline.expect import unmet
+from pipeline.runner import PhaseFailed, Runner
+from pipeline.spec import Spec
+from schemas.contract import identity
+from schemas.manifest import Part, VersionManifest
+from schemas.shard import SHARD
+from stages.card import card
+
+
+def total_counts(runner: Runner) -> dict[str, int]:
+    """Counts of all phases; each name is used by one phase."""
+    counts: dict[str, int] = {}
+    for name, manifest in runner.manifests.items():
+        counts |= {f"{name}.{key}": number for key, number in manifest.counts.items()}
+    return counts
+
+
+def publish(spec: Spec, runner: Runner, seconds: float) -> VersionManifest:
+    """Make the version exist; `latest` moves to it unless an expectation of the spec is not met (PhaseFailed)."""
+    storage = runner.storage
+    version = version_of(runner.keys["shards"])
+    folder = version_folder(version)
+    name, schema_version = identity(SHARD)
+    files = runner.manifests["shards"].files
+    resolved: dict[str, Any] = spec.model_dump(mode="json")
+    manifest = VersionManifest(
+        name=spec.name,
+        version=version,
+        shards=tuple(Part(p.name.removeprefix(f"{folder}/"), p.rows, p.bytes, p.hash) for p in files if p.rows),
+        schema=name,
+        schema_version=schema_version,
+        phases=dict(runner.keys),
+        spec=resolved,
+        counts=total_counts(runner),
+        run={"built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": round(seconds, 1)},
+    )
+    there = storage.exists(f"{folder}/manifest.json")
+    if not there:
+        storage.write(f"{folder}/manifest.json", manifest.to_json().encode())
+    if failures := unmet(spec.expect, manifest.counts):
+        raise PhaseFailed(f"expect: {'; '.join(failures)}; {folder} is built, latest stays where it was")
+    corpus = Corpus(storage.url, version)
+    if not storage.exists(f"{folder}/README.md"):
+        storage.write(f"{folder}/README.md", card(_card_summary(corpus)).encode())
+    if not storage.exists(f"{folder}/report/index.html"):
+        from pipeline.report import write_report
+
+        write_report(corpus)
+    if _latest(storage) != version:
+        storage.write(LATEST, f"{version}\n".encode())
+    return manifest
+
+
+def _latest(storage: Any) -> str | None:
+    try:
+        text: str = storage.read(LATEST).decode().strip()
+    except FileNotFoundError:
+        return None
+    return text

@@ -1,0 +1,1 @@
+"""Corpora as YAML, one file a corpus, shipped as package data."""

@@ -1,0 +1,54 @@
+"""Row functions: the expensive work that a corpus pays for once a row.
+
+A row function turns a batch into as many rows, in the same order, each depending on its own input row
+and the settings alone: not on its neighbours, the batch size, the time or the machine's worker count.
+That is what lets a row be remembered for ever under (input, function) and shared between builds.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+# A row that could not be computed carries one line here and nulls elsewhere; null means it could.
+ERROR = pa.field("error", pa.string())
+
+
+class Settings(BaseModel):
+    """Base of every settings model: unknown fields, silent coercions and later changes are errors."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+@runtime_checkable
+class RowFunction(Protocol):
+    """One memoised computation. Its key is code + `settings` + versions of `libraries` + `weights`."""
+
+    @property
+    def name(self) -> str:
+        """Folder of its row store, e.g. "extract"."""
+
+    @property
+    def settings(self) -> BaseModel | None:
+        """All that steers the result besides the row."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions whose version shapes the result, e.g. ("selectolax",)."""
+
+    @property
+    def weights(self) -> str | None:
+        """Hash of the model weights it uses, or None."""
+
+    @property
+    def output(self) -> pa.Schema:
+        """Columns it returns, `error` among them; large_binary columns are kept in pack files."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows it wants at a time."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Rows in, as many rows out, in order."""

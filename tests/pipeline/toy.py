@@ -1,0 +1,173 @@
+"""Small phases over made-up rows, for tests of the runner: no page, no model, every mechanism."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.keys import digest
+from pipeline.phase import Exchange, Part, Phase
+from schemas.contract import contract
+from stages.row_function import ERROR, Settings
+
+NUMBER = contract("number", 1, [pa.field("id", pa.string(), nullable=False), pa.field("n", pa.int64())])
+SQUARE = contract(
+    "square", 1, [pa.field("id", pa.string(), nullable=False), pa.field("n", pa.int64()), pa.field("square", pa.int64())]
+)
+LAST_DIGIT = contract(
+    "last_digit",
+    1,
+    [pa.field("digit", pa.string(), nullable=False), pa.field("n", pa.list_(pa.int64())), pa.field("sum", pa.int64())],
+)
+
+
+class SquareSettings(Settings):
+    """Of the toy row function."""
+
+    plus: int = 0
+    """Added to every square."""
+    raises: tuple[int, ...] = ()
+    """Numbers for which the function raises."""
+    kills: tuple[int, ...] = ()
+    """Numbers for which it ends its process."""
+    log: str | None = None
+    """File that gets a line for every number computed."""
+
+
+class Square:
+    """n -> n * n + plus."""
+
+    name = "square"
+    libraries = ("pyarrow",)
+    weights = None
+    batch_size = 7
+    output = pa.schema([pa.field("square", pa.int64()), pa.field("body", pa.large_binary()), ERROR])
+
+    def __init__(self, settings: SquareSettings) -> None:
+        self.settings = settings
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        numbers = rows.column("n").to_pylist()
+        for number in numbers:
+            if number in self.settings.kills:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if number in self.settings.raises:
+                raise ValueError(f"{number} is not liked")
+        if self.settings.log:
+            with open(self.settings.log, "a") as file:
+                file.write("".join(f"{number}\n" for number in numbers))
+        squares = [number * number + self.settings.plus for number in numbers]
+        return pa.table(
+            {
+                "square": pa.array(squares, pa.int64()),
+                "body": pa.array([str(s).encode() for s in squares], pa.large_binary()),
+                "error": pa.nulls(len(numbers), pa.string()),
+            }
+        )
+
+
+def numbers(count: int) -> Phase:
+    """0 .. count - 1, each in the partition of its id."""
+
+    def emit(part: Part, unit: Any) -> pa.Table:
+        return pa.table({"id": [digest(str(n)) for n in unit], "n": pa.array(unit, pa.int64())})
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        part.add("numbers", rows.num_rows)
+        return rows
+
+    return Phase(
+        name="numbers",
+        schema=NUMBER,
+        run=run,
+        settings={"count": count},
+        units=lambda runner: [list(range(start, min(start + 10, count))) for start in range(0, count, 10)],
+        exchange=Exchange(key="id", order=("n",), schema=pa.schema(list(NUMBER)), emit=emit),
+    )
+
+
+def squares(settings: SquareSettings, actors: bool = False) -> Phase:
+    """numbers -> squares, by the memoised function; what it could not square is a decision."""
+    function = Square(settings)
+
+    def run(part: Part, _: pa.Table | None) -> pa.Table:
+        rows = part.read("numbers")
+        result = part.apply(function, rows, owner="id", key=("n",))
+        good = result.column("error").is_null()
+        part.decide(
+            [
+                {
+                    "kind": "document",
+                    "action": "quarantine" if error.startswith("quarantined") else "drop",
+                    "subject_id": key,
+                    "rule": "square",
+                    "detail": error,
+                }
+                for key, error in zip(rows.column("id").to_pylist(), result.column("error").to_pylist(), strict=True)
+                if error is not None
+            ]
+        )
+        blobs = part.blobs(result.column("body").filter(good))
+        made = rows.filter(good).append_column("square", result.column("square").filter(good))
+        assert [int(blob or b"-1") for blob in blobs] == made.column("square").to_pylist()
+        return made
+
+    return Phase(name="squares", schema=SQUARE, run=run, inputs=("numbers",), functions=(function,), actors=actors)
+
+
+def last_digits() -> Phase:
+    """squares -> one row a last digit, gathered from all partitions."""
+
+    def emit(part: Part, _: Any) -> pa.Table:
+        rows = part.read("squares")
+        digits = [n % 10 for n in rows.column("n").to_pylist()]
+        return pa.table(
+            {"digit": [digest(f"digit {d}") for d in digits], "n": rows.column("n"), "square": rows.column("square")}
+        )
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in rows.to_pylist():
+            found.setdefault(row["digit"], []).append(row)
+        return pa.Table.from_pylist(
+            [
+                {"digit": digit, "n": [r["n"] for r in group], "sum": sum(r["square"] for r in group)}
+                for digit, group in sorted(found.items())
+            ],
+            schema=LAST_DIGIT,
+        )
+
+    schema = pa.schema([("digit", pa.string()), ("n", pa.int64()), ("square", pa.int64())])
+    return Phase(
+        name="last_digits",
+        schema=LAST_DIGIT,
+        run=run,
+        inputs=("squares",),
+        exchange=Exchange(key="digit", order=("digit", "n"), schema=schema, emit=emit),
+    )
+
+
+def total() -> Phase:
+    """A global step: one row for each last digit, spread by its key."""
+
+    def run(part: Part, _: pa.Table | None) -> pa.Table:
+        tables = [table.drop_columns(["n"]) for table in part.read_all("last_digits")]
+        rows = pa.concat_tables(tables).sort_by([("digit", "ascending")])
+        return pa.table({"id": rows.column("digit"), "n": rows.column("sum")})
+
+    return Phase(name="total", schema=NUMBER, run=run, inputs=("last_digits",), spread_by="id")
+
+
+def tree(root: Path, under: str = "tables") -> dict[str, bytes]:
+    """Bytes of every part file, by path: what must not depend on how it was made."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted((root / under).rglob("*"))
+        if path.is_file() and path.suffix in (".parquet", ".arrow")
+    }
