@@ -1,1 +1,14 @@
 """How a corpus is built: spec, plan, runner, stores, decisions, report. The only part that knows Ray Data."""
+
+import os
+import secrets
+import sys
+
+# Ray reads these when it is imported, so they are set before any module here imports it.
+if "ray" not in sys.modules:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+        # A local Ray gets a token of its own: others stay out, and none is written to ~/.ray, where it would turn
+        # authentication on for every later `ray start` of this user.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

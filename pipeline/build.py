@@ -71,6 +71,7 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     from pipeline.cluster import check_output, connected
     from pipeline.generation import Generation
     from pipeline.phases.graph import graph
+    from pipeline.plan import finished
     from pipeline.progress import Progress
     from pipeline.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally
     from pipeline.storage import StorageFull
@@ -79,12 +80,15 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     from pipeline.version import publish
 
     began = time.monotonic()
+    if not retry_failed and until is None and (done := finished(spec)) is not None:
+        print("nothing to do: every phase is finished")
+        for line in summarize(done, seconds=time.monotonic() - began):
+            print(line)
+        return
     megabytes = spec.resources.object_store_megabytes
     try:
         with connected(spec.resources.workers, megabytes * 1_000_000 if megabytes else None) as found:
             storage = check_output(spec.output.url)
-            if retry_failed:
-                Generation(storage, spec.source.snapshot).advance()
             configure_ray_data()
             tally = start_tally()
             import ray
@@ -106,19 +110,22 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
                     progress=progress,
                     tally=tally,
                 )
-                for phase in graph(spec):
+                generation = Generation(storage, spec.source.snapshot)
+                if retry_failed:
+                    generation.advance()
+                for phase in graph(spec, generation.current()):
                     runner.run(phase)
                     if phase.name == until:
                         progress.say(f"stopped after {until}, as asked")
                         return
-                version = publish(spec, runner, seconds=time.monotonic() - began)
+                corpus = publish(spec, runner, seconds=time.monotonic() - began)
     except (StorageFull, PhaseFailed, Damaged) as error:
         fail(str(error), 1)
     except Exception as error:
         if full := _storage_full(error):
             fail(full, 1)
         raise
-    for line in summarize(storage, version, seconds=time.monotonic() - began):
+    for line in summarize(corpus, seconds=time.monotonic() - began):
         print(line)
 
 

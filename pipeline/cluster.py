@@ -8,10 +8,6 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-# Before Ray is imported: no usage reports, no device variables emptied on CPU workers.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 import ray
 
 from pipeline.mistake import UserMistake
@@ -32,8 +28,6 @@ def connected(workers: int | None, object_store_bytes: int | None) -> Iterator[d
     if submitted():
         ray.init(log_to_driver=False, logging_level="ERROR")
     else:
-        # A private Ray needs no token file, which would turn authentication on for every later `ray start`.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         ray.init(
             address="local",
             num_cpus=workers,

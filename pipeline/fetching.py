@@ -19,7 +19,16 @@ Kind = Literal["page", "image"]
 # Settings under which a refused or failed row was made: it holds only under the same ones.
 POLICY = pa.field("policy", pa.string())
 _OUTPUT = pa.schema([*FETCHED, POLICY])
-_POLICY_FIELDS = frozenset({"user_agent", "obey_robots", "allow_private_networks", "max_redirects", "max_page_bytes"})
+_POLICY_FIELDS = frozenset(
+    {
+        "allow_private_networks",
+        "image_directives",
+        "max_redirects",
+        "obey_robots",
+        "page_directives",
+        "user_agent",
+    }
+)
 
 
 def host_key(host: str) -> str:

@@ -10,29 +10,23 @@ from schemas.negative import NEGATIVE
 
 _DOCUMENT_ID = pa.field("document_id", pa.string(), nullable=False)
 
-# Documents by canonical URL or text, on their way through exact deduplication.
+# Documents on their way through exact deduplication.
 CANDIDATE = contract(
     "candidate",
     1,
     [
         _DOCUMENT_ID,
-        pa.field("url_key", pa.string(), nullable=False),  # xxh3-128 hex of the canonical URL
-        pa.field("text_hash", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("canonical_url", pa.string()),
+        pa.field("text_hash", pa.string()),
         pa.field("modified", pa.timestamp("s", tz="UTC")),
     ],
 )
 
-# One occurrence of a paragraph within a domain.
-PARAGRAPH = contract(
-    "paragraph",
-    1,
-    [
-        _DOCUMENT_ID,
-        pa.field("paragraph_key", pa.string(), nullable=False),  # hash of domain and text
-        pa.field("position", pa.int32(), nullable=False),  # node index in the extracted document
-        pa.field("detail", pa.string()),  # first words, for the decision log
-    ],
-)
+UNIQUE = contract("unique", 1, [_DOCUMENT_ID])
+
+# One paragraph that is cut from a document, for standing in too many.
+CUT = contract("cut", 1, [_DOCUMENT_ID, pa.field("position", pa.int32(), nullable=False)])
 
 # Documents that passed the text side: which nodes are left.
 SELECTED = contract(

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.cluster import Storage
+from pipeline.cluster import submitted
+from pipeline.corpus import LATEST, Corpus, version_of
+from pipeline.generation import Generation
 from pipeline.keys import differences
 from pipeline.mistake import UserMistake
 from pipeline.phases.graph import graph
 from pipeline.spec import Spec
-from pipeline.storage import StorageError
+from pipeline.storage import Storage, StorageError
 from pipeline.tables import Table
 from schemas.manifest import Manifest
 
@@ -24,7 +26,7 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
         raise UserMistake(f"output: {error}") from None
     keys: dict[str, str] = {}
     stale = 0
-    for phase in graph(spec):
+    for phase in graph(spec, Generation(storage, spec.source.snapshot).current()):
         ingredients = phase.ingredients(spec.output.partitions, keys)
         key = phase.key(ingredients)
         keys[phase.name] = key
@@ -41,6 +43,23 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
         if phase.name == until:
             break
     yield f"{stale} of {len(keys)} phases would run; nothing was done" if stale else "nothing to do"
+
+
+def finished(spec: Spec) -> Corpus | None:
+    """The published version that the spec stands for, when `latest` names it already; seen without a Ray."""
+    if submitted():
+        return None  # the cluster's workers have not been seen to share the output yet
+    try:
+        storage = Storage(spec.output.url)
+        latest = storage.read(LATEST).decode().strip()
+    except (StorageError, FileNotFoundError):
+        return None
+    keys: dict[str, str] = {}
+    for phase in graph(spec, Generation(storage, spec.source.snapshot).current()):
+        keys[phase.name] = phase.key(phase.ingredients(spec.output.partitions, keys))
+        if Table(storage, phase.name, keys[phase.name]).manifest() is None:
+            return None
+    return Corpus(spec.output.url) if version_of(keys["shards"]) == latest else None
 
 
 def _why(storage: Storage, phase: str, ingredients: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,11 @@ import ray.data
 from ray.data import ActorPoolStrategy
 from ray.data.context import DataContext, ShuffleStrategy
 
-from pipeline.phase import Phase
+from pipeline.phase import Part, Phase
 from pipeline.progress import Progress, Tally
 from pipeline.storage import Storage
 from pipeline.tables import Table
-from pipeline.worker import PARTITION, Work
+from pipeline.worker import PARTITION, Work, tell
 from schemas.manifest import Manifest
 
 _log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class Runner:
         """Run until every partition has a receipt; returns the number of tries it took."""
         total = 0
         fruitless = 0
-        before = self._footprint(phase, table)
+        before: tuple[int, int] | None = None
         while True:
             pending = [i for i in range(self.num_partitions) if i not in table.receipts()]
             if not pending:
@@ -149,7 +149,7 @@ class Runner:
                 crash = _crash(error)
                 if crash is None:
                     raise
-                after = self._footprint(phase, table)
+                after = len(table.receipts()), len(self.storage.walk("rows"))
                 fruitless = fruitless + 1 if after == before else 1
                 before = after
                 _log.warning("%s: a worker died (%s), try %d", phase.name, crash, total)
@@ -158,10 +158,14 @@ class Runner:
                         f"{phase.name}: workers died {fruitless} times without progress: {crash}"
                     ) from None
 
-    def _footprint(self, phase: Phase, table: Table) -> tuple[int, int]:
-        """Grows whenever a part or a batch of remembered rows was finished."""
-        rows = sum(len(self.storage.walk(f"rows/{function.name}")) for function in phase.functions)
-        return len(table.receipts()), rows
+    def outside_part(self, phase: str) -> Callable[[], Part]:
+        """A stand-in partition over the whole key space, for work that precedes a phase's own."""
+        storage, tally = self.storage, self.tally
+
+        def part() -> Part:
+            return Part(phase, "", 0, 1, storage, {}, tell=lambda found, made: tell(tally, phase, found, made, 0))
+
+        return part
 
     def _try(self, work: Work, pending: Sequence[int]) -> None:
         phase = work.phase
@@ -220,7 +224,9 @@ class Runner:
         rows = dataset.map_batches(emit, batch_size=None, max_retries=0)
         met = rows.sort(PARTITION, boundaries=list(range(1, self.num_partitions)))
         if work.phase.actors:
-            return met.map_batches(
+            # The sort ends before its reader begins anyhow; seen through first, its tasks cannot wait for CPUs that
+            # the actors hold.
+            return met.materialize().map_batches(
                 _Resident, fn_constructor_args=(work, pending), batch_size=None, batch_format="pyarrow", **self._pool()
             )
         return met.map_batches(run, batch_size=None, batch_format="pyarrow", max_retries=0)

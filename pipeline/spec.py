@@ -25,10 +25,10 @@ from pipeline.settings import (
     ResourcesSettings,
     Source,
 )
-from stages.encoders import EmbedSettings
+from stages.encoders.embed import EmbedSettings
 from stages.extract import ExtractSettings
-from stages.filter_text import FilterSettings
-from stages.http import CrawlSettings
+from stages.filter_settings import FilterSettings
+from stages.crawl_settings import CrawlSettings
 from stages.images import ImagesSettings
 from stages.mine import MineSettings
 from stages.near_duplicates import DedupSettings

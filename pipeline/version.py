@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from pipeline.card import summary
 from pipeline.corpus import LATEST, Corpus, version_folder, version_of
 from pipeline.expect import unmet
+from pipeline.report import REPORT, write_report
 from pipeline.runner import PhaseFailed, Runner
 from pipeline.spec import Spec
 from schemas.contract import identity
@@ -23,7 +25,7 @@ def total_counts(runner: Runner) -> dict[str, int]:
     return counts
 
 
-def publish(spec: Spec, runner: Runner, seconds: float) -> VersionManifest:
+def publish(spec: Spec, runner: Runner, seconds: float) -> Corpus:
     """Make the version exist; `latest` moves to it unless an expectation of the spec is not met (PhaseFailed)."""
     storage = runner.storage
     version = version_of(runner.keys["shards"])
@@ -40,7 +42,12 @@ def publish(spec: Spec, runner: Runner, seconds: float) -> VersionManifest:
         phases=dict(runner.keys),
         spec=resolved,
         counts=total_counts(runner),
-        run={"built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": round(seconds, 1)},
+        run={
+            "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seconds": round(seconds, 1),
+            "cpus": runner.resources.cpus,
+            "gpus": runner.resources.gpus,
+        },
     )
     there = storage.exists(f"{folder}/manifest.json")
     if not there:
@@ -49,14 +56,12 @@ def publish(spec: Spec, runner: Runner, seconds: float) -> VersionManifest:
         raise PhaseFailed(f"expect: {'; '.join(failures)}; {folder} is built, latest stays where it was")
     corpus = Corpus(storage.url, version)
     if not storage.exists(f"{folder}/README.md"):
-        storage.write(f"{folder}/README.md", card(_card_summary(corpus)).encode())
-    if not storage.exists(f"{folder}/report/index.html"):
-        from pipeline.report import write_report
-
+        storage.write(f"{folder}/README.md", card(summary(corpus)).encode())
+    if not storage.exists(f"{folder}/{REPORT}"):
         write_report(corpus)
     if _latest(storage) != version:
         storage.write(LATEST, f"{version}\n".encode())
-    return manifest
+    return corpus
 
 
 def _latest(storage: Any) -> str | None:

@@ -20,6 +20,13 @@ PARTITION = "partition"
 FATAL = (StorageFull,)
 
 
+def tell(tally: Any, phase: str, looked_up: int, computed: int, dropped: int) -> None:
+    """Pass progress on to the tally actor, if there is one."""
+    if tally is not None:
+        with contextlib.suppress(Exception):  # progress is for the eyes: a lost line must not fail a part
+            tally.add.remote(phase, looked_up, computed, dropped)
+
+
 @dataclass(frozen=True)
 class Work:
     """A phase under its key, ready to be sent to workers."""
@@ -45,13 +52,8 @@ class Work:
             storage=self.storage,
             inputs={name: Table(self.storage, name, key) for name, key in self.input_keys.items()},
             isolate=self.isolate,
-            tell=lambda looked_up, computed: self._tell(looked_up, computed, 0),
+            tell=lambda looked_up, computed: tell(self.tally, self.phase.name, looked_up, computed, 0),
         )
-
-    def _tell(self, looked_up: int, computed: int, dropped: int) -> None:
-        if self.tally is not None:
-            with contextlib.suppress(Exception):  # progress is for the eyes: a lost line must not fail a part
-                self.tally.add.remote(self.phase.name, looked_up, computed, dropped)
 
     def emit(self, unit: Any) -> pa.Table:
         """Rows of one exchange unit, with their partition."""
@@ -94,5 +96,5 @@ class Work:
                     counts=part.counts if first else {},
                 ),
             )
-        self._tell(0, 0, decisions.num_rows)
+        tell(self.tally, self.phase.name, 0, 0, decisions.num_rows)
         return {"partition": index, "rows": made.num_rows, "dropped": decisions.num_rows}

@@ -28,7 +28,7 @@ PAGE = contract(
     "page",
     1,
     [
-        pa.field("page_id", pa.string(), nullable=False),  # xxh3-128 hex of the canonical URL (+ offset for WARC)
+        pa.field("page_id", pa.string(), nullable=False),  # xxh3-128 hex of the canonical URL (WARC: and file, offset)
         pa.field("url", pa.string(), nullable=False),  # canonical form of the URL asked for
         pa.field("final_url", pa.string()),  # after redirects
         pa.field("status", pa.string(), nullable=False),  # "ok" | "error" | "refused" | "quarantined"

@@ -15,7 +15,8 @@ from pipeline.phases.slices import embeddings, slices
 from pipeline.phases.text import text
 from pipeline.spec import Spec
 
-_ORDER: tuple[Callable[[Spec], Phase], ...] = (
+# What becomes of the pages; how they and the pictures are fetched also depends on the retry generation.
+_MAKERS: tuple[Callable[[Spec], Phase] | Callable[[Spec, int], Phase], ...] = (
     pages,
     documents,
     unique_urls,
@@ -36,13 +37,14 @@ _ORDER: tuple[Callable[[Spec], Phase], ...] = (
     negatives,
     shards,
 )
+_FETCHING = (pages, fetched_images)
 
 
-def graph(spec: Spec) -> list[Phase]:
+def graph(spec: Spec, generation: int) -> list[Phase]:
     """The phases of a build, inputs before those that read them."""
-    return [make(spec) for make in _ORDER]
+    return [make(spec, generation) if make in _FETCHING else make(spec) for make in _MAKERS]  # type: ignore[call-arg]  # told apart by _FETCHING
 
 
 def names() -> list[str]:
     """Phase names in order."""
-    return [make.__name__ for make in _ORDER]
+    return [make.__name__ for make in _MAKERS]

@@ -12,12 +12,16 @@ import pyarrow.compute as pc
 import xxhash
 
 from pipeline.fetching import fetch_remembered, host_key
-from pipeline.intermediate import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE
+from pipeline.intermediate import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE, KEPT
 from pipeline.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
+from pipeline.phases.text import scored
+from pipeline.sources import lies_in_folder, local_images
 from pipeline.spec import Spec
 from schemas.image import IMAGE
+from stages.filter_images import decide_images
 from stages.images import DecodeImage
+from stages.score_text import ScoreText
 from stages.urls import host_of
 
 
@@ -83,30 +87,31 @@ def fetched_images(spec: Spec, generation: int) -> Phase:
     max_bytes = spec.images.max_bytes
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
-        from pipeline.sources import local_images
-
         assert rows is not None
         users = _users(rows)
         part.add("image_urls", len(users))
         made: list[pa.Table] = []
+        local: list[str] = []
         by_host: dict[str, list[str]] = {}
         for image_id, (url, _) in users.items():
-            if url[:5].lower() != "data:":
+            if lies_in_folder(spec.source, url):
+                local.append(image_id)
+            elif url[:5].lower() != "data:":
                 by_host.setdefault(host_of(url), []).append(image_id)
+        if local:
+            table = local_images(part, spec.source, [users[image_id][0] for image_id in local], max_bytes)
+            made.append(_as_fetched_image(table, local, users))
         for host in sorted(by_host):
             ids = by_host[host]
-            urls = [users[image_id][0] for image_id in ids]
-            table = local_images(part, spec.source, urls)
-            if table is None:
-                table = fetch_remembered(
-                    part,
-                    urls,
-                    spec.crawl,
-                    kind="image",
-                    max_bytes=max_bytes,
-                    snapshot=snapshot,
-                    generation=generation,
-                )
+            table = fetch_remembered(
+                part,
+                [users[image_id][0] for image_id in ids],
+                spec.crawl,
+                kind="image",
+                max_bytes=max_bytes,
+                snapshot=snapshot,
+                generation=generation,
+            )
             made.append(_as_fetched_image(table, ids, users))
         carried = sorted(image_id for image_id, (url, _) in users.items() if url[:5].lower() == "data:")
         if carried:
@@ -226,3 +231,88 @@ def images(spec: Spec) -> Phase:
         functions=(decode,),
         exchange=Exchange(key="content_key", order=("image_id",), schema=_BY_CONTENT, emit=_by_content),
     )
+
+
+_IMAGE_OF = pa.schema([pa.field("owner_id", pa.string()), *IMAGE, pa.field("num_documents", pa.int32())])
+
+
+def _by_document(part: Part, _: Any) -> pa.Table:
+    """Each image's facts, once for every document that shows it."""
+    table = part.read("images")
+    owners = pc.list_parent_indices(table.column("documents"))
+    facts = table.drop_columns(["documents"]).take(owners)
+    return facts.add_column(0, "owner_id", pc.list_flatten(table.column("documents")))
+
+
+def kept(spec: Spec) -> Phase:
+    """images + text + clusters -> kept: what the image rules and the last document rules leave."""
+    score = ScoreText(spec.filter.scores)
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        clusters = {row["document_id"]: row for row in part.read("clusters").to_pylist()}
+        selected = part.read("text").select(["document_id", "positions", "language"])
+        alive = pa.array([clusters[each]["kept"] for each in selected.column("document_id").to_pylist()], pa.bool_())
+        selected = selected.filter(alive)
+        ids = selected.column("document_id").combine_chunks()
+        documents = part.read("documents")
+        documents = documents.filter(pc.is_in(documents.column("document_id"), ids))
+        scores = scored(part, score, documents)
+        facts = rows.drop_columns(["owner_id"])
+        images = _distinct(facts)
+        ok = images.filter(pc.is_valid(images.column("sha256")))
+        frequency = ok.group_by("sha256").aggregate([("num_documents", "max")])
+        frequency = frequency.rename_columns({"sha256": "content", "num_documents_max": "num_documents"})
+        final, decisions = decide_images(
+            selected.select(["document_id", "positions"]),
+            documents,
+            scores,
+            images.drop_columns(["num_documents"]),
+            frequency,
+            spec.filter,
+        )
+        part.decide(decisions)
+        languages = dict(zip(selected.column("document_id").to_pylist(), selected.column("language").to_pylist(), strict=True))
+        facts_of = {row["image_id"]: row for row in images.drop_columns(["num_documents"]).to_pylist()}
+        positions = {row["document_id"]: row["positions"] for row in final.to_pylist()}
+        made: list[dict[str, Any]] = []
+        for document in documents.to_pylist():
+            document_id = document["document_id"]
+            if document_id not in positions:
+                continue
+            nodes = [document["nodes"][position] for position in positions[document_id]]
+            used = dict.fromkeys(node["image_id"] for node in nodes if node["kind"] == "image")
+            made.append(
+                {
+                    "document_id": document_id,
+                    "url": document["url"],
+                    "title": document["title"],
+                    "language": languages[document_id],
+                    "license": document["license"],
+                    "cluster_id": clusters[document_id]["cluster_id"],
+                    "positions": positions[document_id],
+                    "nodes": nodes,
+                    "images": [facts_of[image_id] for image_id in used],
+                }
+            )
+        part.add("documents", len(made))
+        return pa.Table.from_pylist(made, schema=KEPT)
+
+    return Phase(
+        name="kept",
+        schema=KEPT,
+        run=run,
+        inputs=("documents", "text", "clusters", "images"),
+        settings={"filter": spec.filter},
+        functions=(score,),
+        modules=("stages.filter_images",),
+        exchange=Exchange(key="owner_id", order=("owner_id", "image_id"), schema=_IMAGE_OF, emit=_by_document),
+    )
+
+
+def _distinct(rows: pa.Table) -> pa.Table:
+    """Each image once."""
+    first: dict[str, int] = {}
+    for index, image_id in enumerate(rows.column("image_id").to_pylist()):
+        first.setdefault(image_id, index)
+    return rows.take(pa.array(sorted(first.values()), pa.int64()))

@@ -10,6 +10,7 @@ from pipeline.intermediate import MINED, PAIRED, SPLIT
 from pipeline.phase import Exchange, Part, Phase
 from pipeline.spec import Spec
 from schemas.embedding import VECTOR
+from stages.cosine import from_column
 from stages.mine import SLICES, mine
 from stages.pair import pair
 from stages.split import RELATIONS, split
@@ -81,7 +82,7 @@ def pairs(spec: Spec) -> Phase:
                 zip(rows.column("document_id").to_pylist(), rows.column("content_id").to_pylist(), strict=True)
             )
         }
-        primary, shared = rows.column("primary").to_pylist(), rows.column("shared").to_pylist()
+        shared, usable = from_column(rows.column("shared"))
         made: list[dict[str, Any]] = []
         kept = part.read("kept").select(["document_id", "url", "positions", "nodes", "images"]).to_pylist()
         facts = {row["document_id"]: row for row in part.read("splits").to_pylist()}
@@ -89,7 +90,7 @@ def pairs(spec: Spec) -> Phase:
             document_id = document["document_id"]
             phash = {image["image_id"]: image["phash"] for image in document["images"]}
             where = [place[document_id, content] for content in sliced["content_ids"]]
-            found = pair(sliced["kinds"], [shared[i] for i in where], spec.pair)
+            found = pair(sliced["kinds"], [shared[i] if usable[i] else None for i in where], spec.pair)
             for lost in found.dropped:
                 node = sliced["nodes"][lost.slice]
                 part.decide(
@@ -143,15 +144,20 @@ def pairs(spec: Spec) -> Phase:
                         "cluster_id": facts[document_id]["cluster_id"],
                         "split": facts[document_id]["split"],
                         "phash": phash[document["nodes"][node]["image_id"]] if is_image else None,
-                        "primary": primary[where[index]],
-                        "shared": shared[where[index]],
+                        "row": where[index],
                         "matched": found.matched[position],
                         "similarity": found.similarity[position],
                         "similarities": next(matrix) if is_image else None,
                         "position": document["positions"][node],
                     }
                 )
-        return pa.Table.from_pylist(made, schema=PAIRED)
+        # Vectors are taken as they lie in Arrow: as Python numbers they would cost more than all the rest.
+        taken = pa.array([row.pop("row") for row in made], pa.int64())
+        plain = pa.schema([field for field in PAIRED if field.name not in ("primary", "shared")])
+        table = pa.Table.from_pylist(made, schema=plain)
+        for name in ("primary", "shared"):
+            table = table.append_column(PAIRED.field(name), rows.column(name).take(taken))
+        return table.select(PAIRED.names)
 
     return Phase(
         name="pairs",

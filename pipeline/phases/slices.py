@@ -12,7 +12,7 @@ from pipeline.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
 from pipeline.spec import Spec
 from schemas.page import LOCATOR
-from stages.encoders import EmbedImages, EmbedSentences
+from stages.encoders.embed import EmbedImages, EmbedSentences
 from stages.sentences import SplitSentences
 from stages.slices import slices as slices_of
 

@@ -1,0 +1,96 @@
+"""One place that decides which implementation runs."""
+
+import importlib.util
+from functools import cache
+from typing import Literal, get_args
+
+import torch
+
+from alignment.lanes import align
+from alignment.wavefront import wavefront_alignment, wavefront_table, wavefront_values
+
+Backend = Literal["auto", "lanes", "triton", "wavefront"]
+
+
+@cache
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def choose_backend(cost: torch.Tensor, backend: Backend = "auto") -> Backend:
+    """The implementation for this cost: `backend` itself, or for "auto"
+
+    - "lanes" on the CPU: pairs as SIMD lanes, compiled by numba; the fastest from one pair up;
+    - "triton" on GPUs that Triton serves: a lane a pair up to 64 slices, a program a pair above;
+    - "wavefront" elsewhere: plain torch.
+
+    Raises ValueError for a backend that cannot run on the tensor's device.
+    """
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {get_args(Backend)}, got {backend!r}")
+    on_cpu = cost.device.type == "cpu"
+    if backend == "lanes" and not on_cpu:
+        raise ValueError(f'backend "lanes" runs on the CPU, the cost is on {cost.device}')
+    if backend != "auto":
+        return backend
+    if on_cpu:
+        return "lanes" if _installed("numba") else "wavefront"
+    if cost.device.type in ("cuda", "xpu") and _installed("triton"):
+        return "triton"
+    return "wavefront"
+
+
+def values_of(
+    cost: torch.Tensor,
+    gamma: float,
+    lengths_x: torch.Tensor,
+    lengths_y: torch.Tensor,
+    band: int | None,
+    backend: Backend,
+) -> torch.Tensor:
+    """soft-DTW of each pair, detached."""
+    chosen = choose_backend(cost, backend)
+    cost = cost.detach()
+    if chosen == "lanes":
+        return align(cost, gamma, lengths_x, lengths_y, band)[0]
+    if chosen == "triton":
+        from alignment.triton_launch import triton_align
+
+        return triton_align(cost, gamma, lengths_x, lengths_y, band, want_expected=False)[0]
+    return wavefront_values(cost, gamma, lengths_x, lengths_y, band)
+
+
+def alignment_of(
+    cost: torch.Tensor,
+    gamma: float,
+    lengths_x: torch.Tensor,
+    lengths_y: torch.Tensor,
+    band: int | None,
+    backend: Backend,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values and expected alignments, detached."""
+    chosen = choose_backend(cost, backend)
+    cost = cost.detach()
+    if chosen == "lanes":
+        return align(cost, gamma, lengths_x, lengths_y, band, want_expected=True)[:2]
+    if chosen == "triton":
+        from alignment.triton_launch import triton_align
+
+        return triton_align(cost, gamma, lengths_x, lengths_y, band, want_expected=True)
+    return wavefront_alignment(cost, gamma, lengths_x, lengths_y, band)
+
+
+def table_of(
+    cost: torch.Tensor,
+    gamma: float,
+    lengths_x: torch.Tensor,
+    lengths_y: torch.Tensor,
+    band: int | None,
+    backend: Backend,
+) -> torch.Tensor:
+    """R of every cell, detached. Triton has no kernel for it: tables are labels, made on the CPU."""
+    cost = cost.detach()
+    if choose_backend(cost, backend) == "lanes":
+        return align(cost, gamma, lengths_x, lengths_y, band, want_table=True)[2]
+    with torch.no_grad():
+        return wavefront_table(cost, gamma, lengths_x, lengths_y, band)

@@ -1,0 +1,263 @@
+"""Duplicates: the same URL, the same text, the same paragraph, nearly the same text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.intermediate import CANDIDATE, CLUSTER, CUT, EDGE, SIGNATURE, UNIQUE
+from pipeline.keys import digest
+from pipeline.phase import Exchange, Part, Phase
+from pipeline.phases.documents import failed
+from pipeline.spec import Spec
+from stages.components import components
+from stages.exact_duplicates import choose_by_text, choose_by_url, url_key
+from stages.near_duplicates import MinHashSignatures, band_keys, choose_kept, star_edges, verify
+from stages.paragraph_frequency import OCCURRENCES, choose_paragraphs
+from stages.text import text_hash
+from stages.urls import host_of, url_id
+
+_CANDIDATE_COLUMNS = ["document_id", "url", "canonical_url", "text_hash", "modified"]
+_BY_KEY = pa.schema([pa.field("key", pa.string()), *CANDIDATE])
+
+
+def _by_url(part: Part, _: Any) -> pa.Table:
+    rows = part.read("documents").select(_CANDIDATE_COLUMNS)
+    urls, canonical = rows.column("url").to_pylist(), rows.column("canonical_url").to_pylist()
+    keys = [url_id(url_key(url, other)) for url, other in zip(urls, canonical, strict=True)]
+    return rows.add_column(0, "key", pa.array(keys, pa.string()))
+
+
+def unique_urls(spec: Spec) -> Phase:
+    """documents -> unique_urls: one document a canonical URL."""
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        return _chosen(part, rows, *choose_by_url(rows))
+
+    return Phase(
+        name="unique_urls",
+        schema=CANDIDATE,
+        run=run,
+        inputs=("documents",),
+        modules=("stages.exact_duplicates",),
+        exchange=Exchange(key="key", order=("key", "document_id"), schema=_BY_KEY, emit=_by_url),
+    )
+
+
+def _by_text(part: Part, _: Any) -> pa.Table:
+    rows = part.read("unique_urls")
+    # A document without text is no copy of anything: it stays by itself.
+    keys = pc.coalesce(rows.column("text_hash"), rows.column("document_id"))
+    return rows.add_column(0, "key", keys)
+
+
+def unique_texts(spec: Spec) -> Phase:
+    """unique_urls -> unique_texts: one document a text."""
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        return _chosen(part, rows, *choose_by_text(rows))
+
+    return Phase(
+        name="unique_texts",
+        schema=CANDIDATE,
+        run=run,
+        inputs=("unique_urls",),
+        modules=("stages.exact_duplicates",),
+        exchange=Exchange(key="key", order=("key", "document_id"), schema=_BY_KEY, emit=_by_text),
+    )
+
+
+def _chosen(part: Part, rows: pa.Table, kept: pa.Array, decisions: pa.Table) -> pa.Table:
+    part.decide(decisions)
+    part.add("dropped", decisions.num_rows)
+    return rows.filter(pc.is_in(rows.column("document_id"), value_set=kept)).drop_columns(["key"])
+
+
+def unique(spec: Spec) -> Phase:
+    """unique_texts -> unique: the survivors' ids, back beside their documents."""
+
+    def emit(part: Part, _: Any) -> pa.Table:
+        return part.read("unique_texts").select(["document_id"])
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        part.add("documents", rows.num_rows)
+        return rows
+
+    return Phase(
+        name="unique",
+        schema=UNIQUE,
+        run=run,
+        inputs=("unique_texts",),
+        exchange=Exchange(key="document_id", order=("document_id",), schema=pa.schema(list(UNIQUE)), emit=emit),
+    )
+
+
+def _occurrences(part: Part, _: Any) -> pa.Table:
+    """Every paragraph of the unique documents, by domain and text."""
+    alive = set(part.read("unique").column("document_id").to_pylist())
+    rows: list[dict[str, Any]] = []
+    for document in part.read("documents").select(["document_id", "url", "nodes"]).to_pylist():
+        if document["document_id"] not in alive:
+            continue
+        domain = host_of(document["url"])
+        for position, node in enumerate(document["nodes"]):
+            if node["kind"] == "text":
+                paragraph = text_hash(node["text"])
+                rows.append(
+                    {
+                        "key": digest(domain, paragraph),
+                        "domain": domain,
+                        "paragraph_hash": paragraph,
+                        "document_id": document["document_id"],
+                        "position": position,
+                    }
+                )
+    return pa.Table.from_pylist(rows, schema=_OCCURRENCE)
+
+
+_OCCURRENCE = pa.schema([pa.field("key", pa.string()), *OCCURRENCES])
+
+
+def paragraphs(spec: Spec) -> Phase:
+    """documents + unique -> paragraphs: copies of what a domain repeats, to be cut."""
+    most = spec.dedup.paragraph_max_documents
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        decisions = choose_paragraphs(rows.drop_columns(["key"]), most)
+        part.decide(decisions)
+        return decisions.select(CUT.names)
+
+    return Phase(
+        name="paragraphs",
+        schema=CUT,
+        run=run,
+        inputs=("documents", "unique"),
+        settings={"paragraph_max_documents": most},
+        modules=("stages.paragraph_frequency",),
+        exchange=Exchange(key="key", order=("key", "document_id", "position"), schema=_OCCURRENCE, emit=_occurrences),
+    )
+
+
+def signatures(spec: Spec) -> Phase:
+    """text -> signatures: MinHash of each document's kept text."""
+    minhash = MinHashSignatures(spec.dedup)
+
+    def run(part: Part, _: pa.Table | None) -> pa.Table:
+        rows = part.read("text")
+        hashes = pa.array([text_hash(text) for text in rows.column("text").to_pylist()], pa.string())
+        keyed = rows.select(["document_id", "text"]).append_column("hash", hashes)
+        result = part.apply(minhash, keyed, owner="document_id", key=("hash",))
+        part.decide(
+            [
+                failed("document", "minhash", error, subject_id=document_id, document_id=document_id)
+                for document_id, error in zip(
+                    rows.column("document_id").to_pylist(), result.column("error").to_pylist(), strict=True
+                )
+                if error is not None
+            ]
+        )
+        return pa.table(
+            {
+                "document_id": rows.column("document_id"),
+                "signature": result.column("signature"),
+                "num_images": rows.column("num_images"),
+                "modified": rows.column("modified"),
+            }
+        )
+
+    return Phase(name="signatures", schema=SIGNATURE, run=run, inputs=("text",), functions=(minhash,))
+
+
+_BAND = pa.schema([pa.field("key", pa.string()), pa.field("band_key", pa.uint64()), pa.field("id", pa.string())])
+
+
+def edges(spec: Spec) -> Phase:
+    """signatures -> edges: documents that share a band, as stars."""
+    settings = spec.dedup
+
+    def emit(part: Part, _: Any) -> pa.Table:
+        rows = part.read("signatures").select(["document_id", "signature"]).rename_columns(["id", "signature"])
+        bands = band_keys(rows, settings)
+        keys = [f"{key:016x}" for key in bands.column("band_key").to_pylist()]
+        return bands.add_column(0, "key", pa.array(keys, pa.string()))
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        found, hot = star_edges(rows.drop_columns(["key"]), settings.max_bucket)
+        part.add("candidate_pairs", found.num_rows)
+        part.add("hot_buckets", hot.num_rows)
+        return found
+
+    return Phase(
+        name="edges",
+        schema=EDGE,
+        run=run,
+        inputs=("signatures",),
+        settings={"bands": settings.bands, "rows": settings.rows, "max_bucket": settings.max_bucket},
+        modules=("stages.near_duplicates",),
+        exchange=Exchange(key="key", order=("key", "id"), schema=_BAND, emit=emit),
+    )
+
+
+def clusters(spec: Spec) -> Phase:
+    """edges -> clusters: verified pairs, connected; of each cluster one document is kept."""
+
+    def run(part: Part, _: pa.Table | None) -> pa.Table:
+        pairs = pa.concat_tables(part.read_all("edges"))
+        pairs = pairs.group_by(["a", "b"]).aggregate([]).sort_by([("a", "ascending"), ("b", "ascending")])
+        involved = pa.array(sorted({*pairs.column("a").to_pylist(), *pairs.column("b").to_pylist()}), pa.string())
+        facts, sketches, texts = [], [], []
+        for signed, text in zip(part.read_all("signatures"), part.read_all("text"), strict=True):
+            facts.append(signed.drop_columns(["signature"]))
+            mine = pc.is_in(signed.column("document_id"), value_set=involved)
+            sketches.append(signed.select(["document_id", "signature"]).filter(mine))
+            texts.append(text.select(["document_id", "text"]).filter(mine))
+        known = pa.concat_tables(facts).sort_by([("document_id", "ascending")])
+        same, _similarity = verify(
+            pairs,
+            pa.concat_tables(sketches).rename_columns(["id", "signature"]),
+            spec.dedup,
+            pa.concat_tables(texts).rename_columns(["id", "text"]),
+        )
+        roots = components(pairs.filter(pa.array(same)))
+        root_of = dict(zip(roots.column("id").to_pylist(), roots.column("root").to_pylist(), strict=True))
+        ids = known.column("document_id").to_pylist()
+        cluster_ids = [root_of.get(document_id, document_id) for document_id in ids]
+        members = pa.table(
+            {
+                "id": known.column("document_id"),
+                "cluster": pa.array(cluster_ids, pa.string()),
+                "num_images": known.column("num_images"),
+                "modified": known.column("modified"),
+            }
+        )
+        kept, decisions = choose_kept(members)
+        part.decide(decisions)
+        part.add("candidate_pairs", pairs.num_rows)
+        part.add("verified_pairs", int(same.sum()))
+        part.add("near_duplicates", decisions.num_rows)
+        part.add("clusters", len(set(root_of.values())))
+        return pa.table(
+            {
+                "document_id": known.column("document_id"),
+                "cluster_id": pa.array(cluster_ids, pa.string()),
+                "kept": pc.is_in(known.column("document_id"), value_set=kept),
+            }
+        )
+
+    return Phase(
+        name="clusters",
+        schema=CLUSTER,
+        run=run,
+        inputs=("edges", "signatures", "text"),
+        settings={"dedup": spec.dedup},
+        modules=("stages.near_duplicates", "stages.components"),
+        libraries=("numpy",),
+        spread_by="document_id",
+    )

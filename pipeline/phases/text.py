@@ -1,0 +1,109 @@
+"""The text side: scores, and what the filters make of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.keys import digest_json
+from pipeline.intermediate import SELECTED
+from pipeline.phase import Exchange, Part, Phase
+from pipeline.phases.documents import failed
+from pipeline.spec import Spec
+from stages.filter_text import decide_text
+from stages.score_text import ScoreText
+
+_CUT = pa.schema([pa.field("document_id", pa.string()), pa.field("position", pa.int32())])
+
+
+def _cuts(part: Part, _: Any) -> pa.Table:
+    """Repeated paragraphs, back to their documents."""
+    return part.read("paragraphs").select(_CUT.names)
+
+
+def text(spec: Spec) -> Phase:
+    """documents + unique + paragraphs -> text: documents whose words passed, and the nodes that are left of them."""
+    score = ScoreText(spec.filter.scores)
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        alive = pa.array(sorted(part.read("unique").column("document_id").to_pylist()), pa.string())
+        documents = part.read("documents")
+        documents = documents.filter(pa.compute.is_in(documents.column("document_id"), alive))
+        cut: dict[str, set[int]] = {}
+        for row in rows.to_pylist():
+            cut.setdefault(row["document_id"], set()).add(row["position"])
+        scores = scored(part, score, documents)
+        good = scores.column("error").is_null()
+        part.decide(
+            [
+                failed("document", "score_text", error, subject_id=document_id, document_id=document_id, url=url)
+                for document_id, url, error in zip(
+                    documents.column("document_id").to_pylist(),
+                    documents.column("url").to_pylist(),
+                    scores.column("error").to_pylist(),
+                    strict=True,
+                )
+                if error is not None
+            ]
+        )
+        documents, scores = documents.filter(good), scores.filter(good)
+        selected, decisions = decide_text(documents, _without(scores, documents, cut), spec.filter)
+        part.decide(decisions)
+        part.add("documents", selected.num_rows)
+        return _selected(documents, scores, selected)
+
+    return Phase(
+        name="text",
+        schema=SELECTED,
+        run=run,
+        inputs=("documents", "unique", "paragraphs"),
+        settings={"filter": spec.filter},
+        functions=(score,),
+        modules=("stages.filter_text",),
+        exchange=Exchange(key="document_id", order=("document_id", "position"), schema=_CUT, emit=_cuts),
+    )
+
+
+def scored(part: Part, score: ScoreText, documents: pa.Table) -> pa.Table:
+    """Scores of documents, aligned with them."""
+    keys = [digest_json(nodes) for nodes in documents.column("nodes").to_pylist()]
+    rows = documents.select(["document_id", "nodes", "language"]).append_column("nodes_key", pa.array(keys, pa.string()))
+    return part.apply(score, rows, owner="document_id", key=("nodes_key",))
+
+
+def _without(scores: pa.Table, documents: pa.Table, cut: dict[str, set[int]]) -> pa.Table:
+    """Scores less those of paragraphs that were cut as repetitions: nothing keeps what has no score."""
+    ids = documents.column("document_id").to_pylist()
+    paragraphs = scores.column("paragraphs").to_pylist()
+    left = [
+        [each for each in found or () if each["position"] not in cut.get(document_id, ())]
+        for document_id, found in zip(ids, paragraphs, strict=True)
+    ]
+    index = scores.schema.get_field_index("paragraphs")
+    return scores.set_column(index, "paragraphs", pa.array(left, scores.schema.field(index).type))
+
+
+def _selected(documents: pa.Table, scores: pa.Table, selected: pa.Table) -> pa.Table:
+    """Kept documents with their kept nodes joined as text, for the near-duplicate search."""
+    of = {row["document_id"]: row for row in selected.to_pylist()}
+    language = dict(
+        zip(documents.column("document_id").to_pylist(), scores.column("language").to_pylist(), strict=True)
+    )
+    made: list[dict[str, Any]] = []
+    for document in documents.select(["document_id", "modified", "nodes"]).to_pylist():
+        if (row := of.get(document["document_id"])) is None:
+            continue
+        nodes = [document["nodes"][position] for position in row["positions"]]
+        made.append(
+            {
+                "document_id": document["document_id"],
+                "language": language[document["document_id"]],
+                "positions": row["positions"],
+                "num_images": sum(node["kind"] == "image" for node in nodes),
+                "text": "\n\n".join(node["text"] for node in nodes if node["kind"] == "text"),
+                "modified": document["modified"],
+            }
+        )
+    return pa.Table.from_pylist(made, schema=SELECTED)

@@ -1,0 +1,23 @@
+"""The report: one self-contained HTML page about a corpus. `python -m pipeline.report --corpus OUT`
+
+`collect` reads a finished corpus into `data`, `render` draws that as a page.
+"""
+
+from __future__ import annotations
+
+from pipeline.corpus import Corpus
+
+REPORT = "report/index.html"
+
+
+def write_report(corpus: Corpus) -> str:
+    """Write the page into the version's folder; its path from the corpus root."""
+    # Drawing libraries are not for everyone who imports a name of this package.
+    from pipeline.report.collect import collect
+    from pipeline.report.render import render
+    from pipeline.settings import ReportSettings
+
+    settings = ReportSettings.model_validate(corpus.manifest.spec.get("report", {}))
+    name = f"{corpus.folder}/{REPORT}"
+    corpus.storage.write(name, render(collect(corpus), int(settings.max_megabytes * 1e6)).encode())
+    return name

@@ -1,0 +1,32 @@
+"""Write the report of a corpus again: python -m pipeline.report --corpus out/demo"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.command import fail, run_command
+from pipeline.corpus import Corpus
+from pipeline.report import write_report
+from pipeline.tables import Damaged
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def report(
+    corpus: Annotated[str, typer.Option(help="Folder or URL of a built corpus.")],
+    version: Annotated[str | None, typer.Option(help="A version of it; the latest when not given.")] = None,
+) -> None:
+    """Draw one HTML page about a corpus: what was dropped and why, scores, a gallery, mined negatives, times."""
+    opened = Corpus(corpus, version)
+    try:
+        name = write_report(opened)
+    except Damaged as error:
+        fail(str(error), 1)
+    print(opened.storage.path(name))
+
+
+if __name__ == "__main__":
+    run_command(app)

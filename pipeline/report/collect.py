@@ -1,0 +1,240 @@
+"""Collecting: a finished corpus to ReportData, in two passes over its shards and one over its decisions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from pipeline.corpus import Corpus
+from pipeline.report.data import Cluster, Copy, FunnelRow, Guard, PhaseTime, Picture, ReportData, Step
+from pipeline.report.dropped import Dropped
+from pipeline.report.gallery import Chooser, chosen_negatives, document, look_up
+from pipeline.report.pictures import thumbnail
+from pipeline.report.scores import Scores
+from pipeline.settings import ReportSettings
+
+# Bytes of shards that are looked at for scores and the gallery; shards are partitions by hash, so the first are
+# as good as any others.
+MOST_SHARD_BYTES = 4 << 30
+MOST_CLUSTERS = 12
+MOST_COPIES = 4
+SAMPLE_SIDE = 132  # pixels
+
+
+def collect(corpus: Corpus) -> ReportData:
+    """Everything the report shows; `report:` of the resolved spec says how much.
+
+    Raises what reading raises: pipeline.tables.Damaged names a file that is not what its manifest lists.
+    """
+    settings = ReportSettings.model_validate(corpus.manifest.spec.get("report", {}))
+    scores, chooser, dropped = Scores(), Chooser(settings.documents), Dropped(settings.examples_per_rule)
+    for shard in _shards(corpus):
+        scores.add_shard(shard)
+        chooser.add(shard)
+    for decisions in corpus.decisions():
+        scores.add_decisions(decisions)
+        dropped.add(decisions)
+
+    rows = chooser.rows()
+    wanted = {
+        (mined["document_id"], mined["candidate"])
+        for row in rows
+        for negatives in chosen_negatives(row).values()
+        for mined in negatives
+    }
+    others = look_up(_shards(corpus), wanted) if wanted else {}
+    funnel = dropped.funnel()
+    documents, images = dropped.wanted()
+    about = _documents(corpus, documents)
+    urls = {name: url for name, (_, url) in about.items()}
+    return ReportData(
+        name=corpus.manifest.name,
+        version=corpus.version,
+        built=str(corpus.manifest.run.get("built", "")).replace("T", " ").replace("Z", " UTC"),
+        seconds=float(corpus.manifest.run.get("seconds", 0)),
+        figures=_figures(corpus.manifest.counts),
+        steps=_steps(corpus, funnel),
+        funnel=funnel,
+        histograms=scores.histograms(corpus.manifest.spec),
+        documents=[document(row, others) for row in rows],
+        clusters=_clusters(corpus),
+        samples=dropped.samples(urls, _pictures(corpus, images)),
+        guards=_guards(corpus),
+        times=_times(corpus),
+        spec=yaml.safe_dump(corpus.manifest.spec, sort_keys=False, allow_unicode=True),
+        facts=_facts(corpus),
+        notes=_notes(corpus),
+    )
+
+
+def _shards(corpus: Corpus) -> Iterator[pa.Table]:
+    return islice(corpus.shards(), _looked_at(corpus))
+
+
+def _looked_at(corpus: Corpus) -> int:
+    """How many of the shards are read: all, up to MOST_SHARD_BYTES, one at least."""
+    size = 0
+    for index, part in enumerate(corpus.manifest.shards):
+        size += part.bytes
+        if index and size > MOST_SHARD_BYTES:
+            return index
+    return len(corpus.manifest.shards)
+
+
+def _notes(corpus: Corpus) -> list[str]:
+    notes = []
+    looked_at, there = _looked_at(corpus), len(corpus.manifest.shards)
+    if looked_at < there:
+        notes.append(f"Scores and gallery are from {looked_at:,} of {there:,} shards; everything else is from all.")
+    if retryable := sum(corpus.manifest.counts.get(f"{phase}.retryable", 0) for phase in ("pages", "fetched_images")):
+        notes.append(f"{retryable:,} fetches failed in a way that may pass: build again with --retry-failed.")
+    return notes
+
+
+def _figures(counts: dict[str, int]) -> list[tuple[str, str]]:
+    def n(name: str) -> int:
+        return counts.get(f"shards.{name}", 0)
+
+    def share(part: int, whole: int) -> str:
+        return f"{100 * part / whole:.0f}%" if whole else "none"
+
+    return [
+        (f"{n('documents'):,}", "documents"),
+        (f"{n('images'):,}", "images"),
+        (f"{n('sentences'):,}", "sentences"),
+        (share(n("matched_images"), n("images")), "images with a sentence"),
+        (f"{n('negatives'):,}", "hard negatives"),
+        (share(n("held_out"), n("documents")), "held out"),
+    ]
+
+
+def _rows(corpus: Corpus, phase: str) -> int | None:
+    """Rows of a phase's table, None when this corpus has no such phase."""
+    if phase not in corpus.phases:
+        return None
+    return sum(part.rows for part in corpus.phase_manifest(phase).parts)
+
+
+def _steps(corpus: Corpus, funnel: list[FunnelRow]) -> list[Step]:
+    """The way of the pages: rows of the tables that hold one row a document still in."""
+    text = _rows(corpus, "text")
+    near = sum(row.dropped for row in funnel if (row.kind, row.rule) == ("document", "near_duplicate"))
+    counted = [
+        ("pages asked for", _rows(corpus, "pages"), ""),
+        ("pages read", corpus.manifest.counts.get("documents.pages_fetched"), "fetched, and HTML"),
+        ("documents", _rows(corpus, "documents"), "extracted, use allowed"),
+        ("without exact copies", _rows(corpus, "unique"), "same address or same text"),
+        ("text passed", _rows(corpus, "text"), "language, words, repetition …"),
+        ("without near-duplicates", None if text is None else text - near, ""),
+        ("pictures passed", _rows(corpus, "kept"), "fetched, large enough, not furniture"),
+        ("in the shards", _rows(corpus, "shards"), ""),
+    ]
+    return [Step(label, count, note) for label, count, note in counted if count is not None]
+
+
+def _documents(corpus: Corpus, wanted: set[str]) -> dict[str, tuple[str, str]]:
+    """(title, url) of documents by id."""
+    found: dict[str, tuple[str, str]] = {}
+    if not wanted or "documents" not in corpus.phases:
+        return found
+    ids = pa.array(sorted(wanted), pa.string())
+    for part in corpus.table("documents").read_all():
+        mine = part.select(["document_id", "title", "url"]).filter(pc.is_in(part.column("document_id"), value_set=ids))
+        found |= {row["document_id"]: (row["title"] or "", row["url"]) for row in mine.to_pylist()}
+    return found
+
+
+def _pictures(corpus: Corpus, wanted: set[str]) -> dict[str, Picture | None]:
+    """Thumbnails of dropped images whose bytes are there."""
+    found: dict[str, Picture | None] = {}
+    if not wanted or "images" not in corpus.phases:
+        return found
+    ids = pa.array(sorted(wanted), pa.string())
+    for part in corpus.table("images").read_all():
+        mine = part.select(["image_id", "body"]).filter(pc.is_in(part.column("image_id"), value_set=ids))
+        rows = [row for row in mine.to_pylist() if row["body"] is not None]
+        ranges = [(row["body"]["pack"], row["body"]["offset"], row["body"]["length"]) for row in rows]
+        for row, data in zip(rows, corpus.storage.read_ranges(ranges), strict=True):
+            found[row["image_id"]] = thumbnail(data, SAMPLE_SIDE)
+    return found
+
+
+def _clusters(corpus: Corpus) -> list[Cluster]:
+    """The largest clusters of near-duplicates."""
+    if "clusters" not in corpus.phases:
+        return []
+    members: dict[str, list[tuple[str, bool]]] = {}
+    sizes: Counter[str] = Counter()
+    for part in corpus.table("clusters").read_all():
+        sizes.update(part.column("cluster_id").to_pylist())
+    largest = sorted((name for name, size in sizes.items() if size > 1), key=lambda name: (-sizes[name], name))
+    names = pa.array(largest[:MOST_CLUSTERS], pa.string())
+    for part in corpus.table("clusters").read_all():
+        for row in part.filter(pc.is_in(part.column("cluster_id"), value_set=names)).to_pylist():
+            members.setdefault(row["cluster_id"], []).append((row["document_id"], row["kept"]))
+    about = _documents(corpus, {document_id for rows in members.values() for document_id, _ in rows})
+    found = []
+    for name in largest[:MOST_CLUSTERS]:
+        kept = next((about[item] for item, stays in sorted(members[name]) if stays and item in about), ("", ""))
+        copies = [about[item] for item, stays in sorted(members[name]) if not stays and item in about]
+        shown = [Copy(title, url, "near_duplicate") for title, url in copies[:MOST_COPIES]]
+        found.append(Cluster(*kept, shown, len(copies) - len(shown)))
+    return found
+
+
+def _guards(corpus: Corpus) -> list[Guard]:
+    """Counts "guard.<kind>.<guard>" of the miner, but for what is apart by definition."""
+    if "negatives" not in corpus.phases:
+        return []
+    found = []
+    for name, pairs in corpus.phase_manifest("negatives").counts.items():
+        kind, _, guard = name.removeprefix("guard.").partition(".")
+        if name.startswith("guard.") and guard not in ("document", "split"):
+            found.append(Guard(kind, guard, pairs))
+    order = ("cluster", "content", "phash", "similarity")
+    return sorted(found, key=lambda row: (row.kind, order.index(row.guard) if row.guard in order else 9, row.guard))
+
+
+def _times(corpus: Corpus) -> list[PhaseTime]:
+    times = []
+    for phase in corpus.phases:
+        manifest = corpus.phase_manifest(phase)
+        times.append(
+            PhaseTime(
+                phase,
+                float(manifest.run.get("seconds", 0)),
+                sum(part.rows for part in manifest.parts),
+                manifest.run.get("rows_computed"),
+                manifest.run.get("rows_remembered"),
+            )
+        )
+    return times
+
+
+def _facts(corpus: Corpus) -> list[tuple[str, str]]:
+    manifest = corpus.manifest
+    megabytes = sum(part.bytes for part in manifest.shards) / 1e6
+    libraries: dict[str, str] = {}
+    for phase in corpus.phases:
+        libraries |= _libraries(corpus.phase_manifest(phase).ingredients)
+    machine = f"{manifest.run.get('cpus', '?')} CPUs, {manifest.run.get('gpus', 0)} GPUs"
+    return [
+        ("shards", f"{len(manifest.shards):,} files, {megabytes:,.1f} MB"),
+        ("schema", f"{manifest.schema} {manifest.schema_version}"),
+        ("machine", machine),
+        *sorted(libraries.items()),
+    ]
+
+
+def _libraries(ingredients: dict[str, Any]) -> dict[str, str]:
+    """Versions that shaped a phase, its row functions' among them."""
+    found = dict(ingredients.get("libraries", {}))
+    for function in ingredients.get("functions", {}).values():
+        found |= function.get("libraries", {})
+    return found

@@ -1,0 +1,86 @@
+"""What was dropped: how much by each rule, and a few of each to look at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from pipeline.report.data import FunnelRow, Picture, RuleSamples, Sample
+
+# Rows of one rule in one file of decisions that are considered as samples: files are partitions by hash, so this
+# many are as good as all.
+CONSIDERED = 400
+Rule = tuple[str, str, str, str]  # phase, kind, rule, action
+
+
+@dataclass
+class Dropped:
+    """Counts of all rules in build order, and the samples of each with the smallest hashes."""
+
+    examples: int
+    counts: Counter[Rule] = field(default_factory=Counter)
+    phases: list[str] = field(default_factory=list)
+    _samples: dict[Rule, list[tuple[str, dict[str, Any]]]] = field(default_factory=dict)
+
+    def add(self, decisions: pa.Table) -> None:
+        """Take in one file of schemas.decision.DECISION."""
+        grouped = decisions.select(["phase", "kind", "rule", "action"]).group_by(
+            ["phase", "kind", "rule", "action"], use_threads=False
+        )
+        for row in grouped.aggregate([([], "count_all")]).to_pylist():
+            rule = (row["phase"], row["kind"], row["rule"], row["action"])
+            self.counts[rule] += row["count_all"]
+            if row["phase"] not in self.phases:
+                self.phases.append(row["phase"])
+        if self.examples:
+            self._consider(decisions)
+
+    def _consider(self, decisions: pa.Table) -> None:
+        seen: Counter[Rule] = Counter()
+        for row in decisions.to_pylist():
+            rule = (row["phase"], row["kind"], row["rule"], row["action"])
+            seen[rule] += 1
+            if seen[rule] > CONSIDERED:
+                continue
+            name = f"{row['subject_id']}/{row['document_id']}/{row['position']}"
+            held = self._samples.setdefault(rule, [])
+            held.append((xxhash.xxh3_64_hexdigest(name.encode()), row))
+            held.sort(key=lambda item: item[0])
+            del held[self.examples :]
+
+    def funnel(self) -> list[FunnelRow]:
+        """Rules in build order; within a phase and kind by falling count."""
+        order = {phase: place for place, phase in enumerate(self.phases)}
+        rows = [FunnelRow(phase, rule, kind, action, n) for (phase, kind, rule, action), n in self.counts.items()]
+        return sorted(rows, key=lambda row: (order[row.phase], row.kind, -row.dropped, row.rule, row.action))
+
+    def wanted(self) -> tuple[set[str], set[str]]:
+        """(document ids, image ids) that the samples speak of."""
+        rows = [row for held in self._samples.values() for _, row in held]
+        documents = {row["document_id"] for row in rows if row["document_id"] and not row["url"]}
+        return documents, {row["subject_id"] for row in rows if row["kind"] == "image"}
+
+    def samples(self, urls: Mapping[str, str], pictures: Mapping[str, Picture | None]) -> list[RuleSamples]:
+        """Samples in the order of the funnel; urls by document, thumbnails by image."""
+        found = []
+        for row in self.funnel():
+            held = [item for _, item in self._samples.get((row.phase, row.kind, row.rule, row.action), [])]
+            if not held:
+                continue
+            samples = [_sample(item, urls, pictures) for item in held]
+            bounds = held[0]["low"], held[0]["high"]
+            found.append(RuleSamples(row.phase, row.rule, row.kind, row.dropped, *bounds, samples))
+        return found
+
+
+def _sample(row: Mapping[str, Any], urls: Mapping[str, str], pictures: Mapping[str, Picture | None]) -> Sample:
+    subject = row["url"] or urls.get(row["document_id"] or "", "")
+    detail = row["detail"] or ""
+    # A yes-or-no rule (at most 0) has nothing to tell by its value.
+    value = None if row["high"] == 0 else row["value"]
+    return Sample(subject[:500], "" if detail == subject else detail[:300], value, pictures.get(row["subject_id"]))

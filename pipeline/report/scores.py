@@ -1,0 +1,228 @@
+"""Score histograms, counted in fine bins while shards and decisions stream by, drawn in coarse ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.report.data import Histogram
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# Bars that a chart of 360 pixels can hold.
+BARS = 44
+# Fine bins: (edges, logarithmic). Values beyond the ends count in the last bins.
+SCALES: dict[str, tuple[Floats, bool]] = {
+    "cosine": (np.linspace(-1, 1, 2001), False),
+    "share": (np.linspace(0, 1, 1001), False),
+    "number": (np.arange(-0.5, 1001), False),
+    "size": (np.geomspace(1, 100_000, 1001), True),
+    "ratio": (np.geomspace(0.02, 50, 1001), True),
+}
+# Rules over shares of a text; their passing values are in no table, so only what they dropped is drawn.
+SHARES = (
+    "special_characters",
+    "stop_words",
+    "flagged_words",
+    "punctuation",
+    "spam_words",
+    "character_repetition",
+    "word_repetition",
+)
+
+
+@dataclass
+class Score:
+    """One score: where its kept values come from is `Scores.add_shard`'s business."""
+
+    title: str
+    unit: str
+    scale: str
+    rule: tuple[str, str] | None = None  # (kind, rule) of the decisions that dropped by it
+    bounds: tuple[str, ...] = ()  # place of {min, max} in the spec
+    note: str = ""
+    kept: Ints = field(init=False)
+    dropped: Ints = field(init=False)
+
+    def __post_init__(self) -> None:
+        bins = len(SCALES[self.scale][0]) - 1
+        self.kept, self.dropped = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
+
+
+class Scores:
+    """All scores of a corpus."""
+
+    def __init__(self) -> None:
+        image, document = ("filter", "image"), ("filter", "document")
+        self._scores: dict[str, Score] = {
+            "pair": Score("An image and its sentence", "cosine", "cosine", ("image", "similarity")),
+            "other": Score("An image and the other sentences", "cosine", "cosine", note="of the same document"),
+            "image_to_sentence": Score("An image and its mined sentences", "cosine", "cosine"),
+            "sentence_to_image": Score("A sentence and its mined images", "cosine", "cosine"),
+            "guard": Score("A negative and the true match", "cosine within a modality", "cosine"),
+            "num_images": Score(
+                "Images of a document", "", "number", ("document", "num_images"), (*document, "num_images")
+            ),
+            "num_words": Score(
+                "Words of a document", "", "size", ("document", "num_words"), (*document, "num_words"),
+                note="kept ones as split at blanks",
+            ),
+            "num_sentences": Score("Sentences of a document", "", "size"),
+            "width": Score(
+                "Width of an image", "pixels", "size", ("image", "original_width"), (*image, "original_width")
+            ),
+            "height": Score(
+                "Height of an image", "pixels", "size", ("image", "original_height"), (*image, "original_height")
+            ),
+            "aspect": Score(
+                "Shape of an image", "width over height", "ratio", ("image", "aspect_ratio"), (*image, "aspect_ratio")
+            ),
+        }  # fmt: skip
+        for kind in ("paragraph", "document"):
+            for rule in SHARES:
+                title = f"{rule.replace('_', ' ').capitalize()} of a {kind}"
+                self._scores[f"{kind}.{rule}"] = Score(
+                    title, "share", "share", (kind, rule), ("filter", kind, rule), note="only what the rule dropped"
+                )
+        self._by_rule = {score.rule: score for score in self._scores.values() if score.rule}
+
+    def add_shard(self, shard: pa.Table) -> None:
+        """Count the values of the documents of one shard (schemas.shard.SHARD)."""
+        slices, owner = _flat(shard, "slices")
+        kinds = _strings(slices, "kind")
+        similarity = _floats(slices, "similarity")
+        is_image = kinds == "image"
+        self._keep("pair", similarity[is_image])
+        self._keep_others(shard, similarity[is_image & ~np.isnan(similarity)])
+        count = np.bincount(owner[~is_image], minlength=len(shard))
+        self._keep("num_sentences", count.astype(np.float64))
+        self._keep("num_images", np.bincount(owner[is_image], minlength=len(shard)).astype(np.float64))
+
+        nodes, node_owner = _flat(shard, "nodes")
+        words = pc.list_value_length(pc.utf8_split_whitespace(pc.fill_null(pc.struct_field(nodes, "text"), "")))
+        weights = np.asarray(words, np.float64) * np.asarray(pc.is_valid(pc.struct_field(nodes, "text")))
+        self._keep("num_words", np.bincount(node_owner, weights=weights, minlength=len(shard)).astype(np.float64))
+
+        images, _ = _flat(shard, "images")
+        width, height = _floats(images, "original_width"), _floats(images, "original_height")
+        self._keep("width", width)
+        self._keep("height", height)
+        self._keep("aspect", width / np.where(height > 0, height, np.nan))
+
+        negatives, _ = _flat(shard, "negatives")
+        kinds, score = _strings(negatives, "kind"), _floats(negatives, "score")
+        for kind in ("image_to_sentence", "sentence_to_image"):
+            self._keep(kind, score[kinds == kind])
+        self._keep("guard", _floats(negatives, "guard"))
+
+    def add_decisions(self, decisions: pa.Table) -> None:
+        """Count the values that rules dropped (schemas.decision.DECISION)."""
+        rows = decisions.select(["kind", "rule", "value"]).filter(pc.is_valid(decisions.column("value")))
+        place = {rule: index for index, rule in enumerate(self._by_rule)}
+        pairs = zip(rows.column("kind").to_pylist(), rows.column("rule").to_pylist(), strict=True)
+        places = np.array([place.get(pair, -1) for pair in pairs], np.int64)
+        values = np.asarray(rows.column("value").to_numpy(), np.float64)
+        for index, score in enumerate(self._by_rule.values()):
+            score.dropped += _counted(values[places == index], score.scale)
+
+    def histograms(self, spec: Mapping[str, Any]) -> list[Histogram]:
+        """Charts of every score that has values; bounds come from the resolved spec."""
+        found = []
+        for name, score in self._scores.items():
+            low, high = _bounds(name, score, spec)
+            if drawn := draw(score, low, high):
+                found.append(drawn)
+        return found
+
+    def _keep(self, name: str, values: Floats) -> None:
+        score = self._scores[name]
+        score.kept += _counted(values, score.scale)
+
+    def _keep_others(self, shard: pa.Table, matched: Floats) -> None:
+        """All cosines of the matrices but those of the pairs, which are among them."""
+        rows, _ = _flat(shard, "similarity_matrix")
+        values = np.asarray(pc.fill_null(rows.flatten(), np.nan), np.float64)
+        score = self._scores["other"]
+        score.kept += np.maximum(_counted(values, score.scale) - _counted(matched, score.scale), 0)
+
+
+def draw(score: Score, low: float | None, high: float | None) -> Histogram | None:
+    """Fine bins to a chart: the range that holds nearly everything, bins that end at a bound; None without values."""
+    edges, log = SCALES[score.scale]
+    total = score.kept + score.dropped
+    if not total.sum():
+        return None
+    share = np.cumsum(total) / total.sum()
+    first = int(np.searchsorted(share, 0.001))
+    last = int(np.searchsorted(share, 0.999)) + 1
+    places = [int(np.searchsorted(edges, bound)) for bound in (low, high) if bound is not None]
+    reach = max(last - first, 8)
+    for place in places:  # a bound that is not far off belongs into the picture
+        if first - reach <= place <= last + reach:
+            first, last = min(first, place - reach // 12), max(last, place + reach // 12)
+    step = max(-(-(last - first) // BARS), 1)
+    anchor = places[0] if places else first
+    first -= (first - anchor) % step
+    last += -(last - first) % step
+    first, last = max(first, 0), min(last, len(edges) - 1)
+    cuts = [*range(first, last, step), last]
+
+    def coarse(fine: Ints) -> list[int]:
+        inner = [int(fine[a:b].sum()) for a, b in pairwise(cuts)]
+        # What lies beyond the picture stands in its outermost bars.
+        inner[0] += int(fine[:first].sum())
+        inner[-1] += int(fine[last:].sum())
+        return inner
+
+    return Histogram(
+        score.title,
+        score.unit,
+        [float(edges[place]) for place in cuts],
+        coarse(score.kept),
+        coarse(score.dropped),
+        low,
+        high,
+        score.note,
+        log_x=log,
+    )
+
+
+def _bounds(name: str, score: Score, spec: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    if name == "pair":
+        return spec.get("pair", {}).get("min_similarity"), None
+    if name == "guard":
+        return None, spec.get("mine", {}).get("max_same_modality_similarity")
+    place: Any = spec
+    for key in score.bounds:
+        place = place.get(key, {}) if isinstance(place, Mapping) else {}
+    return (place.get("min"), place.get("max")) if score.bounds and isinstance(place, Mapping) else (None, None)
+
+
+def _counted(values: Floats, scale: str) -> Ints:
+    edges, _ = SCALES[scale]
+    good = values[np.isfinite(values)]
+    places = np.clip(np.searchsorted(edges, good, side="right") - 1, 0, len(edges) - 2)
+    counts: Ints = np.bincount(places, minlength=len(edges) - 1)
+    return counts
+
+
+def _flat(table: pa.Table, name: str) -> tuple[Any, Ints]:
+    """The items of a list column, and the row each belongs to."""
+    column = table.column(name).combine_chunks()
+    return column.flatten(), np.asarray(pc.list_parent_indices(column).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _strings(items: Any, name: str) -> npt.NDArray[np.object_]:
+    return np.array(pc.struct_field(items, name).to_pylist(), dtype=object)
+
+
+def _floats(items: Any, name: str) -> Floats:
+    return np.asarray(pc.cast(pc.struct_field(items, name), pa.float64()).to_numpy(zero_copy_only=False), np.float64)

@@ -1,0 +1,173 @@
+"""Sources on disk or in object storage: folders of HTML and WARC files, as units of work; checks of any source."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import xxhash
+
+from pipeline.keys import digest_json
+from pipeline.mistake import UserMistake
+from pipeline.phase import Part
+from pipeline.row_store import GENERATION, ROW_KEY, RowStore
+from pipeline.settings import HtmlSource, SiteSource, Source, UrlsSource, WarcSource
+from pipeline.spec import Spec
+from pipeline.storage import is_local
+from schemas.page import PAGE
+from stages.crawl_settings import CrawlSettings
+from stages.fetched import FETCHED
+from stages.folder import HTML_PATTERNS, list_files, local_url, read_folder, read_local
+from stages.folder import fingerprint as folder_fingerprint
+from stages.urls import canonicalize, read_url_list, url_id
+from stages.warc import read_warc
+
+_HASH_BLOCK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A unit of an offline source: one WARC file, or a folder."""
+
+    path: str
+
+
+def check_source(spec: Spec) -> None:
+    """Mistakes of the source that show before anything runs; UserMistake names field and remedy."""
+    source = spec.source
+    if isinstance(source, SiteSource):
+        for seed in source.seeds:
+            _check_url("source.seeds", seed)
+    elif isinstance(source, UrlsSource):
+        _require_file("source.path", source.path)
+        try:
+            if not read_url_list(source.path):
+                raise UserMistake(f"source.path: {source.path} holds no URL")
+        except ValueError as error:
+            raise UserMistake(f"source.path: {error}") from None
+    elif isinstance(source, HtmlSource):
+        _check_url("source.base_url", source.base_url)
+        if not Path(source.path).is_dir():
+            raise UserMistake(f"source.path: {source.path} is not a folder")
+        if not list_files(source.path, HTML_PATTERNS):
+            raise UserMistake(f"source.path: {source.path} holds no .html, .htm or .xhtml file")
+    else:
+        warc_files(source)
+
+
+def _check_url(field: str, url: str) -> None:
+    try:
+        canonicalize(url)
+    except ValueError as error:
+        raise UserMistake(f"{field}: {error}") from None
+
+
+def _require_file(field: str, path: str) -> None:
+    if not Path(path).is_file():
+        raise UserMistake(f"{field}: {path}: no such file")
+
+
+def warc_files(source: WarcSource) -> list[str]:
+    """Files behind the paths, sorted, each once; UserMistake for a path that stands for none."""
+    found: set[str] = set()
+    for path in source.paths:
+        if is_local(path):
+            matches = glob.glob(path.removeprefix("file://"), recursive=True)
+            files = [match for match in matches if Path(match).is_file()]
+            if not files:
+                raise UserMistake(f"source.paths: {path}: no such file")
+            found.update(files)
+        else:
+            found.add(path)
+    return sorted(found)
+
+
+def chunks(source: HtmlSource | WarcSource) -> list[Chunk]:
+    """Units of work, in order."""
+    if isinstance(source, WarcSource):
+        return [Chunk(file) for file in warc_files(source)]
+    return [Chunk(source.path)]
+
+
+def fingerprint(source: Source) -> str | None:
+    """What a source on disk holds, as it enters keys: its content, not its dates. None for the network."""
+    if isinstance(source, HtmlSource):
+        return folder_fingerprint(source.path)
+    if isinstance(source, UrlsSource):
+        return digest_json(read_url_list(source.path))
+    if isinstance(source, WarcSource):
+        return digest_json([[name, _file_fingerprint(name)] for name in warc_files(source)])
+    return None
+
+
+def _file_fingerprint(path: str) -> str:
+    if not is_local(path):
+        filesystem, name = fsspec.core.url_to_fs(path)
+        return str(filesystem.ukey(name))
+    state = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            state.update(block)
+    return str(state.hexdigest())
+
+
+def read_chunk(part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings) -> pa.Table:
+    """PAGE rows of a unit; bodies are put into the row stores, where fetched bodies lie too."""
+    tables = list(_read(part, source, chunk, crawl))
+    return pa.concat_tables(tables) if tables else PAGE.empty_table()
+
+
+def _read(part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings) -> Iterator[pa.Table]:
+    if isinstance(source, WarcSource):
+        with fsspec.open(chunk.path, "rb") as stream:
+            for table in read_warc(stream, chunk.path, crawl):
+                yield _as_pages(part, table, source, table.column("page_id").to_pylist())
+    else:
+        for table in read_folder(chunk.path, source.base_url, max_bytes=crawl.max_page_bytes):
+            yield _as_pages(part, table, source, [url_id(url) for url in table.column("url").to_pylist()])
+
+
+def _remember(part: Part, kind: str, table: pa.Table, row_keys: Sequence[str]) -> pa.Table:
+    """FETCHED rows as a row store keeps them, bodies as locators. Reading again writes the same files again."""
+    rows = table.select(FETCHED.names)
+    rows = rows.append_column(ROW_KEY, pa.array(row_keys, pa.string()))
+    rows = rows.append_column(GENERATION, pa.array([0] * table.num_rows, pa.int32()))
+    part.tell(0, table.num_rows)
+    return RowStore(part.storage, "read_source", kind, FETCHED).append(rows)
+
+
+def _as_pages(
+    part: Part, table: pa.Table, source: HtmlSource | WarcSource, page_ids: Sequence[str]
+) -> pa.Table:
+    count = table.num_rows
+    stored = _remember(part, source.kind, table, page_ids)
+
+    def column(name: str) -> list[Any]:
+        return table.column(name).to_pylist() if name in table.column_names else [None] * count
+
+    provenance = [
+        {"kind": source.kind, "snapshot": source.snapshot, "file": file, "offset": offset, "length": length}
+        for file, offset, length in zip(column("file"), column("offset"), column("length"), strict=True)
+    ]
+    columns: dict[str, Any] = {name: stored.column(name) for name in PAGE.names if name in stored.column_names}
+    columns["page_id"] = pa.array(page_ids, pa.string())
+    columns["depth"] = pa.nulls(count, pa.int32())
+    columns["provenance"] = pa.array(provenance, PAGE.field("provenance").type)
+    return pa.table({name: columns[name] for name in PAGE.names}).cast(PAGE)
+
+
+def local_images(part: Part, source: Source, urls: Sequence[str], max_bytes: int) -> pa.Table:
+    """FETCHED rows of images that lie in the folder of an html source, bodies as locators."""
+    assert isinstance(source, HtmlSource)
+    table = read_local(urls, source.path, source.base_url, max_bytes=max_bytes)
+    return _remember(part, source.kind, table, [url_id(url) for url in urls])
+
+
+def lies_in_folder(source: Source, url: str) -> bool:
+    """Whether an image URL is read from the source's folder rather than fetched."""
+    return isinstance(source, HtmlSource) and url.startswith(local_url("", source.base_url))

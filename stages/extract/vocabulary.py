@@ -1,0 +1,61 @@
+"""The words of pages: tags, ARIA roles, class and id words that say what a part of a page is for."""
+
+from __future__ import annotations
+
+import re
+
+
+def word_set(*lines: str) -> frozenset[str]:
+    """The words of the lines."""
+    return frozenset(word for line in lines for word in line.split())
+
+
+HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
+PREFORMATTED = frozenset(("pre", "listing", "xmp", "plaintext"))
+# Furniture by the page's own word.
+TAGS = frozenset(("nav", "footer", "aside", "menu", "dialog", "search"))
+CONTROLS = word_set("button input select textarea datalist label option optgroup fieldset output progress meter")
+SILENT = word_set(
+    "script style template title head iframe frameset noframes noembed canvas object embed applet audio video map",
+    "rp rt link meta base param source track col colgroup",
+)
+ROLES = word_set("navigation banner contentinfo complementary search dialog alertdialog menu menubar toolbar tablist")
+# Sectioning content: a <header> inside one is the heading of its text, not of the site.
+SECTIONING = frozenset(("article", "main", "section", "blockquote", "figure", "td"))
+
+# Whole class or id words.
+EXACT = word_set(
+    "nav navbar navigation menu subnav topbar breadcrumb breadcrumbs sidebar footer masthead site-info colophon",
+    "pagination pager paging prev-next prevnext post-navigation nav-links pagelinks rst-footer-buttons edit-this-page",
+    "social share sharing sharedaddy addtoany_share_save_container related jp-relatedposts newsletter",
+    "cookie cookies advertisement advert adverts ads adsense sponsored promo popup modal wpcnt",
+    "post-tags tag-cloud tagcloud",
+    "toc toc-list table-of-contents toctree-wrapper sphinxsidebar sphinxsidebarwrapper rst-versions bd-toc bd-sidebar",
+    "headerbar navheader navfooter mw-editsection mw-jump-link navbox catlinks",
+    "skip-link skiplink screen-reader-text sr-only visually-hidden visuallyhidden noprint printonly print-only",
+)
+# What readers wrote below: often longer than what they wrote it about.
+COMMENTS = word_set("comments comment-list commentlist comments-area comment-respond respond disqus_thread")
+# Words inside a class or id, bounded by - or _ or a change of case.
+PART = re.compile(
+    r"(?:^|[-_])(?:cookies?|gdpr|consent|newsletter|subscribe|subscription|share|sharing|shareaholic|social|breadcrumbs?"
+    r"|navbar|nav|navigation|menu|sidebar|footer|pagination|pager|related|recommended|recommendations|promo|advert"
+    r"|advertisement|sponsored|popup|modal|paywall|outbrain|taboola|skip-to|jumpbox)(?:[-_]|$)"
+)
+# docutils and Sphinx put content into <aside>; a table of contents of the page is a "contents topic".
+CONTENT_ASIDES = word_set("footnote footnote-list footnotes topic admonition note warning tip citation sidenote")
+# Inline pieces that are not read: anchors of headings, line numbers, copy buttons, texts shown on hovering.
+UNREAD = word_set(
+    "headerlink viewcode-link viewcode-back permalink anchorjs-link hash-link anchor-link heading-anchor",
+    "mw-editsection",
+    "footnote-back fn-backref linenos lineno lineno-start gutter line-numbers copybtn clipboard-copy",
+    "tooltip-content tooltiptext tooltip-text",
+)
+BLOCKS = word_set("div section ul ol dl form p table td header span a li hgroup center article details")
+MAIN_IDS = word_set(
+    "content main maincontent main-content page-content primary mw-content-text article-body articlebody bodycontent"
+)
+MAIN_CLASSES = word_set(
+    "post-content entry-content article-content article-body articlebody post-body story-body markdown-body",
+    "documentwrapper main-content page-content rst-content theme-doc-markdown td-content",
+)

@@ -1,0 +1,415 @@
+"""The walk: a tree in document order becomes text and image nodes, block by block.
+
+Text is collected until a block begins or ends; what kind of edge that was decides the separator between two
+text nodes, the strongest on the way from one to the next ("\n\n" between paragraphs, "\n" between list items and
+table rows, " " where an image interrupts a sentence).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.extract import furniture
+from stages.extract.images import choose_image, rendered_size
+from stages.extract.nodes import ALT_LENGTH, alt_text, merge_facts, new_node
+from stages.extract.settings import ExtractSettings
+from stages.extract.tables import is_data_table
+from stages.extract.tree import Tree
+from stages.extract.vocabulary import HEADINGS, PREFORMATTED, SECTIONING, word_set
+from stages.text import normalize, normalize_lines
+
+_SEPARATORS = (" ", "\n", "\n\n")
+_EDGES = {
+    **dict.fromkeys(("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "table", "pre", "blockquote"), 2),
+    **dict.fromkeys(("figure", "hr", "article", "section", "main", "hgroup", "listing", "xmp", "plaintext"), 2),
+    **dict.fromkeys(("form", "fieldset", "details", "header", "footer", "aside", "figcaption", "caption"), 2),
+    **dict.fromkeys(("li", "dt", "dd", "tr", "td", "th", "div", "center", "address", "summary", "legend"), 1),
+    **dict.fromkeys(("body", "html", "thead", "tbody", "tfoot", "dir", "marquee", "multicol", "option"), 1),
+}
+# Blocks that name their text; a paragraph inside one of `_HOLDERS` keeps the holder's name ("li", not "p").
+_NAMED = (
+    frozenset(("p", "li", "dt", "dd", "td", "th", "pre", "blockquote", "figcaption", "caption", "summary")) | HEADINGS
+)
+_HOLDERS = frozenset(("li", "dt", "dd", "td", "th", "blockquote", "figcaption", "caption", "summary"))
+# Inline elements that mean nothing here unless an attribute says so.
+_PLAIN = word_set(
+    "span a b i em strong code kbd samp var tt u small big font abbr cite q mark ins s time wbr tbody thead"
+)
+# Inside these, inner blocks do not cut the text: a heading, caption or table row is one node.
+_SOFT = HEADINGS | frozenset(("figcaption", "caption", "dt", "summary"))
+
+_CAPTIONED_CLASSES = frozenset(
+    ("figure", "wp-caption", "thumb", "thumbinner", "image-caption-wrapper", "captioned-image")
+)
+_CAPTION_CLASSES = word_set(
+    "caption caption-text wp-caption-text thumbcaption figcaption figure-caption image-caption gallerycaption"
+)
+_IMAGES = frozenset(("img", "amp-img"))
+# Pictures of words: their alt text is what the reader reads.
+_WORD_IMAGES = {
+    "math": "formula",
+    "mwe-math-fallback-image-inline": "formula",
+    "mwe-math-fallback-image-display": "formula",
+    "latex": "formula",
+    "tex": "formula",
+    "emoji": "emoji",
+    "wp-smiley": "emoji",
+}
+# Raised numbers keep their meaning: 10<sup>6</sup> is not 106.
+_RAISED = str.maketrans(
+    "0123456789+-\u2212=()n",
+    "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207b\u207c\u207d\u207e\u207f",
+)
+_RAISABLE = re.compile(r"\s*[0-9+\u2212=()n-]*[0-9][0-9+\u2212=()n-]*\s*")
+_BREAK = "\0"  # <br>; the parser lets no U+0000 through
+_CELL = "\1"  # edge between cells of a table row
+_DETAIL = 200  # characters of a dropped row's detail
+
+
+@dataclass(slots=True)
+class _Frame:
+    """An open element that something has to be done for when it ends."""
+
+    end: int
+    tag: str
+    edge: int = 0
+    named: bool = False
+    soft: bool = False
+    pre: bool = False
+    first_image: int = -1  # of a captioned element: index of the first node that may be its image
+    caption_start: int = -1  # of a caption: index of its first node
+    caption: str | None = None
+    silent_text: bool = False  # <noscript>: only images count
+    section: bool = False
+    picture: bool = False
+    num_paragraphs: int = 0  # <p> directly inside so far
+
+
+@dataclass(frozen=True, slots=True)
+class _LastImage:
+    """The image just before, for which the next one may stand, or which may stand for the next one."""
+
+    node: dict[str, Any] | None  # None when it was dropped for want of a file
+    index: int  # in nodes, or in dropped
+    stand_in: bool
+    in_noscript: bool
+
+
+@dataclass(slots=True)
+class Walk:
+    """One page on its way to nodes and dropped rows, both as dicts of schemas.document."""
+
+    tree: Tree
+    base_url: str
+    settings: ExtractSettings
+    page_text: int = 0  # characters outside links, to weigh guesses against
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    dropped: list[dict[str, str]] = field(default_factory=list)
+    _buffer: list[str] = field(default_factory=list)
+    _frames: list[_Frame] = field(default_factory=list)
+    _names: list[str] = field(default_factory=list)
+    _pending: int = 0  # strongest edge since the last text node
+    _last_text: int = -1
+    _soft: int = 0
+    _pre: int = 0
+    _mute: int = 0
+    _sections: int = 0
+    _sources: list[dict[str, str | None]] = field(default_factory=list)
+    _last_image: _LastImage | None = None  # null once text came after it
+    _num_images: int = 0
+
+    def run(self, start: int, end: int) -> None:
+        """Walk the elements start..end of the tree."""
+        tree = self.tree
+        index = start
+        while index < end:
+            while self._frames and self._frames[-1].end <= index:
+                self._leave(self._frames.pop())
+            tag = tree.tags[index]
+            if tag:
+                index = self._enter(index, tag)
+            else:
+                if not self._mute:
+                    self._buffer.append(tree.texts[index])
+                index += 1
+        while self._frames:
+            self._leave(self._frames.pop())
+        self._flush()
+
+    def drop_range(self, start: int, end: int, rule: str) -> None:
+        """Record the images and the first words of a range that is left out."""
+        tree = self.tree
+        for index in tree.images_between(start, end):
+            choice = choose_image(tree.attributes[index], [], self.base_url, self.settings)
+            self._drop("image", rule, choice.url or choice.detail)
+        if tree.text_sums[end] > tree.text_sums[start]:
+            words = ""
+            for index in range(start, end):
+                if tree.texts[index]:
+                    words = f"{words} {normalize(tree.texts[index])}"
+                    if len(words) > _DETAIL:
+                        break
+            if words.strip():
+                self._drop("text", rule, words.strip())
+
+    def _drop(self, kind: str, rule: str, detail: str) -> None:
+        self.dropped.append({"kind": kind, "rule": rule, "detail": detail[:_DETAIL]})
+
+    # ---- elements
+
+    def _enter(self, index: int, tag: str) -> int:
+        """Handle an element's start; the index to go on at: inside it, or behind it."""
+        tree = self.tree
+        attributes = tree.attributes[index]
+        end = tree.ends[index]
+        if not attributes and tag in _PLAIN:
+            return index + 1
+        if tag == "br":
+            self._buffer.append(_BREAK)
+            return end
+        if tag == "source":
+            self._sources.append(attributes)
+            return end
+        if tag == "svg":
+            if not furniture.is_hidden(tag, attributes):
+                self._drop("image", "inline_svg", attributes.get("aria-label") or attributes.get("class") or "")
+            return end
+        if furniture.is_silent(tag):
+            return end
+        if furniture.is_control(tag):
+            self.drop_range(index, end, "form_control")
+            return end
+        if attributes and furniture.is_hidden(tag, attributes) and not self._is_formula(tag, attributes):
+            self.drop_range(index, end, "hidden")
+            return end
+        if tag in _IMAGES:
+            self._image(attributes)
+            return end
+        if tag == "math":
+            return self._formula(index, attributes)
+        if attributes and furniture.is_unread(attributes):
+            return end
+        if tag == "sup":
+            if "reference" in (attributes.get("class") or "").split():
+                return end  # Wikipedia's [1]
+            text = "".join(tree.texts[index:end])
+            if not self._mute and not self._pre and _RAISABLE.fullmatch(text):
+                self._buffer.append(text.translate(_RAISED))
+                return end
+        if furniture.declares_furniture(tree, index, self._sections > 0, self.page_text):
+            self.drop_range(index, end, "furniture")
+            return end
+        if not self._pre and furniture.is_furniture(tree, index, self.page_text):
+            self.drop_range(index, end, "boilerplate")
+            return end
+        self._open(index, tag, attributes)
+        return index + 1
+
+    def _open(self, index: int, tag: str, attributes: dict[str, str | None]) -> None:
+        """Push a frame for an element whose end matters; inline elements need none."""
+        edge = _EDGES.get(tag, 0)
+        if not edge and tag in _PLAIN and "class" not in attributes:
+            return
+        end = self.tree.ends[index]
+        classes = (attributes.get("class") or "").split() if attributes else []
+        is_caption = tag in ("figcaption", "caption") or (
+            bool(classes) and not _CAPTION_CLASSES.isdisjoint(classes) and self._captioned() is not None
+        )
+        captioned = tag in ("figure", "table") or (tag == "div" and not _CAPTIONED_CLASSES.isdisjoint(classes))
+        if not (edge or is_caption or tag in ("noscript", "picture")):
+            return
+        frame = _Frame(end, tag, max(edge, 2 * is_caption))
+        if tag == "td" or tag == "th":
+            if self._soft:  # inside the row of a data table
+                self._buffer.append(_CELL)
+                frame.edge = 0
+        elif tag == "p" and self._frames and self._frames[-1].tag in ("li", "dd", "td", "th"):
+            frame.edge = 1  # items of loose lists stay one under the other
+            if self._frames[-1].num_paragraphs:
+                self._edge(2)
+            self._frames[-1].num_paragraphs += 1
+        self._edge(frame.edge)
+        frame.soft = tag in _SOFT or is_caption or (tag == "tr" and self._in_data_table())
+        frame.pre = tag in PREFORMATTED
+        frame.section = tag in SECTIONING
+        if tag == "table" and is_data_table(self.tree, index):
+            frame.named = True
+            self._names.append("data")
+        elif tag == "tr" and frame.soft:
+            frame.named = True
+            self._names.append("tr")
+        elif is_caption:
+            frame.named = True
+            self._names.append("figcaption" if tag != "caption" else tag)
+        elif tag in _NAMED and not (self._soft or (tag == "p" and self._names and self._names[-1] in _HOLDERS)):
+            frame.named = True
+            self._names.append(tag)
+        if captioned:
+            frame.first_image = len(self.nodes)
+        if is_caption:
+            frame.caption_start = len(self.nodes)
+        if tag == "noscript":
+            frame.silent_text = True
+        if tag == "picture":
+            frame.picture = True
+            self._sources = []
+        self._soft += frame.soft
+        self._pre += frame.pre
+        self._mute += frame.silent_text
+        self._sections += frame.section
+        self._frames.append(frame)
+
+    def _leave(self, frame: _Frame) -> None:
+        self._soft -= frame.soft
+        self._edge(frame.edge)
+        self._pre -= frame.pre
+        self._mute -= frame.silent_text
+        self._sections -= frame.section
+        if frame.named:
+            self._names.pop()
+        if frame.picture:
+            self._sources = []
+        if frame.caption_start >= 0:
+            text = " ".join(n["text"] for n in self.nodes[frame.caption_start :] if n["kind"] == "text")
+            holder = self._captioned()
+            if holder is not None and text:
+                holder.caption = f"{holder.caption} {text}" if holder.caption else text
+        if frame.caption is not None:
+            for node in self.nodes[frame.first_image :]:
+                if node["kind"] == "image" and node["caption"] is None:
+                    node["caption"] = frame.caption
+
+    def _captioned(self) -> _Frame | None:
+        """The innermost open element that can have a caption."""
+        return next((frame for frame in reversed(self._frames[-8:]) if frame.first_image >= 0), None)
+
+    def _in_data_table(self) -> bool:
+        return bool(self._names) and self._names[-1] == "data"
+
+    # ---- text
+
+    def _edge(self, strength: int) -> None:
+        if not strength:
+            return
+        if self._soft:
+            self._buffer.append(" ")
+            return
+        self._flush()
+        self._pending = max(self._pending, strength)
+
+    def _flush(self) -> None:
+        if not self._buffer:
+            return
+        raw = "".join(self._buffer)
+        self._buffer.clear()
+        name = next((name for name in reversed(self._names) if name != "data"), "div")
+        if self._pre:
+            self._emit(normalize_lines(raw.replace(_BREAK, "\n")), "pre")
+            return
+        if _CELL in raw:
+            cells = [normalize(cell.replace(_BREAK, " ")) for cell in raw.split(_CELL)[1:]]
+            while cells and not cells[-1]:
+                cells.pop()
+            self._emit(" | ".join(cells) if any(cells) else "", "tr")
+            return
+        if _BREAK not in raw:
+            self._emit(normalize(raw), name)
+            return
+        lines: list[str] = []
+        num_paragraphs = 0
+        for piece in [*raw.split(_BREAK), ""]:
+            line = normalize(piece)
+            if line:
+                lines.append(line)
+            elif lines:  # two line breaks in a row, or the end
+                if num_paragraphs:
+                    self._pending = 2
+                self._emit((" " if self._soft or name in _SOFT else "\n").join(lines), name)
+                num_paragraphs += 1
+                lines = []
+        if not num_paragraphs:
+            self._pending = max(self._pending, 1)
+
+    def _emit(self, text: str, tag: str) -> None:
+        if not text:
+            return
+        if self._last_text >= 0:
+            self.nodes[self._last_text]["separator"] = _SEPARATORS[self._pending]
+        self._pending = 0
+        self._last_text = len(self.nodes)
+        self._last_image = None
+        self.nodes.append(new_node("text", tag, text=text, separator="\n\n"))
+
+    # ---- images
+
+    def _is_formula(self, tag: str, attributes: dict[str, str | None]) -> bool:
+        """Wikipedia hides its formula images from screen readers: their text stands beside them."""
+        return tag in _IMAGES and any(name in _WORD_IMAGES for name in (attributes.get("class") or "").split())
+
+    def _formula(self, index: int, attributes: dict[str, str | None]) -> int:
+        """MathML: its TeX where it carries any, else its characters."""
+        tree = self.tree
+        tex = attributes.get("alttext")
+        for i in range(index + 1, tree.ends[index]):
+            if tex:
+                break
+            if tree.tags[i] == "annotation" and "tex" in (tree.attributes[i].get("encoding") or ""):
+                tex = tree.text_of(i, 10_000)
+        if not tex:
+            return index + 1
+        self._buffer.append(f" {tex} ")
+        return tree.ends[index]
+
+    def _image(self, attributes: dict[str, str | None]) -> None:
+        for name in (attributes.get("class") or "").split():
+            rule = _WORD_IMAGES.get(name)
+            if rule and attributes.get("alt"):
+                self._buffer.append(attributes["alt"] or "")
+                self._drop("image", rule, attributes["alt"] or "")
+                return
+        if self._num_images >= self.settings.max_images:
+            self._drop("image", "max_images", attributes.get("src") or "")
+            return
+        choice = choose_image(attributes, self._sources, self.base_url, self.settings)
+        width, height = rendered_size(attributes)
+        before = None if any(not piece.isspace() for piece in self._buffer) else self._last_image
+        if choice.stand_in and before is not None and before.in_noscript:
+            self._drop("image", "placeholder", choice.url or choice.detail)
+        elif choice.url is None:
+            self._last_image = _LastImage(None, len(self.dropped), True, self._mute > 0)
+            self._drop("image", choice.rule or "no_source", choice.detail)
+        elif width is not None and height is not None and max(width, height) <= 2:
+            self._drop("image", "tracking_pixel", choice.url)
+        else:
+            node = new_node(
+                "image",
+                "img",
+                image_url=choice.url,
+                image_id=choice.image_id,
+                alt=alt_text(attributes),
+                title=normalize(attributes.get("title") or "")[:ALT_LENGTH] or None,
+                rendered_width=width,
+                rendered_height=height,
+            )
+            self._add_image(node, before, choice.stand_in)
+
+    def _add_image(self, node: dict[str, Any], before: _LastImage | None, stand_in: bool) -> None:
+        """Append an image, once: lazy loading puts one picture into <img> and <noscript>, in either order."""
+        if before is not None and before.node is not None and before.node["image_id"] == node["image_id"]:
+            merge_facts(before.node, node)
+            return
+        if self._mute and before is not None and before.stand_in:
+            if before.node is not None:  # the file that stood in gives way
+                self._drop("image", "placeholder", before.node["image_url"])
+                before.node.update(image_url=node["image_url"], image_id=node["image_id"])
+                merge_facts(before.node, node)
+                self._last_image = _LastImage(before.node, before.index, False, True)
+                return
+            self.dropped.pop(before.index)
+        if not self._soft:
+            self._flush()
+        self._num_images += 1
+        self.nodes.append(node)
+        self._last_image = _LastImage(node, len(self.nodes) - 1, stand_in, self._mute > 0)

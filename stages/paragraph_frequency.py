@@ -1,0 +1,105 @@
+"""Paragraphs that a site repeats: one copy stays.
+
+OBELICS removes every copy of a paragraph seen twice in a domain, the original among them; here the copy in the
+document with the smallest id stays.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.decisions import decision_table, float_values
+from stages.filter_text import KEPT, flatten
+from stages.urls import host_of
+
+OCCURRENCES = pa.schema(
+    [
+        pa.field("domain", pa.string()),  # host of the document's URL, with a port where it is not the scheme's own
+        pa.field("paragraph_hash", pa.string()),
+        pa.field("document_id", pa.string()),
+        pa.field("position", pa.int32()),
+    ]
+)
+
+
+def occurrences(kept: pa.Table, documents: pa.Table, scores: pa.Table) -> pa.Table:
+    """OCCURRENCES of the kept paragraphs.
+
+    `kept`: KEPT of filter_text; `documents` (document_id, url) and `scores` (`ScoreText`), row by row the same.
+    """
+    ids = documents.column("document_id").to_pylist()
+    domains = [host_of(url) for url in documents.column("url").to_pylist()]
+    keep = {
+        (document_id, position)
+        for document_id, positions in zip(
+            kept.column("document_id").to_pylist(), kept.column("positions").to_pylist(), strict=True
+        )
+        for position in positions
+    }
+    paragraphs = flatten(scores.column("paragraphs"))
+    rows = [
+        (domains[owner], paragraph_hash, ids[owner], position)
+        for owner, paragraph_hash, position in zip(
+            paragraphs.owner.tolist(),
+            paragraphs.column("paragraph_hash").to_pylist(),
+            paragraphs.column("position").to_pylist(),
+            strict=True,
+        )
+        if (ids[owner], position) in keep
+    ]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 4
+    return pa.table([pa.array(column, f.type) for column, f in zip(columns, OCCURRENCES, strict=True)], OCCURRENCES)
+
+
+def choose_paragraphs(rows: pa.Table, max_documents: int, phase: str = "paragraph_frequency") -> pa.Table:
+    """DECISION rows (rule "paragraph_documents") for paragraphs of more than `max_documents` documents of a domain.
+
+    `rows`: OCCURRENCES, all of every (domain, paragraph_hash). The kept copy is the first in the document with the
+    smallest id; copies inside that document go too.
+    """
+    counts = rows.group_by(["domain", "paragraph_hash"]).aggregate([("document_id", "count_distinct")])
+    frequent = counts.filter(pc.greater(counts.column("document_id_count_distinct"), max_documents))
+    found = rows.join(frequent, ["domain", "paragraph_hash"], join_type="inner").sort_by(
+        [(name, "ascending") for name in ("domain", "paragraph_hash", "document_id", "position")]
+    )
+    hashes = found.column("paragraph_hash").to_pylist()
+    domains = found.column("domain").to_pylist()
+    ids = found.column("document_id").to_pylist()
+    dropped: list[int] = []
+    first = 0
+    details: list[str] = []
+    for row in range(len(hashes)):
+        if hashes[row] != hashes[first] or domains[row] != domains[first]:
+            first = row
+        elif row != first:
+            dropped.append(row)
+            details.append(f"kept {ids[first]} of {domains[first]}")
+    gone = found.take(pa.array(dropped, pa.int64()))
+    subjects = gone.column("document_id").to_pylist()
+    decisions = decision_table(
+        phase,
+        "paragraph",
+        "drop",
+        subjects,
+        document_id=subjects,
+        position=gone.column("position").to_pylist(),
+        rule=["paragraph_documents"] * len(subjects),
+        value=float_values(gone.column("document_id_count_distinct")),
+        high=[float(max_documents)] * len(subjects),
+        detail=details,
+    )
+    return decisions.sort_by([("subject_id", "ascending"), ("position", "ascending")])
+
+
+def without_paragraphs(kept: pa.Table, decisions: pa.Table) -> pa.Table:
+    """KEPT without the (document_id, position) pairs that paragraph decisions drop."""
+    gone = set(zip(decisions.column("document_id").to_pylist(), decisions.column("position").to_pylist(), strict=True))
+    if not gone:
+        return kept
+    ids = kept.column("document_id").to_pylist()
+    positions = [
+        [position for position in own if (document_id, position) not in gone]
+        for document_id, own in zip(ids, kept.column("positions").to_pylist(), strict=True)
+    ]
+    return pa.table([pa.array(ids, pa.string()), pa.array(positions, KEPT.field("positions").type)], schema=KEPT)

@@ -1,0 +1,142 @@
+"""Sentences: character spans of the sentences of a text, by language.
+
+The rules (abbreviations, initials, numbered lists, CJK and other full stops, ~300 languages) are those of
+Wikimedia's `sentencex`; https://github.com/wikimedia/sentencex. Here: lines, bounds, and exact spans.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+from sentencex import get_sentence_boundaries
+
+from stages.row_function import ERROR, Settings
+
+SPAN = pa.struct([pa.field("start", pa.int32()), pa.field("end", pa.int32())])
+SPANS = pa.list_(SPAN)
+
+# Characters handed to the splitter at a time: its worst inputs (unbalanced quotes) cost the square of this.
+WINDOW = 10_000
+
+LIST_MARKER = re.compile(r"\s*\(?(\d{1,4}|[A-Za-z]|[ivxIVX]{1,5})(\.\d{1,3})*[.)]{1,2}\s*")
+
+
+class SentenceSettings(Settings):
+    """How text is cut into sentences (spec section `pair.sentences`)."""
+
+    line_breaks: bool = True
+    """A line break inside a text node ends a sentence. Extraction folds the breaks of the source, so one that is
+    left stands for <br>, a list item, a table row or a line of code."""
+
+    max_chars: int = Field(default=1000, ge=16)
+    """Characters of the longest sentence; a longer one is cut at its last blank before. Ours: text encoders read
+    77 to 512 tokens, so what lies beyond is not seen anyway."""
+
+
+class SplitSentences:
+    """Row function `sentences`: text string, language string (BCP 47 or null) -> spans list<struct<start, end>>.
+
+    Spans are characters (code points), in order, not overlapping and stripped: text[start:end] is the sentence.
+    What holds no letter or digit is no sentence ("***", a lone bracket). A null text has no spans.
+    """
+
+    name = "sentences"
+    libraries = ("sentencex",)
+    weights = None
+    batch_size = 1024
+    output = pa.schema([pa.field("spans", SPANS), ERROR])
+
+    def __init__(self, settings: SentenceSettings | None = None) -> None:
+        self.settings = settings or SentenceSettings()
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Table with columns text and language to a table of `output`, row by row."""
+        offsets, starts, ends, errors, valid = [0], list[int](), list[int](), list[str | None](), list[bool]()
+        for text, language in zip(rows.column("text").to_pylist(), rows.column("language").to_pylist(), strict=True):
+            spans: list[tuple[int, int]] = []
+            error = None
+            try:
+                spans = sentence_spans(text or "", language, self.settings)
+            except ValueError as failure:
+                error = str(failure)
+            starts.extend(start for start, _ in spans)
+            ends.extend(end for _, end in spans)
+            offsets.append(len(starts))
+            errors.append(error)
+            valid.append(error is None)
+        flat = pa.StructArray.from_arrays(
+            [pa.array(starts, pa.int32()), pa.array(ends, pa.int32())], fields=list(SPAN.fields)
+        )
+        mask = None if all(valid) else pa.array(~np.array(valid))
+        column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=SPANS, mask=mask)
+        return pa.table([column, pa.array(errors, pa.string())], schema=self.output)
+
+
+def sentence_spans(text: str, language: str | None, settings: SentenceSettings) -> list[tuple[int, int]]:
+    """(start, end) characters of each sentence; ValueError with one line when the splitter fails on the text."""
+    # Blanks other than " " trip the splitter's byte arithmetic; one for one, so that positions stay.
+    blank = "".join(" " if char.isspace() and char != "\n" else char for char in text)
+    code = (language or "en").lower().replace("_", "-").split("-")[0]
+    spans = []
+    for low, high in _lines(blank, settings.line_breaks):
+        for start, end in _windows(blank, low, high, WINDOW):
+            for cut, stop in _joined(blank[start:end], _boundaries(blank[start:end], code)):
+                for first, last in _windows(blank, start + cut, start + stop, settings.max_chars):
+                    if span := _stripped(text, first, last):
+                        spans.append(span)
+    return spans
+
+
+def _lines(text: str, line_breaks: bool) -> Iterator[tuple[int, int]]:
+    """Spans between line breaks; between blank lines when a single break is no boundary."""
+    separator = "\n" if line_breaks else "\n\n"
+    start = 0
+    while start <= len(text):
+        end = text.find(separator, start)
+        if end < 0:
+            end = len(text)
+        if end > start:
+            yield start, end
+        start = end + len(separator)
+
+
+def _windows(text: str, start: int, end: int, longest: int) -> Iterator[tuple[int, int]]:
+    """The span in pieces of at most `longest` characters, cut after a blank where there is one."""
+    while end - start > longest:
+        cut = text.rfind(" ", start, start + longest) + 1
+        if cut <= start:
+            cut = start + longest
+        yield start, cut
+        start = cut
+    yield start, end
+
+
+def _boundaries(text: str, language: str) -> list[tuple[int, int]]:
+    try:
+        found = get_sentence_boundaries(language, text)
+    except BaseException as failure:
+        # The splitter is native: its panics are no Exception, and nothing else may be swallowed here.
+        if type(failure).__name__ != "PanicException":
+            raise
+        raise ValueError(f"the sentence splitter failed: {str(failure).splitlines()[0]}") from None
+    return [(boundary["start_index"], boundary["end_index"]) for boundary in found]
+
+
+def _joined(text: str, pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """A list marker at the start of a line ("2.", "(b)", "iv)") belongs to the sentence that it numbers."""
+    if len(pieces) > 1 and LIST_MARKER.fullmatch(text[slice(*pieces[0])]):
+        return [(pieces[0][0], pieces[1][1]), *pieces[2:]]
+    return pieces
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int] | None:
+    piece = text[start:end]
+    if not any(char.isalnum() for char in piece):
+        return None
+    left = len(piece) - len(piece.lstrip())
+    right = len(piece) - len(piece.rstrip())
+    return start + left, end - right

@@ -1,0 +1,122 @@
+"""Text: bytes to characters, one normal form, and words.
+
+Every later stage (scores, hashes, shingles, sentences) reads text in this normal form, so two stages can
+never disagree about where a word ends.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+
+import xxhash
+from charset_normalizer import from_bytes
+from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom, to_unicode
+
+# Soft hyphens, zero-width spaces and joiners of nothing, byte order marks, directional marks, and the control
+# characters that no text needs. U+200C and U+200D stay: Persian and Indic scripts and emoji need them.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f\x80-\x84\x86-\x9f\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufff9-\ufffb]"
+)
+# Scripts written without spaces between words: each character counts as a word.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+# Marks that \w leaves out although they stand inside words (Hebrew, Arabic, Indic vowel signs, accents).
+_MARKS = "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u064b-\u065f\u0670\u0900-\u0963\u0971-\u0dff"
+_WORD = re.compile(f"[{_UNSPACED}]|(?:[^\\W{_UNSPACED}]|[{_MARKS}])+(?:['\u2019](?:[^\\W{_UNSPACED}]|[{_MARKS}])+)*")
+
+# What the charset detector may read of a page: it costs about a second a megabyte.
+_DETECT_BYTES = 1 << 16
+# Encodings whose text can be pure ASCII bytes, or hold zero bytes: "valid UTF-8" proves nothing against them.
+_STATEFUL = ("utf-16", "utf-32", "iso2022", "iso-2022", "hz")
+
+
+def normalize(text: str) -> str:
+    """The normal form of one paragraph: NFC, invisible characters removed, every run of blanks one space."""
+    if text.isascii():
+        return " ".join(_INVISIBLE.sub("", text).split())
+    return " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
+
+
+def normalize_lines(text: str) -> str:
+    """The normal form of preformatted text: NFC, lines and their inner blanks kept, blank edges removed."""
+    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " ")
+    lines = [line.rstrip() for line in _INVISIBLE.sub("", text).split("\n")]
+    while lines and not lines[0]:
+        lines.pop(0)
+    while lines and not lines[-1]:
+        lines.pop()
+    return "\n".join(lines)
+
+
+def words(text: str) -> list[str]:
+    """Words in order, as written: runs of letters, digits and marks with inner apostrophes.
+
+    A character of a script without spaces (Han, kana, Thai, Lao, Khmer, Burmese) is a word by itself.
+    """
+    return _WORD.findall(text)
+
+
+def text_hash(text: str) -> str:
+    """xxh3-128 hex (32 digits) of normalised text."""
+    return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def decode(body: bytes, content_type: str | None) -> tuple[str, str]:
+    """Characters of an HTML body and the codec that gave them; never fails.
+
+    Order: byte order mark; valid UTF-8 with non-ASCII characters (which is never an accident); the header's
+    charset; the page's own declaration; detection; UTF-8 with U+FFFD. A declared encoding that does not fit
+    the bytes is passed over. Labels follow the WHATWG encoding standard through w3lib (latin-1 is windows-1252).
+    """
+    bom_encoding, bom = read_bom(body)
+    if bom_encoding is not None and bom is not None:
+        return to_unicode(body[len(bom) :], bom_encoding), bom_encoding
+    declared: list[str] = []
+    for label in (http_content_type_encoding(content_type), html_body_declared_encoding(body)):
+        if label is not None and label not in declared:
+            declared.append(label)
+    # a page that could be read far enough to find "charset=utf-16" is not UTF-16 (WHATWG: treat as UTF-8)
+    if html_body_declared_encoding(body) in ("utf-16", "utf-16-le", "utf-16-be"):
+        declared = [label for label in declared if not label.startswith("utf-16")]
+    if not any(label.startswith(_STATEFUL) for label in declared):
+        text = _decode_utf8(body)
+        if text is not None:
+            return text, "utf-8"
+    for label in declared:
+        text = to_unicode(body, f"{label}-be" if label in ("utf-16", "utf-32") else label)
+        if _fits(text):
+            return text, label
+    detected = from_bytes(_sample(body)).best()
+    if detected is not None:
+        text = to_unicode(body, detected.encoding)
+        if _fits(text):
+            return text, detected.encoding
+    return body.decode("utf-8", "replace"), "utf-8"
+
+
+def _decode_utf8(body: bytes) -> str | None:
+    """Strict UTF-8, but for a last character that a cut connection left unfinished; else None."""
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            return decoder.decode(body, final=False)
+        except UnicodeDecodeError:
+            return None
+
+
+def _fits(text: str) -> bool:
+    """Few enough undecodable bytes that the encoding must be the right one (a stray byte is common)."""
+    bad = text.count("\ufffd")
+    return bad == 0 or bad * 20 <= sum(map(len, re.findall(r"[^\x00-\x7f]+", text)))
+
+
+def _sample(body: bytes) -> bytes:
+    """The stretch of the body the detector reads: from a little before the first byte that is not ASCII."""
+    first = re.search(rb"[\x80-\xff]", body)
+    start = max(0, first.start() - 1024) if first else 0
+    return body[start : start + _DETECT_BYTES]

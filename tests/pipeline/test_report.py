@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline.corpus import Corpus
+from pipeline.report import charts, write_report
+from pipeline.report.collect import collect
+from pipeline.report.data import Chart, Curve, Histogram, ReportData, Retrieval, Retrieved, Thread
+from pipeline.report.pictures import thumbnail
+from pipeline.report.render import render
+from pipeline.report.scores import SCALES, Score, draw
+from pipeline.report.words import bounds_words, duration, number, rule_words
+from tests.pipeline.small_corpus import HOSTILE, SITE, VERSION, picture, write
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return write(str(tmp_path_factory.mktemp("corpus")))
+
+
+@pytest.fixture(scope="module")
+def data(corpus: Corpus) -> ReportData:
+    return replace(
+        collect(corpus),
+        charts=[
+            Chart(
+                "Loss",
+                "nats",
+                [Curve("generative", [(0, 3.0), (10, 2.0)]), Curve(HOSTILE, [(0, 1.0), (10, float("nan"))])],
+            )
+        ],
+        retrieval=[
+            Retrieval(
+                HOSTILE,
+                None,
+                [Retrieved("a", thumbnail(picture(1), 90), 0.4, True), Retrieved(HOSTILE, None, 0.2, False)],
+            )
+        ],
+    )
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_corpus_becomes_numbers_rules_and_documents(data: ReportData) -> None:
+    assert [(step.label, step.count) for step in data.steps] == [
+        ("pages asked for", 6),
+        ("pages read", 4),
+        ("documents", 4),
+        ("without exact copies", 4),
+        ("text passed", 3),
+        ("without near-duplicates", 2),
+        ("pictures passed", 2),
+        ("in the shards", 2),
+    ]
+    assert [(row.phase, row.kind, row.rule, row.action, row.dropped) for row in data.funnel] == [
+        ("documents", "image", "no_source", "drop", 1),
+        ("documents", "page", "http_status", "drop", 1),
+        ("documents", "page", "robots", "refuse", 1),
+        ("text", "document", "num_images", "drop", 1),
+        ("text", "paragraph", "num_words", "drop", 1),
+        ("clusters", "document", "near_duplicate", "drop", 1),
+        ("kept", "image", "aspect_ratio", "drop", 1),
+    ]
+    assert ("3", "images") in data.figures and ("100%", "images with a sentence") in data.figures
+    assert {document.title for document in data.documents} == {HOSTILE, "Dogs"}
+    assert data.built == "2026-01-02 03:04:05 UTC" and "min_similarity: 0.15" in data.spec
+    assert [(guard.guard, guard.pairs) for guard in data.guards] == [("cluster", 4)]
+    assert data.notes == ["1 fetches failed in a way that may pass: build again with --retry-failed."]
+
+
+def test_scores_show_what_was_kept_and_what_a_rule_dropped_with_its_bounds(data: ReportData) -> None:
+    by_title = {chart.title: chart for chart in data.histograms}
+    pair = by_title["An image and its sentence"]
+    assert (sum(pair.kept), pair.low) == (3, 0.15)
+    assert sum(by_title["An image and the other sentences"].kept) == 3
+    shape = by_title["Shape of an image"]
+    assert (sum(shape.kept), sum(shape.dropped), shape.low, shape.high) == (3, 1, 0.5, 2.0)
+    images = by_title["Images of a document"]
+    assert (sum(images.kept), sum(images.dropped)) == (2, 1)
+
+
+def test_the_gallery_has_pairs_and_their_near_misses(data: ReportData) -> None:
+    dogs = next(document for document in data.documents if document.title == "Dogs")
+    paragraph, first, second = dogs.blocks
+    assert [(span.text, span.match) for span in paragraph.spans] == [
+        ("A dog runs over the meadow.", 1),
+        (" ", None),
+        (HOSTILE, 2),
+    ]
+    assert (first.match, second.match) == (1, 2) and first.similarity == pytest.approx(0.28)
+    assert first.size == "240 × 160, was 480 × 320" and first.picture is not None
+    assert [near.text for near in first.misses.sentences] == ["It dreams of mice."]
+    assert [near.url for near in first.misses.pictures] == [f"{SITE}/cats"] and first.misses.pictures[0].picture
+    assert dogs.threads == [
+        Thread("sentence", 6, 1),
+        Thread("sentence", 7, 2),
+        Thread("image", 0, 1),
+        Thread("image", 0, 2),
+    ]
+    assert data.clusters[0].kept_url == f"{SITE}/dogs" and data.clusters[0].copies[0].url == f"{SITE}/dogs-copy"
+
+
+def test_samples_tell_where_and_show_dropped_pictures(data: ReportData) -> None:
+    by_rule = {item.rule: item for item in data.samples}
+    words = by_rule["num_words"].samples[0]
+    assert (words.subject, words.detail, words.value) == (f"{SITE}/cats", "Buy now!", 2.0)
+    assert by_rule["aspect_ratio"].samples[0].picture is not None
+
+
+def test_words_of_pages_are_escaped_and_nothing_is_requested(data: ReportData) -> None:
+    page = render(data)
+    elements = Elements(page)
+    assert page.count("<script") == 0 and elements.text.count("<script>alert(1)</script>") >= 8
+    for tag, attributes in elements.found:
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        assert tag not in ("script", "iframe", "object", "embed", "form")
+        for name in ("src", "srcset", "poster", "data", "background", "action"):
+            assert (attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
+        if "href" in attributes:
+            allowed = r"#|https?://" if tag == "a" else r"data:,$"
+            assert re.match(allowed, attributes["href"] or ""), (tag, attributes)
+    assert "url(" not in re.sub(r'"data:[^"]*"', "", page) and "@import" not in page
+    assert (
+        "meta",
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    ) in [(tag, attributes.get("content")) for tag, attributes in elements.found]
+
+
+def test_a_script_behind_a_link_is_no_link(data: ReportData) -> None:
+    bad = replace(data.documents[0], url="javascript:alert(1)")
+    page = render(replace(data, documents=[bad]))
+    assert "javascript:alert(1)" in page and 'href="javascript' not in page
+
+
+def test_every_section_is_linked_and_empty_ones_are_left_out(data: ReportData) -> None:
+    elements = Elements(render(data))
+    ids = [attributes["id"] for tag, attributes in elements.found if tag == "section"]
+    links = [
+        attributes["href"]
+        for tag, attributes in elements.found
+        if tag == "a" and (attributes["href"] or "").startswith("#")
+    ]
+    assert [f"#{name}" for name in ids] == links and len(ids) == 11
+    nothing = ReportData("empty", "v", "", 0, [], [], [], [], [], [], [], [], [], "")
+    assert [tag for tag, _ in Elements(render(nothing)).found if tag == "section"] == []
+
+
+def test_the_page_stays_under_its_size(data: ReportData) -> None:
+    many = replace(data, documents=list(data.documents) * 20)
+    assert len(render(many).encode()) > 250_000
+    small = render(many, max_bytes=250_000)
+    assert len(small.encode()) <= 250_000
+    assert "of the gallery are left out to keep this page under 0.25 MB" in small
+    assert Elements(small).found.count(("article", {"class": "document"})) >= 1
+
+
+def test_the_same_corpus_gives_the_same_page(corpus: Corpus) -> None:
+    name = write_report(corpus)
+    assert name == f"versions/{VERSION}/report/index.html"
+    first = corpus.storage.read(name)
+    write_report(corpus)
+    assert corpus.storage.read(name) == first
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "pipeline.report", "--corpus", corpus.storage.url]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip() == corpus.storage.path(name)
+    missing = subprocess.run([*command, "--version", "x"], cwd=root, capture_output=True, text=True, check=False)
+    assert missing.returncode == 2 and missing.stderr == (
+        f"error: --corpus {corpus.storage.url}: no version 'x'; there are: {VERSION}\n"
+    )
+
+
+def test_bars_end_at_the_bounds_and_count_everything() -> None:
+    score = Score("s", "", "cosine")
+    edges, _ = SCALES["cosine"]
+    score.kept[1200:1500] = 2
+    score.dropped[1100:1150] = 1
+    drawn = draw(score, 0.15, None)
+    assert drawn is not None and 0.15 in [pytest.approx(edge) for edge in drawn.edges]
+    assert sum(drawn.kept) == 600 and sum(drawn.dropped) == 50 and len(drawn.kept) <= 60
+    below = [i for i, edge in enumerate(drawn.edges[1:]) if edge <= 0.15 + 1e-9]
+    assert sum(drawn.dropped[i] for i in below) == 50 and sum(drawn.kept[i] for i in below) == 0
+    assert draw(Score("s", "", "size"), None, None) is None
+    assert len(edges) == len(score.kept) + 1
+
+
+@pytest.mark.parametrize("values", [[0.3], [-0.999, 0.999], [1.0, 1.0]])
+def test_few_values_still_make_a_chart(values: list[float]) -> None:
+    score = Score("s", "", "cosine")
+    for value in values:
+        score.kept[min(int((value + 1) * 1000), 1999)] += 1
+    drawn = draw(score, None, None)
+    assert drawn is not None and sum(drawn.kept) == len(values)
+    assert "NaN" not in charts.histogram(drawn) and "nan" not in charts.histogram(drawn)
+
+
+def test_a_chart_says_its_bounds_and_reads_aloud() -> None:
+    svg = charts.histogram(Histogram(HOSTILE, "", [0, 1, 2], [3, 0], [0, 1], low=None, high=1.0))
+    assert '<line class="bound"' in svg and ">1</text>" in svg and "<script" not in svg
+    assert 'aria-label="&lt;script&gt;' in svg and "3 kept, 1 dropped" in svg
+
+
+def test_numbers_and_rules_in_words() -> None:
+    assert [number(v) for v in (None, 0.0, 0.14999, 1234.0, 1234.5, 0.5)] == ["", "0", "0.15", "1,234", "1,234", "0.5"]
+    assert bounds_words(0.5, 2) == "0.5 to 2" and bounds_words(None, 0.0) == "must not occur"
+    assert [duration(v) for v in (0.44, 59, 200, 120, 7500)] == ["0.4 s", "59 s", "3 min 20 s", "2 min", "2 h 5 min"]
+    assert rule_words("image", "aspect_ratio") == "too long and thin"
+    assert rule_words("page", "a_new_rule") == "a new rule"
+
+
+def test_pictures_that_cannot_be_drawn_are_none() -> None:
+    small = thumbnail(picture(0), 80, "alt")
+    assert (
+        small is not None
+        and (small.width, small.height) == (80, 53)
+        and small.uri.startswith("data:image/jpeg;base64,")
+    )
+    assert (
+        thumbnail(b"not a picture", 80) is None
+        and thumbnail(picture(0)[:300], 80) is None
+        and thumbnail(None, 80) is None
+    )
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the page is not laid out")
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_browser_lays_it_out_without_overflow_and_draws_all_pictures(
+    data: ReportData, tmp_path: Path, width: int
+) -> None:
+    # The page itself runs no script; the copy that measures it does.
+    probe = (
+        "<script>addEventListener('load', () => { for (const d of document.querySelectorAll('details')) d.open = true;"
+        "const images = [...document.images]; images.forEach(i => i.loading = 'eager');"
+        "Promise.all(images.map(i => i.decode().catch(() => 0))).then(() => parent.postMessage(JSON.stringify({"
+        "wide: document.documentElement.scrollWidth, window: innerWidth, height: document.body.scrollHeight,"
+        "broken: images.filter(i => !i.naturalWidth).length, images: images.length }), '*')) })</script>"
+    )
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', probe, render(data), count=1)
+    path = tmp_path / "probe.html"
+    path.write_text(page, encoding="utf-8")
+    # A window of a headless browser is never as narrow as a phone; a frame is.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        "<title></title><script>onmessage = (event) => { document.title = event.data }</script>"
+        f'<iframe src="probe.html" style="width:{width}px;height:800px;border:0"></iframe>'
+    )
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--window-size={width + 200},900",
+        "--virtual-time-budget=10000",
+        "--dump-dom",
+        frame.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
+    assert title, done.stderr[-500:]
+    seen = json.loads(title.group(1).replace("&quot;", '"'))
+    assert seen["images"] >= 9 and seen["broken"] == 0
+    assert seen["window"] == width and seen["wide"] <= width and seen["height"] > 2000

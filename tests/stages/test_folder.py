@@ -1,0 +1,111 @@
+"""Local folders as a source."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from schemas.consent import CONSENT
+from stages.fetched import FETCHED
+from stages.folder import FOLDER_FETCHED, fingerprint, list_files, local_url, read_folder, read_local
+
+BASE = "http://site.test/docs"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    for name, text in {
+        "index.html": "<p>index",
+        "b/Page.HTM": "<p>page",
+        "b/ä b?#%.html": "<p>odd name",
+        "a.xhtml": "<html/>",
+        "style.css": "p {}",
+        "img/x.png": "png",
+        "img/x y.png": "png with a blank",
+    }.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "secret.html").write_text("<p>secret")
+    (root / "out.html").symlink_to(tmp_path / "secret.html")
+    (root / "loop").symlink_to(root)
+    return root
+
+
+def test_files_are_sorted_and_stay_inside(folder: Path) -> None:
+    assert list_files(folder, ["*.html", "*.htm"]) == ["b/Page.HTM", "b/ä b?#%.html", "index.html"]
+    assert "style.css" in list_files(folder)
+    assert "out.html" not in list_files(folder)
+    with pytest.raises(ValueError, match="no such folder"):
+        list_files(folder / "none")
+
+
+def test_pages_are_rows_with_urls_below_the_base(folder: Path) -> None:
+    tables = list(read_folder(folder, BASE, max_bytes=9, batch_rows=2))
+    assert [len(table) for table in tables] == [2, 2]
+    assert all(table.schema.equals(FOLDER_FETCHED) for table in tables)
+    rows = {row["file"]: row for table in tables for row in table.to_pylist()}
+    assert list(rows) == ["a.xhtml", "b/Page.HTM", "b/ä b?#%.html", "index.html"]
+    page = rows["b/Page.HTM"]
+    assert page["url"] == page["final_url"] == "http://site.test/docs/b/Page.HTM"
+    assert (page["status"], page["body"], page["modified"], page["http_status"]) == ("ok", b"<p>page", None, None)
+    assert page["consent"] == {field.name: None for field in CONSENT}
+    assert rows["b/ä b?#%.html"]["url"] == "http://site.test/docs/b/%C3%A4%20b%3F%23%25.html"
+    assert (rows["b/ä b?#%.html"]["status"], rows["b/ä b?#%.html"]["reason"]) == ("refused", "too_large")
+
+
+def test_images_are_read_from_the_folder_by_url(folder: Path) -> None:
+    urls = [
+        BASE + "/img/x.png",
+        BASE + "/img/./x.png#again",
+        BASE + "/img/x%20y.png?v=2",
+        BASE + "/img/none.png",
+        BASE + "/img",
+        BASE + "/img/%2e%2e%2f..%2fsecret.html",
+        BASE + "/..%2fsecret.html",
+        BASE + "//etc/passwd",
+        BASE + "/out.html",
+        BASE + "/a%00b",
+        "http://site.test/docs2/x.png",
+        "https://other.test/docs/x.png",
+        "nonsense",
+    ]
+    table = read_local(urls, folder, BASE + "/", max_bytes=100)
+    assert table.schema.equals(FETCHED)
+    assert table["reason"].to_pylist() == [
+        None, None, "missing", "missing", "missing", "missing", "missing", "missing", "missing",
+        "not_local", "not_local", "bad_url",
+    ]  # fmt: skip
+    assert table["body"].to_pylist()[:2] == [b"png", b"png with a blank"]
+    assert table["status"].to_pylist()[0] == "ok"
+    assert len(table["content_hash"].to_pylist()[0]) == 32
+
+
+def test_every_listed_file_is_found_again_by_its_url(folder: Path) -> None:
+    files = list_files(folder)
+    table = read_local([local_url(file, BASE) for file in files], folder, BASE, max_bytes=100)
+    assert table["status"].to_pylist() == ["ok"] * len(files)
+
+
+def test_an_unreadable_file_is_a_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, mode: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    row = read_local([BASE + "/img/x.png"], folder, BASE, max_bytes=100).to_pylist()[0]
+    assert (row["status"], row["reason"], row["detail"]) == ("error", "unreadable", "Permission denied")
+
+
+def test_the_fingerprint_sees_every_byte_and_name_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    seen = [fingerprint(folder)]
+    os.utime(folder / "index.html", (1, 1))
+    assert fingerprint(folder) == seen[0]
+    (folder / "style.css").write_text("p{} ")
+    seen.append(fingerprint(folder))
+    (folder / "style.css").rename(folder / "style2.css")
+    seen.append(fingerprint(folder))
+    (folder / "new.txt").write_bytes(b"")
+    seen.append(fingerprint(folder))
+    assert len(set(seen)) == len(seen)
+    assert fingerprint(folder, ["*.html"]) != fingerprint(folder)

@@ -1,0 +1,80 @@
+"""Held-out evaluation: ranks by definition, chance beside them, claims only where the numbers carry them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.data.shards import open_corpus
+from trainer.loop import Outcome
+from trainer.retrieval_metrics import chance, change, claim_against_chance, ranks, summarize
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(st.integers(1, 30), st.integers(2, 12), st.integers(0, 999))
+def test_ranks_equal_sorting(queries: int, candidates: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(queries, 4, generator=generator), torch.randn(candidates, 4, generator=generator)
+    targets = [i % candidates for i in range(queries)]
+    also = [[(t + 1) % candidates] if i % 3 == 0 else [] for i, t in enumerate(targets)]
+    for i, rank in enumerate(ranks(a, b, targets, also)):
+        scores = (a[i].double() @ b.double().T).tolist()
+        left = [s for j, s in enumerate(scores) if j not in also[i]]
+        assert rank == 1 + sum(s > scores[targets[i]] for s in left)
+
+
+def test_a_collapsed_model_scores_chance() -> None:
+    same = torch.ones(9, 3)
+    found = ranks(same, same, list(range(9)), [[] for _ in range(9)])
+    assert found == [5.0] * 9
+    assert summarize(found, 9).median_rank == chance(9, 9).median_rank == 5.0
+
+
+def test_figures_and_chance() -> None:
+    summary = summarize([1, 2, 6, 11], 20)
+    assert (summary.n, summary.median_rank) == (4, 4.0)
+    assert summary.mrr == pytest.approx((1 + 1 / 2 + 1 / 6 + 1 / 11) / 4)
+    assert summary.recall == {"1": 0.25, "5": 0.5, "10": 0.75}
+    expected = chance(4, 20)
+    assert expected.recall == {"1": 0.05, "5": 0.25, "10": 0.5} and expected.median_rank == 10.5
+    assert chance(4, 3).recall["5"] == 1.0
+    assert summarize([], 0).n == 0
+
+
+def test_claims_need_queries() -> None:
+    assert claim_against_chance([1.0] * 10, 100, 30).startswith("no claim: 10 queries")
+    assert claim_against_chance([1.0] * 40, 100, 30) == "better than chance"
+    assert claim_against_chance([100.0] * 40, 100, 30) == "worse than chance"
+    assert claim_against_chance([50.0, 51.0] * 20, 100, 30) == "not distinguishable from chance"
+    assert change([50.0] * 40, [2.0] * 40, 30).claim == "improved"
+    assert change([2.0] * 40, [50.0] * 40, 30).claim == "worse"
+    assert change([5.0] * 40, [5.0] * 40, 30).claim.startswith("no change")
+    assert change([50.0] * 5, [2.0] * 5, 30).claim.startswith("no claim")
+
+
+def test_a_run_leaves_what_the_report_reads(corpus: Path, finished: Outcome) -> None:
+    evaluation = json.loads((finished.out / "evaluation.json").read_text(encoding="utf-8"))
+    assert set(evaluation) == {"before", "after", "change", "run"}
+    opened = open_corpus(str(corpus))
+    held = {opened.document(i).document_id for i, split in enumerate(opened.column("split")) if split == "held_out"}
+    for moment, step in (("before", 0), ("after", 8)):
+        found = evaluation[moment]
+        assert found["step"] == step and found["held_out_documents"] == 6
+        assert found["perplexity"]["perplexity"] > 1
+        for direction in ("image_to_sentence", "sentence_to_image", "context_to_image"):
+            figures = found["retrieval"][direction]
+            assert figures["n"] == len(figures["ranks"]) > 0
+            assert figures["chance"]["candidates"] == figures["candidates"]
+            assert figures["claim"].startswith("no claim")
+            for example in figures["examples"]:
+                places = [example["query"], example["target"], *example["top"]]
+                assert {place["document_id"] for place in places} <= held
+    assert evaluation["after"]["perplexity"]["loss"] < evaluation["before"]["perplexity"]["loss"]
+    assert evaluation["after"]["generation"]["image"]["document_id"] in held
+    assert evaluation["run"]["corpus"]["shards"] == opened.hash
+    assert list((finished.out / "tensorboard").glob("events.*"))

@@ -1,0 +1,59 @@
+"""Recipes: packaged ones are valid, mistakes are one line with the nearest valid name."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from trainer.errors import UserError
+from trainer.recipe import Recipe, load_recipe
+
+
+def test_packaged_recipes_load_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [entry.name for entry in resources.files("recipes").iterdir() if entry.name.endswith(".yaml")]
+    assert {"demo.yaml", "tiny.yaml"} <= set(names)
+    for name in names:
+        assert load_recipe(f"recipes/{name}").name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("optimizer.step=5",), "unknown field optimizer.step; did you mean optimizer.steps?"),
+        (("modle={}",), "unknown field modle; did you mean model?"),
+        (("optimizer.steps=many",), "optimizer.steps: input should be a valid integer, got 'many'"),
+        (("objective.span=all",), "objective.span"),
+        (("optimizer.steps",), "write it as key=value"),
+        (("seed.x=1",), "is not a section"),
+        (("data.pack_tokens=64",), "below data.document_tokens"),
+        (("optimizer.steps=0",), "greater than or equal to 1"),
+    ],
+)
+def test_mistakes_are_one_line(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_recipe("recipes/tiny.yaml", ("seed=1", *overrides))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_not_recipes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"packaged recipes: .*demo\.yaml"):
+        load_recipe("nothing.yaml")
+    for content in ("a: [", "- 1"):
+        (tmp_path / "bad.yaml").write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match=r"bad\.yaml"):
+            load_recipe(str(tmp_path / "bad.yaml"))
+
+
+def test_every_field_says_what_it_is() -> None:
+    def walk(section: type[BaseModel]) -> None:
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name} has no docstring"
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                walk(field.annotation)
+
+    walk(Recipe)

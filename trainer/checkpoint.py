@@ -1,0 +1,178 @@
+"""Checkpoints: a run can be killed at any moment and go on from the last one, bit for bit.
+
+    OUT/checkpoints/step-00000050/{weights.safetensors, optimizer.pt, meta.json}
+
+A checkpoint appears by one rename when all of it is on disk; meta.json carries a hash of every file, so a damaged
+one is noticed and the one before it is used. Random numbers are functions of (seed, step), so there is no
+generator state to save.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from trainer.errors import UserError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: steps done, and the epoch and place in its plan that come next."""
+
+    step: int
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and whose hashes agree."""
+
+    path: Path
+    progress: Progress
+    corpus: str
+    recipe: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+
+
+def kept_names(model: nn.Module, asset_prefixes: tuple[str, ...]) -> list[str]:
+    """Names of the tensors a checkpoint holds: all, but frozen ones that come from an asset again."""
+    trained = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.requires_grad}
+    return [name for name in model.state_dict() if name in trained or not name.startswith(asset_prefixes or ("\0",))]
+
+
+def save(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    corpus: str,
+    recipe: dict[str, Any],
+    asset_prefixes: tuple[str, ...],
+    keep: int,
+) -> Path:
+    """Write a checkpoint under `folder` and remove all but the `keep` newest; returns its path."""
+    path = folder / f"step-{progress.step:08d}"
+    temporary = folder / f".{path.name}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    state = model.state_dict()
+    # Tied weights are one tensor under two names; safetensors wants each name to own its bytes.
+    weights = {name: state[name].detach().cpu().clone() for name in kept_names(model, asset_prefixes)}
+    save_file(weights, temporary / "weights.safetensors")
+    torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
+    files = {name: _hash(temporary / name) for name in ("optimizer.pt", "weights.safetensors")}
+    meta = {"format": FORMAT, "progress": vars(progress), "corpus": corpus, "recipe": recipe, "files": files}
+    text = json.dumps({**meta, "check": _check(meta)}, indent=1, sort_keys=True)
+    (temporary / "meta.json").write_text(text, encoding="utf-8")
+    for file in sorted(temporary.iterdir()):
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    shutil.rmtree(path, ignore_errors=True)
+    temporary.rename(path)
+    for old in list_checkpoints(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints under a folder, newest first, unread."""
+    return sorted(folder.glob("step-[0-9]*"), reverse=True)
+
+
+def read(path: Path) -> Checkpoint:
+    """A checkpoint, every byte checked; ValueError in one line when it is damaged or incomplete."""
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        if meta.pop("check") != _check(meta):
+            raise ValueError("meta.json is damaged")
+        if meta["format"] != FORMAT:
+            raise ValueError(f"format {meta['format']}, expected {FORMAT}")
+        for name, wanted in meta["files"].items():
+            if _hash(path / name) != wanted:
+                raise ValueError(f"{name} is damaged")
+        weights = load_file(path / "weights.safetensors")
+        optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+        progress = Progress(**meta["progress"])
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    return Checkpoint(path, progress, meta["corpus"], meta["recipe"], weights, optimizer)
+
+
+def find(folder: Path, resume: str, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint to go on from: "none", a path, or "auto", the newest under `folder` that can be read.
+
+    A damaged one is warned about and the one before it is used. Raises UserError when the path cannot be read.
+    """
+    if resume == "none":
+        return None
+    if resume != "auto":
+        try:
+            return read(Path(resume))
+        except ValueError as error:
+            raise UserError(f"--resume: {error}") from None
+    for path in list_checkpoints(folder):
+        try:
+            return read(path)
+        except ValueError as error:
+            warn(f"checkpoint unusable, trying the one before it: {error}")
+    return None
+
+
+def restore(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, asset_prefixes: tuple[str, ...]
+) -> None:
+    """Put a checkpoint into a model and optimizer built from its recipe; UserError when they do not fit."""
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    if missing := sorted(set(kept_names(model, asset_prefixes)) - set(checkpoint.weights)):
+        raise UserError(f"{checkpoint.path} lacks {missing[0]}, which the recipe's model has")
+    for name, value in checkpoint.weights.items():
+        if shapes.get(name) != value.shape:
+            raise UserError(f"{checkpoint.path}: {name} has shape {tuple(value.shape)}, the recipe's model another")
+    model.load_state_dict(checkpoint.weights, strict=False)
+    optimizer.load_state_dict(checkpoint.optimizer)
+
+
+def check_same_run(checkpoint: Checkpoint, corpus: str, recipe: dict[str, Any]) -> None:
+    """UserError when the checkpoint is of another corpus, or of a recipe whose steps would not be these."""
+    if checkpoint.corpus != corpus:
+        raise UserError(
+            f"{checkpoint.path} was trained on another corpus (shards {checkpoint.corpus[:12]}, here {corpus[:12]}); "
+            "pass --allow-changes to go on with this one, or --resume none to start over"
+        )
+    for section in ("seed", "data", "model", "objective", "optimizer"):
+        before, now = checkpoint.recipe.get(section), recipe.get(section)
+        if before != now:
+            name = section
+            if isinstance(before, dict) and isinstance(now, dict):
+                name += "." + next(key for key in sorted(before | now) if before.get(key) != now.get(key))
+            raise UserError(
+                f"{checkpoint.path} was trained with another {name}; "
+                "pass --allow-changes to go on with this recipe, or --resume none to start over"
+            )
+
+
+def _check(meta: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(meta, sort_keys=True).encode())
+
+
+def _hash(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

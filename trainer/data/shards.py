@@ -1,0 +1,250 @@
+"""The corpus as the trainer sees it: memory-mapped Arrow IPC shards, one document a row (schemas/shard.py)."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from schemas.contract import ContractError, identity
+from schemas.manifest import VersionManifest
+from schemas.shard import SHARD
+from trainer.errors import UserError
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One image or one sentence, in reading order."""
+
+    is_image: bool
+    node: int  # index into the document's nodes
+    start: int  # character span in the node's text, 0 and 0 for an image
+    end: int
+    matched: int | None  # slice index of its match in the other modality
+    similarity: float | None  # cosine of shared vectors to that match
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One mined negative: slice `anchor` of this document against slice `candidate` of document `document_id`."""
+
+    anchor: int
+    document_id: str
+    candidate: int
+    score: float
+
+
+class Document:
+    """One row of a shard, decoded column by column when asked for."""
+
+    def __init__(self, row: pa.RecordBatch) -> None:
+        self._row = row
+
+    def _value(self, column: str) -> Any:
+        return self._row.column(column)[0].as_py()
+
+    @cached_property
+    def document_id(self) -> str:
+        """Its id, 32 hex digits."""
+        return str(self._value("document_id"))
+
+    @cached_property
+    def url(self) -> str:
+        """Where it came from."""
+        return str(self._value("url"))
+
+    @cached_property
+    def title(self) -> str | None:
+        """Title of the page, or None."""
+        title = self._value("title")
+        return None if title is None else str(title)
+
+    @cached_property
+    def nodes(self) -> list[dict[str, Any]]:
+        """Nodes in reading order: kind, text, separator, image, position."""
+        return list(self._value("nodes"))
+
+    @cached_property
+    def _slices(self) -> pa.StructArray:
+        return self._row.column("slices").flatten()
+
+    @cached_property
+    def slices(self) -> list[Slice]:
+        """Slices in reading order."""
+        names = ("kind", "node", "start", "end", "matched", "similarity")
+        columns = [self._slices.field(name).to_pylist() for name in names]
+        return [Slice(kind == "image", *rest) for kind, *rest in zip(*columns, strict=True)]
+
+    @cached_property
+    def has_vectors(self) -> list[bool]:
+        """Whether a slice has both of its label vectors."""
+        both = [self._slices.field(name).is_valid().to_pylist() for name in ("primary", "shared")]
+        return [a and b for a, b in zip(*both, strict=True)]
+
+    def vectors(self, name: str) -> list[FloatArray | None]:
+        """Label vectors "primary" or "shared" per slice, float32 unit norm, None where the encoder failed."""
+        column = self._slices.field(name)
+        flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        sizes = [size or 0 for size in column.value_lengths().to_pylist()]
+        ends = np.cumsum([0, *sizes])
+        return [flat[ends[i] : ends[i + 1]] if size else None for i, size in enumerate(sizes)]
+
+    @cached_property
+    def negatives(self) -> list[Edge]:
+        """Mined negatives of all slices, in the shard's order (slice, kind, falling score)."""
+        rows = self._value("negatives")
+        return [Edge(row["slice"], row["document_id"], row["candidate"], row["score"]) for row in rows]
+
+    @cached_property
+    def _images(self) -> pa.StructArray:
+        return self._row.column("images").flatten()
+
+    def image_hash(self, image: int) -> str:
+        """sha256 of the encoded bytes of one of the row's images."""
+        return str(self._images.field("sha256")[image].as_py())
+
+    def image_bytes(self, image: int) -> bytes:
+        """Encoded bytes of one of the row's images (jpeg, png or webp)."""
+        return bytes(self._images.field("bytes")[image].as_py())
+
+    def image_field(self, image: int, name: str) -> Any:
+        """Another field of one of the row's images, e.g. "url", "caption", "alt"."""
+        return self._images.field(name)[image].as_py()
+
+    def image_of(self, index: int) -> int:
+        """Which of the row's images an image slice shows."""
+        return int(self.nodes[self.slices[index].node]["image"])
+
+    def sentence(self, index: int) -> str:
+        """Text of a sentence slice."""
+        piece = self.slices[index]
+        return str(self.nodes[piece.node]["text"])[piece.start : piece.end]
+
+
+class Corpus:
+    """All documents of one corpus version, by index in shard order; opening reads no rows.
+
+    `hash` identifies the shards' content: a checkpoint carries it and resume compares it.
+    """
+
+    def __init__(self, folder: Path, version: str, shards: list[Path], content: str) -> None:
+        self.folder, self.version, self.shards, self.hash = folder, version, shards, content
+        self._readers: list[pa.RecordBatchFileReader] | None = None
+        self._batches: list[tuple[int, int]] = []
+        self._starts: list[int] = []
+        self._length = 0
+        self._open()
+
+    def _open(self) -> list[pa.RecordBatchFileReader]:
+        if self._readers is None:
+            self._readers, self._batches, self._starts, self._length = [], [], [], 0
+            for number, path in enumerate(self.shards):
+                reader = _open_shard(path)
+                self._readers.append(reader)
+                for batch in range(reader.num_record_batches):
+                    self._batches.append((number, batch))
+                    self._starts.append(self._length)
+                    self._length += reader.get_batch(batch).num_rows
+        return self._readers
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map does not cross to a worker process; it is mapped again there.
+        return {**self.__dict__, "_readers": None}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def document(self, index: int) -> Document:
+        """The document at an index in 0 .. len - 1."""
+        readers = self._open()
+        place = bisect_right(self._starts, index) - 1
+        shard, batch = self._batches[place]
+        return Document(readers[shard].get_batch(batch).slice(index - self._starts[place], 1))
+
+    def column(self, name: str) -> list[Any]:
+        """One top-level column of all documents, in order; for scalars such as "split"."""
+        return [
+            value
+            for (shard, batch) in self._batches
+            for value in self._open()[shard].get_batch(batch).column(name).to_pylist()
+        ]
+
+
+def _open_shard(path: Path) -> pa.RecordBatchFileReader:
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        found = identity(reader.schema)
+    except (pa.ArrowInvalid, ContractError, OSError) as error:
+        raise UserError(f"{path} is not a shard: {error}") from None
+    if found != identity(SHARD):
+        raise UserError(
+            f"{path} is {found[0]} version {found[1]}, this trainer reads shard version {identity(SHARD)[1]}"
+        )
+    return reader
+
+
+def open_corpus(location: str) -> Corpus:
+    """The newest version of the corpus at `location`.
+
+    `location` is OUT of the build (OUT/latest names OUT/versions/<version>), one version's folder, or a folder
+    that holds part-*.arrow itself. Raises UserError when there is nothing to read.
+    """
+    if not location:
+        raise UserError("no corpus: name its folder with --corpus OUT or the recipe's field corpus")
+    root = Path(location)
+    if not root.is_dir():
+        raise UserError(f"corpus {location!r} is not a folder; build one with python -m pipeline.build")
+    version = root.name
+    if (root / "latest").is_file():
+        version = _read_latest(root / "latest")
+        root = root / "versions" / version
+    folder = root / "shards" if (root / "shards").is_dir() else root
+    shards = sorted(folder.glob("part-*.arrow"))
+    if not shards:
+        raise UserError(f"corpus {location!r} has no shards: {folder}/part-*.arrow matches nothing")
+    corpus = Corpus(root, version, shards, _content_hash(root, shards))
+    if not len(corpus):
+        raise UserError(f"corpus {location!r} holds no document")
+    return corpus
+
+
+def _read_latest(path: Path) -> str:
+    text = path.read_text(encoding="utf-8").strip()
+    if text.startswith("{"):
+        text = str(json.loads(text).get("version", ""))
+    if not text or "/" in text:
+        raise UserError(f"{path} does not name a version: {text!r}")
+    return text
+
+
+def _content_hash(root: Path, shards: list[Path]) -> str:
+    """xxh3-128 over (name, hash of bytes) of every shard, from the manifest where one lists them all."""
+    listed: dict[str, str] = {}
+    manifest = root / "manifest.json"
+    if manifest.is_file():
+        try:
+            parts = VersionManifest.from_json(manifest.read_bytes()).shards
+        except (ValueError, KeyError, TypeError):
+            parts = ()  # some other manifest.json: the bytes decide
+        listed = {Path(part.name).name: part.hash for part in parts}
+    digest = xxhash.xxh3_128()
+    for path in shards:
+        content = listed.get(path.name)
+        if content is None:
+            hasher = xxhash.xxh3_128()
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    hasher.update(block)
+            content = hasher.hexdigest()
+        digest.update(f"{path.name}\0{content}\n".encode())
+    return digest.hexdigest()

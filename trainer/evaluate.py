@@ -1,0 +1,272 @@
+"""Held-out evaluation: perplexity, retrieval three ways, and one picture's generated text.
+
+Only documents whose shard says split = "held_out" are read: whole near-duplicate clusters, joined by shared image
+hashes, so nothing here was seen in training. Queries are the pipeline's matched pairs: an image and the sentence it
+was matched to. image_to_sentence and sentence_to_image use bare slices; context_to_image asks, from the state of
+the slice before an image, for that image among all held-out images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from trainer.data.collate import PackedSequence, PackTensors, pack, segment_sequence, view_sequence
+from trainer.data.features import ImageSource
+from trainer.data.layout import Vocabulary, sentence_ids
+from trainer.data.plan import seeded
+from trainer.data.rows import Row
+from trainer.data.shards import Corpus, Document
+from trainer.model.interleaved import InterleavedForCausalLM
+from trainer.recipe import Recipe
+from trainer.retrieval_metrics import chance, claim_against_chance, ranks, summarize
+
+Tensor = torch.Tensor
+
+DIRECTIONS = ("image_to_sentence", "sentence_to_image", "context_to_image")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A slice of a corpus document."""
+
+    document: int
+    slice: int
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is evaluated: the same before and after training, chosen by the corpus and the recipe alone."""
+
+    segments: tuple[Row, ...]  # for perplexity and context states, up to the recipe's tokens
+    pairs: tuple[tuple[Place, Place], ...]  # image, matched sentence
+    contexts: tuple[tuple[int, Place, Place], ...]  # segment index, slice before an image, the image
+    documents: int
+    tokens: int
+
+
+def choose(corpus: Corpus, rows: Sequence[Row], recipe: Recipe) -> HeldOut:
+    """Segments, pairs and contexts of the held-out rows, in an order drawn from the document ids."""
+    held = sorted(
+        (row for row in rows if row.split == "held_out"),
+        key=lambda row: (seeded("held_out", row.document_id), row.segment.first),
+    )
+    segments: list[Row] = []
+    tokens = 0
+    for row in held:
+        if segments and tokens + row.tokens > recipe.evaluation.tokens:
+            continue
+        segments.append(row)
+        tokens += row.tokens
+    pairs = [(Place(r.document, image), Place(r.document, sentence)) for r in held for image, sentence, _ in r.pairs]
+    contexts = []
+    for number, row in enumerate(segments):
+        document = corpus.document(row.document)
+        for piece in range(row.segment.first + 1, row.segment.last):
+            if document.slices[piece].is_image and not document.slices[piece - 1].is_image:
+                contexts.append((number, Place(row.document, piece - 1), Place(row.document, piece)))
+    limit = recipe.evaluation.queries
+    return HeldOut(
+        tuple(segments), tuple(pairs[:limit]), tuple(contexts[:limit]), len({r.document for r in held}), tokens
+    )
+
+
+@dataclass
+class Evaluator:
+    """Everything an evaluation needs; `run` may be called as often as wished."""
+
+    corpus: Corpus
+    held_out: HeldOut
+    vocabulary: Vocabulary
+    images: ImageSource
+    tokenizer: Any
+    recipe: Recipe
+    device: torch.device
+    dtype: torch.dtype
+
+    @torch.no_grad()
+    def run(self, model: InterleavedForCausalLM) -> dict[str, Any]:
+        """Figures, ranks per query and examples as plain JSON values; the model is left in its mode."""
+        training = model.training
+        model.train(False)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            loss, targets, contexts = self._segments(model)
+            result: dict[str, Any] = {
+                "held_out_documents": self.held_out.documents,
+                "perplexity": {
+                    "loss": loss / targets if targets else None,
+                    "perplexity": math.exp(min(50.0, loss / targets)) if targets else None,
+                    "target_tokens": targets,
+                    "segments": len(self.held_out.segments),
+                },
+                "retrieval": self._retrieval(model, contexts),
+                "generation": self._generate(model),
+            }
+        model.train(training)
+        return result
+
+    def _packs(self, sequences: Sequence[PackedSequence]) -> list[PackTensors]:
+        """Sequences in order, as many to a pack as fit."""
+        groups: list[list[PackedSequence]] = []
+        room = 0
+        for sequence in sequences:
+            size = len(sequence.encoded.ids)
+            if size > room or not groups:
+                groups.append([])
+                room = max(self.recipe.data.pack_tokens, size)
+            groups[-1].append(sequence)
+            room -= size
+        return [pack(group, self.vocabulary, self.images) for group in groups]
+
+    def _vectors(self, model: InterleavedForCausalLM, sequences: Sequence[PackedSequence]) -> tuple[float, int, Tensor]:
+        """(summed cross-entropy, targets, retrieval vectors in order) of sequences."""
+        loss, targets = 0.0, 0
+        found = [torch.zeros(0, self.recipe.model.retrieval_dim)]
+        for tensors in self._packs(sequences):
+            output = model.forward_packed(tensors.to(self.device))
+            loss += float(output.loss_sum)
+            targets += len(tensors.target_ids)
+            found.append(output.retrieval.cpu())
+        return loss, targets, torch.cat(found)
+
+    @property
+    def _limit(self) -> int:
+        return self.recipe.data.document_tokens - 2
+
+    def _segments(self, model: InterleavedForCausalLM) -> tuple[float, int, Tensor]:
+        asked: dict[int, list[int]] = {}
+        for number, place, _ in self.held_out.contexts:
+            asked.setdefault(number, []).append(place.slice)
+        sequences = []
+        for number, row in enumerate(self.held_out.segments):
+            document = self.corpus.document(row.document)
+            states = tuple(asked.get(number, []))
+            sequences.append(segment_sequence(document, row, self.vocabulary, self._limit, states))
+        return self._vectors(model, sequences)
+
+    def _bare(self, model: InterleavedForCausalLM, places: Sequence[Place]) -> Tensor:
+        sequences = [
+            view_sequence(self.corpus.document(place.document), place.slice, self.vocabulary, self._limit)
+            for place in places
+        ]
+        return self._vectors(model, sequences)[2]
+
+    def _content(self, place: Place) -> str:
+        """What makes two slices the same candidate: an image's hash, a sentence's text."""
+        document = self.corpus.document(place.document)
+        if document.slices[place.slice].is_image:
+            return document.image_hash(document.image_of(place.slice))
+        return document.sentence(place.slice)
+
+    def _retrieval(self, model: InterleavedForCausalLM, contexts: Tensor) -> dict[str, Any]:
+        pairs = self.held_out.pairs
+        images: dict[str, Place] = {}
+        sentences: dict[str, Place] = {}
+        for image, sentence in pairs:
+            images.setdefault(self._content(image), image)
+            sentences.setdefault(self._content(sentence), sentence)
+        asked: dict[str, Place] = dict(images)
+        for _, _, image in self.held_out.contexts:
+            asked.setdefault(self._content(image), image)
+        image_vectors = self._bare(model, list(asked.values()))
+        sentence_vectors = self._bare(model, list(sentences.values()))
+        image_at = {content: i for i, content in enumerate(asked)}
+        sentence_at = {content: i for i, content in enumerate(sentences)}
+        # One query an (image, sentence) content pair: a picture repeated on ten pages is one question.
+        distinct = {(self._content(i), self._content(s)): (i, s) for i, s in reversed(pairs)}
+        keys = list(reversed(distinct))
+        result = {
+            "image_to_sentence": self._direction(
+                "image_to_sentence",
+                image_vectors[[image_at[i] for i, _ in keys]],
+                sentence_vectors,
+                [sentence_at[s] for _, s in keys],
+                [[sentence_at[t] for j, t in keys if j == i and t != s] for i, s in keys],
+                [distinct[key][0] for key in keys],
+                list(sentences.values()),
+            ),
+            "sentence_to_image": self._direction(
+                "sentence_to_image",
+                sentence_vectors[[sentence_at[s] for _, s in keys]],
+                image_vectors[: len(images)],
+                [image_at[i] for i, _ in keys],
+                [[image_at[j] for j, t in keys if t == s and j != i] for i, s in keys],
+                [distinct[key][1] for key in keys],
+                list(images.values()),
+            ),
+            "context_to_image": self._direction(
+                "context_to_image",
+                contexts,
+                image_vectors,
+                [image_at[self._content(image)] for _, _, image in self.held_out.contexts],
+                [[] for _ in self.held_out.contexts],
+                [place for _, place, _ in self.held_out.contexts],
+                list(asked.values()),
+            ),
+        }
+        return result
+
+    def _direction(
+        self,
+        name: str,
+        queries: Tensor,
+        candidates: Tensor,
+        targets: list[int],
+        also: list[list[int]],
+        asked: list[Place],
+        places: list[Place],
+    ) -> dict[str, Any]:
+        found = ranks(queries, candidates, targets, also)
+        order = sorted(range(len(found)), key=lambda i: (seeded("example", asked[i].document, asked[i].slice), i))
+        examples = []
+        for query in order[: self.recipe.evaluation.examples]:
+            scores = queries[query] @ candidates.T
+            best = sorted(range(len(places)), key=lambda i: (-float(scores[i]), i))[:5]
+            examples.append(
+                {
+                    "query": self._describe(asked[query]),
+                    "target": self._describe(places[targets[query]]),
+                    "rank": found[query],
+                    "top": [{**self._describe(places[i]), "score": round(float(scores[i]), 4)} for i in best],
+                }
+            )
+        return {
+            "direction": name,
+            **asdict(summarize(found, len(places))),
+            "chance": asdict(chance(len(found), len(places))),
+            "claim": claim_against_chance(found, len(places), self.recipe.evaluation.minimum_queries),
+            "ranks": found,
+            "examples": examples,
+        }
+
+    def _describe(self, place: Place) -> dict[str, Any]:
+        document: Document = self.corpus.document(place.document)
+        found: dict[str, Any] = {"document_id": document.document_id, "url": document.url, "slice": place.slice}
+        if document.slices[place.slice].is_image:
+            image = document.image_of(place.slice)
+            return {**found, "kind": "image", "image": image, "sha256": document.image_hash(image)}
+        return {**found, "kind": "sentence", "text": document.sentence(place.slice)[:300]}
+
+    def _generate(self, model: Any) -> dict[str, Any] | None:
+        """Greedy text after one held-out picture, the first pair in the order drawn from document ids."""
+        if not self.held_out.pairs:
+            return None
+        image, sentence = self.held_out.pairs[0]
+        document = self.corpus.document(image.document)
+        ids = torch.tensor([sentence_ids(document, image.slice, self.vocabulary, self._limit)], device=self.device)
+        pixels, _ = self.images.image(document, document.image_of(image.slice))
+        written = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=pixels[None].to(self.device),
+            max_new_tokens=self.recipe.evaluation.generated_tokens,
+            do_sample=False,
+            pad_token_id=self.vocabulary.document,
+            eos_token_id=self.vocabulary.document,
+        )
+        text = self.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+        return {"image": self._describe(image), "matched": self._describe(sentence), "text": text.strip()}

@@ -1,0 +1,82 @@
+"""The same loop under Ray Train: one worker a rank, on the cluster that the driver is connected to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import UserError
+from trainer.loop import Outcome, Terminated, train
+from trainer.parallel import start
+from trainer.recipe import Recipe
+
+
+def train_here(recipe: Recipe, resume: str, allow_changes: bool) -> Outcome:
+    """Run in this process, one rank of however many its environment says."""
+    ranks = start(recipe.parallel)
+    try:
+        return train(recipe, ranks, resume, allow_changes)
+    finally:
+        ranks.close()
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """What every Ray Train worker runs; Ray has started the process group.
+
+    The user's mistakes and SIGTERM come back as text, since exception types do not survive the way to the driver.
+    """
+    recipe = Recipe.model_validate_json(settings["recipe"])
+    outcome = Path(settings["outcome"])
+    try:
+        train_here(recipe, settings["resume"], settings["allow_changes"])
+    except (UserError, Terminated) as error:
+        outcome.write_text(f"{type(error).__name__}\n{error}", encoding="utf-8")
+        raise
+
+
+def train_on_ray(recipe: Recipe, resume: str, allow_changes: bool, workers: int) -> None:
+    """Run under Ray Train's TorchTrainer with `workers` ranks, a GPU each where the cluster has that many.
+
+    `out` and `corpus` must be storage that every node sees. Raises what `train` raises.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    # Workers have working directories of their own.
+    out, corpus = Path(recipe.out).absolute(), Path(recipe.corpus).absolute()
+    recipe = recipe.model_copy(update={"out": str(out), "corpus": str(corpus)})
+    out.mkdir(parents=True, exist_ok=True)
+    outcome = out / "ray" / "outcome"
+    outcome.parent.mkdir(exist_ok=True)
+    outcome.unlink(missing_ok=True)
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=True, configure_logging=False)
+    try:
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray's
+        gpus = int(resources.get("GPU", 0)) >= workers
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={
+                "recipe": recipe.model_dump_json(),
+                "resume": resume,
+                "allow_changes": allow_changes,
+                "outcome": str(outcome),
+            },
+            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
+            run_config=RunConfig(name=recipe.name, storage_path=str(out / "ray")),
+        )
+        try:
+            trainer.fit()
+        except Exception:
+            if outcome.is_file():
+                kind, message = outcome.read_text(encoding="utf-8").split("\n", 1)
+                raise (UserError if kind == "UserError" else Terminated)(message) from None
+            raise
+    finally:
+        if started:
+            ray.shutdown()

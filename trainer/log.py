@@ -1,0 +1,88 @@
+"""What a run shows: one JSON object a step, TensorBoard, and a live line; nothing at all on other ranks."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+# Without a terminal a line is written no more often than this, in seconds.
+QUIET = 10.0
+
+
+class RunLog:
+    """metrics.jsonl and TensorBoard files in the run folder; progress on standard error."""
+
+    def __init__(self, folder: Path, total: int, first: bool, tensorboard: bool) -> None:
+        self.folder, self.total, self.first = folder, total, first
+        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._writer: Any = None
+        self._last = 0.0
+        if first:
+            folder.mkdir(parents=True, exist_ok=True)
+            if tensorboard:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._writer = SummaryWriter(str(folder / "tensorboard"))
+            if sys.stderr.isatty():
+                columns = (
+                    TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[terms]}"),
+                    TimeRemainingColumn(),
+                )  # fmt: skip
+                self._bar = Progress(*columns, console=self.console)
+                self._task = self._bar.add_task("train", total=total, terms="")
+                self._bar.start()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        if self._writer:
+            self._writer.close()
+
+    def say(self, message: str) -> None:
+        """One line for people."""
+        if self.first:
+            self.console.print(message, markup=False)
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics of steps >= `step`: a resumed run writes them again."""
+        path = self.folder / "metrics.jsonl"
+        if not self.first or not path.is_file():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def step(self, step: int, values: dict[str, Any], write: bool) -> None:
+        """One finished step (0 is the first); `write` puts it into the files."""
+        if not self.first:
+            return
+        if write:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+            if self._writer:
+                for name, value in values.items():
+                    if isinstance(value, int | float):
+                        self._writer.add_scalar(name, value, step)
+        terms = (
+            f"loss {values['loss']:.4f} = L_g {values['generative']:.4f} + L_d {values['structure']:.4f}  "
+            f"{values['tokens_per_second']:.0f} tokens/s  {values['images_per_second']:.1f} images/s"
+        )
+        if self._bar:
+            self._bar.update(self._task, completed=step + 1, terms=terms)
+        elif time.monotonic() - self._last > QUIET or step + 1 == self.total:
+            self._last = time.monotonic()
+            self.say(f"step {step + 1}/{self.total}  {terms}")

@@ -1,0 +1,1 @@
+"""The interleaved model: vision tower, connector, any causal language model, retrieval head."""

@@ -1,0 +1,114 @@
+"""Train on a corpus's shards.
+
+    python -m trainer.run --config recipes/demo.yaml --corpus out/demo
+    torchrun --nproc-per-node 2 -m trainer.run --config recipes/tiny.yaml --corpus out/demo
+
+Exit codes: 0 done, 2 the user's mistake (one line says which), 143 SIGTERM after a checkpoint, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+# Stopping a finished or a waiting run must not hang on tokenizer threads of forked loader workers.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+class Launcher(StrEnum):
+    """Who starts the ranks."""
+
+    local = "local"
+    ray = "ray"
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    config: Annotated[
+        str, typer.Option(help="Recipe: a YAML file, or the name of a packaged one, e.g. recipes/demo.yaml.")
+    ],
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus folder, OUT of pipeline.build; OUT/latest names the version.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder: checkpoints, metrics, evaluation, model.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a recipe field, e.g. --set optimizer.steps=20. Repeatable."),
+    ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            help="auto: go on from the run folder's newest readable checkpoint, or start. PATH: from that checkpoint. "
+            "none: start over, removing the run folder's checkpoints, metrics and model."
+        ),
+    ] = "auto",
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Resume even if the corpus or the recipe is not the checkpoint's.")
+    ] = False,
+    launcher: Annotated[
+        Launcher, typer.Option(help="local: this process (or torchrun's ranks). ray: Ray Train on the current cluster.")
+    ] = Launcher.local,
+    workers: Annotated[int, typer.Option(help="Ranks under --launcher ray.", min=1)] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, plan and the time of one step; write only the cache.")
+    ] = False,
+) -> None:
+    """Train an interleaved vision-language model on a corpus's shards: L = L_g + alpha L_d.
+
+    Reads shards alone, resumes by itself, evaluates on held-out documents before and after, and leaves in the run
+    folder: metrics.jsonl, tensorboard/, checkpoints/, evaluation.json and model/, which transformers can load.
+
+    Under torchrun every rank runs this command; data.packs_per_step must be a multiple of their number.
+    """
+    from trainer.errors import CorruptRecordError, UserError
+    from trainer.loop import Terminated
+    from trainer.recipe import load_recipe
+
+    overrides = list(set_ or [])
+    overrides += [f"{key}={json.dumps(value)}" for key, value in (("corpus", corpus), ("out", out)) if value]
+    try:
+        recipe = load_recipe(config, tuple(overrides))
+        if dry_run:
+            from trainer.dry_run import describe_run
+
+            for line in describe_run(recipe):
+                typer.echo(line)
+            return
+        from trainer.launch import train_here, train_on_ray
+        from trainer.loop import read_outcome
+        from trainer.summary import show
+
+        started = time.monotonic()
+        if launcher is Launcher.ray:
+            if "WORLD_SIZE" in os.environ:
+                raise UserError("--launcher ray starts its own ranks; run it without torchrun")
+            train_on_ray(recipe, resume, allow_changes, workers)
+            outcome = read_outcome(Path(recipe.out))
+        else:
+            outcome = train_here(recipe, resume, allow_changes)
+        if os.environ.get("RANK", "0") == "0":
+            show(outcome, config, recipe.corpus, Console(width=max(100, Console().width)))
+            typer.echo(f"done in {time.monotonic() - started:.0f} s: {outcome.out}")
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except CorruptRecordError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except Terminated as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(143) from None
+
+
+if __name__ == "__main__":
+    app()
