@@ -34,7 +34,9 @@ def build(
     spec: Annotated[str, typer.Option(help="YAML file, or the name of a packaged spec (demo, mmc4, obelics, sugar).")],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as in filter.document.num_words.min=50. Repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a field, as in filter.document.num_words.min=50. Repeatable."
+        ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Where the corpus goes; same as --set output.url=…")] = None,
     until: Annotated[str | None, typer.Option(metavar="PHASE", help="Stop after this phase.")] = None,
@@ -61,10 +63,18 @@ def _check(spec: Spec, until: str | None) -> None:
     """Mistakes that can be found without starting anything."""
     from pipeline.phases.graph import names
     from pipeline.sources import check_source
+    from stages.encoders.embed import check_available
+    from stages.encoders.protocol import WeightsMissing
 
     if until is not None and until not in names():
         raise UserMistake(f"--until {until}: no such phase; there are {', '.join(names())}")
     check_source(spec)
+    if until is None or names().index(until) >= names().index("embeddings"):
+        try:
+            # Now, and not when all is crawled and they are asked for the first time.
+            check_available(spec.embed)
+        except WeightsMissing as error:
+            raise UserMistake(f"embed: {error}") from None
 
 
 def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
@@ -73,7 +83,7 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     from pipeline.phases.graph import graph
     from pipeline.plan import finished
     from pipeline.progress import Progress
-    from pipeline.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally
+    from pipeline.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally, told
     from pipeline.storage import StorageFull
     from pipeline.summary import summarize
     from pipeline.tables import Damaged
@@ -89,15 +99,9 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     try:
         with connected(spec.resources.workers, megabytes * 1_000_000 if megabytes else None) as found:
             storage = check_output(spec.output.url)
-            configure_ray_data()
+            configure_ray_data(spec.resources.block_megabytes)
             tally = start_tally()
-            import ray
-
-            def numbers(phase: str) -> list[int]:
-                told: list[int] = ray.get(tally.get.remote(phase))
-                return told
-
-            with Progress(numbers) as progress:
+            with Progress(lambda phase: told(tally, phase)) as progress:
                 progress.say(f"{spec.name}: building into {storage}")
                 runner = Runner(
                     storage=storage,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -26,18 +27,19 @@ def connected(workers: int | None, object_store_bytes: int | None) -> Iterator[d
     `workers` bounds the CPUs of a local Ray; a cluster keeps its own.
     """
     if submitted():
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
             address="local",
             num_cpus=workers,
             include_dashboard=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             log_to_driver=bool(os.environ.get("INTERLOOM_WORKER_LOGS")),
             object_store_memory=object_store_bytes,
         )
     try:
-        yield dict(ray.cluster_resources())
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray annotates half of its API
+        yield resources
     finally:
         ray.shutdown()
 
@@ -71,7 +73,7 @@ def _check_shared(storage: Storage) -> None:
 
     remote = ray.remote(num_cpus=0)(write)
     names: list[tuple[str, Any]] = []
-    for node in ray.nodes():
+    for node in ray.nodes():  # type: ignore[no-untyped-call]  # as above
         if node["Alive"]:
             where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             name = f".shared-{uuid.uuid4().hex[:12]}"

@@ -68,7 +68,7 @@ class Corpus:
         return manifest
 
     def rows(self, phase: str, columns: list[str] | None = None) -> pa.Table:
-        """A whole table, or some of its columns. For small tables and small corpora; else iterate `table().read_all()`."""
+        """A whole table, or some of its columns; where it may be large, iterate `table().read_all()` instead."""
         tables = [part.select(columns) if columns else part for part in self.table(phase).read_all()]
         return pa.concat_tables(tables)
 

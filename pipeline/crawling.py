@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import ray.data
 
 from pipeline.fetching import fetch_remembered
 from pipeline.memo import load_blobs
@@ -72,9 +71,7 @@ def crawl(runner: Runner, source: SiteSource, settings: CrawlSettings, generatio
         for answer in _fetch_level(runner, level, seeds, source.snapshot, settings, generation):
             seen.update(answer["final_urls"])
             found.update(answer["links"])
-        frontier = next_frontier(
-            found, seen, seeds=seeds, depth=frontier.depth + 1, num_taken=taken, settings=settings
-        )
+        frontier = next_frontier(found, seen, seeds=seeds, depth=frontier.depth + 1, num_taken=taken, settings=settings)
     return units
 
 
@@ -86,6 +83,8 @@ def _fetch_level(
     settings: CrawlSettings,
     generation: int,
 ) -> list[dict[str, Any]]:
+    import ray.data  # the driver's alone
+
     part = runner.outside_part("pages")
 
     def visit(row: dict[str, Any]) -> dict[str, Any]:
@@ -123,5 +122,3 @@ def follow(
                     if settings.scope == "any" or in_scope(url, seeds, settings)
                 )
     return {"final_urls": sorted(final_urls), "links": sorted(found)}
-
-

@@ -184,6 +184,4 @@ PAIRED = contract(
     ],
 )
 
-MINED = contract(
-    "mined", 1, [_DOCUMENT_ID, pa.field("negatives", pa.list_(NEGATIVE), nullable=False)]
-)
+MINED = contract("mined", 1, [_DOCUMENT_ID, pa.field("negatives", pa.list_(NEGATIVE), nullable=False)])

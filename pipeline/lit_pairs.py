@@ -87,8 +87,9 @@ def download(source: Source, folder: Path) -> Path:
 
 
 def clean(text: str) -> str:
-    """One line without permalink signs, at most MAX_WORDS words."""
-    return " ".join(text.replace("¶", " ").replace("\uf0c1", " ").split()[:MAX_WORDS])
+    """One line without permalink signs and figure numbers, at most MAX_WORDS words."""
+    line = " ".join(text.replace("¶", " ").replace("\uf0c1", " ").split()[:MAX_WORDS])
+    return re.sub(r"^(Figure|Fig\.) ?[\d.]*:? ?", "", line)
 
 
 def says_something(text: str) -> bool:
@@ -182,3 +183,17 @@ def all_pairs(folder: Path) -> list[Pair]:
         if source.kind == "pages":
             found += pairs_of_pages(roots[source.package], source.package)
     return found
+
+
+def version(source: Source, folder: Path) -> str:
+    """Version of a downloaded package, by its file's name."""
+    file = max(folder.glob(f"{source.package}_*.deb"))
+    return unquote(file.name.split("_")[1])
+
+
+def one_per_text(pairs: list[Pair]) -> list[Pair]:
+    """The first pair of each first text, digits aside: captions that many pictures share have no right answer."""
+    found: dict[str, Pair] = {}
+    for pair in pairs:
+        found.setdefault(re.sub(r"[\W\d_]+", " ", pair.texts[0].lower()), pair)
+    return list(found.values())

@@ -97,8 +97,8 @@ class Part:
 class Exchange:
     """Re-keying: `emit` turns a unit into rows, which meet again by the partition of their `key` column.
 
-    Units are the partitions of the phase's inputs, or what the phase's `units` lists. Rows arrive sorted by `order`, whatever the
-    cluster's blocks were; `order` must therefore determine them fully.
+    Units are the partitions of the phase's inputs, or what the phase's `units` lists. Rows arrive sorted by `order`,
+    whatever the cluster's blocks were; `order` must therefore determine them fully.
     """
 
     key: str

@@ -22,11 +22,14 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
     """Lines for people: a phase a line, in order."""
     try:
         storage = Storage(spec.output.url)
+        generation = Generation(storage, spec.source.snapshot).current()
     except StorageError as error:
         raise UserMistake(f"output: {error}") from None
+    except Exception as error:  # whatever a filesystem raises when it may not be read: each is about the URL
+        raise UserMistake(f"output: cannot read {spec.output.url}: {' '.join(str(error).split())}") from None
     keys: dict[str, str] = {}
     stale = 0
-    for phase in graph(spec, Generation(storage, spec.source.snapshot).current()):
+    for phase in graph(spec, generation):
         ingredients = phase.ingredients(spec.output.partitions, keys)
         key = phase.key(ingredients)
         keys[phase.name] = key
@@ -52,7 +55,7 @@ def finished(spec: Spec) -> Corpus | None:
     try:
         storage = Storage(spec.output.url)
         latest = storage.read(LATEST).decode().strip()
-    except (StorageError, FileNotFoundError):
+    except Exception:  # not there, or not to be read: the build finds out which, and says so
         return None
     keys: dict[str, str] = {}
     for phase in graph(spec, Generation(storage, spec.source.snapshot).current()):

@@ -110,6 +110,8 @@ class ResourcesSettings(Settings):
     """Actors that hold encoders; null takes one a GPU, else one a CPU."""
     object_store_megabytes: int | None = Field(default=1024, ge=128)
     """Memory for blocks on their way between workers, of a local Ray; null leaves it to Ray (30% of memory)."""
+    block_megabytes: float = Field(default=128.0, gt=0)
+    """Size above which a worker hands its rows on in several blocks. Default: Ray Data's 128 MiB."""
 
 
 class PricesSettings(Settings):

@@ -141,9 +141,7 @@ def _remember(part: Part, kind: str, table: pa.Table, row_keys: Sequence[str]) -
     return RowStore(part.storage, "read_source", kind, FETCHED).append(rows)
 
 
-def _as_pages(
-    part: Part, table: pa.Table, source: HtmlSource | WarcSource, page_ids: Sequence[str]
-) -> pa.Table:
+def _as_pages(part: Part, table: pa.Table, source: HtmlSource | WarcSource, page_ids: Sequence[str]) -> pa.Table:
     count = table.num_rows
     stored = _remember(part, source.kind, table, page_ids)
 

@@ -25,10 +25,10 @@ from pipeline.settings import (
     ResourcesSettings,
     Source,
 )
+from stages.crawl_settings import CrawlSettings
 from stages.encoders.embed import EmbedSettings
 from stages.extract import ExtractSettings
 from stages.filter_settings import FilterSettings
-from stages.crawl_settings import CrawlSettings
 from stages.images import ImagesSettings
 from stages.mine import MineSettings
 from stages.near_duplicates import DedupSettings
@@ -157,7 +157,9 @@ def _fields_at(location: Sequence[str | int], model: type[BaseModel]) -> list[st
         ]
         # A discriminator's tag is a step of its own; it names one member of the union.
         tagged = [
-            each for each in models if "kind" in each.model_fields and step in str(each.model_fields["kind"].annotation)
+            each
+            for each in models
+            if "kind" in each.model_fields and str(step) in str(each.model_fields["kind"].annotation)
         ]
         models = following or tagged or models
     return sorted({name for each in models for name in each.model_fields})
@@ -169,7 +171,9 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     # An unknown name explains a missing one: it is most often its misspelling.
     fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
     kinds = {"site", "urls", "html", "warc"}
-    location = [step for i, step in enumerate(fault["loc"]) if not (i == 1 and step in kinds and fault["loc"][0] == "source")]
+    location = [
+        step for i, step in enumerate(fault["loc"]) if not (i == 1 and step in kinds and fault["loc"][0] == "source")
+    ]
     name = ".".join(str(step) for step in location) or "spec"
     more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
     if fault["type"] == "extra_forbidden":
@@ -184,7 +188,9 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{name}: {fault['msg']}, got {shown}{more}"
 
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at specs: their schema, and whether one is valid.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Look at specs: their schema, and whether one is valid."
+)
 
 
 @app.command()

@@ -155,7 +155,7 @@ class Storage:
             if self.read(name) != b"ok":
                 raise StorageError(f"{self.url} returned other bytes than were written")
             self.delete(name)
-        except StorageError:
+        except (StorageError, StorageFull):
             raise
         except Exception as error:
             raise StorageError(f"cannot write to {self.url}: {error}") from None

@@ -38,12 +38,18 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
     root = f"{corpus.storage}/{corpus.folder}"
     yield f"corpus {corpus.manifest.name}, version {corpus.version}, {seconds:.0f} s"
     yield f"  pages            {n('documents.pages')} asked for, {n('documents.pages_fetched')} read"
-    yield f"  documents        {n('shards.documents')} kept of {n('documents.documents')} ({n('shards.held_out')} held out)"
+    yield (
+        f"  documents        {n('shards.documents')} kept of {n('documents.documents')}"
+        f" ({n('shards.held_out')} held out)"
+    )
     yield (
         f"  near-duplicates  {n('clusters.near_duplicates')} documents dropped, in {n('clusters.clusters')} clusters"
         f"; {n('unique_urls.dropped')} same URL, {n('unique_texts.dropped')} same text"
     )
-    yield f"  images           {n('shards.images')} kept of {n('images.images')} URLs, {n('shards.matched_images')} with a sentence"
+    yield (
+        f"  images           {n('shards.images')} kept of {n('images.images')} URLs,"
+        f" {n('shards.matched_images')} with a sentence"
+    )
     yield f"  sentences        {n('shards.sentences')}"
     yield f"  negatives        {n('shards.negatives')}"
     yield f"  shards           {len(corpus.manifest.shards)} files, {megabytes:.1f} MB"

@@ -48,7 +48,9 @@ SLICE = pa.struct(
         pa.field("end", pa.int32()),
         pa.field("primary", VECTOR),  # unit norm; null where the encoder failed
         pa.field("shared", VECTOR),
-        pa.field("matched", pa.int32()),  # images: slice index of the matched sentence; sentences: of the image; else null
+        pa.field(
+            "matched", pa.int32()
+        ),  # images: slice index of the matched sentence; sentences: of the image; else null
         pa.field("similarity", pa.float32()),  # cosine of shared vectors to the match, null without a match
     ]
 )

@@ -5,7 +5,9 @@ The root of a component is its smallest id, so the answer depends on the edges a
 
 from __future__ import annotations
 
-import numba
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,10 +30,18 @@ def components(edges: pa.Table) -> pa.Table:
 
 def component_roots(num_nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     """Smallest node of the component of each of the nodes 0..num_nodes-1, for edges a[i] - b[i]."""
-    return np.asarray(_union_find(num_nodes, a, b))
+    return np.asarray(_compiled()(num_nodes, a, b))
 
 
-@numba.njit(cache=True)
+@functools.cache
+def _compiled() -> Callable[..., NDArray[np.int64]]:
+    # Imported where it is needed: workers of other phases load this module too.
+    import numba
+
+    compiled: Callable[..., NDArray[np.int64]] = numba.njit(cache=True)(_union_find)
+    return compiled
+
+
 def _union_find(num_nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     parent = np.arange(num_nodes)
     for i in range(len(a)):

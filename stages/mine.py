@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from pydantic import Field
 
 from schemas.embedding import VECTOR
@@ -22,6 +21,9 @@ from schemas.negative import NEGATIVE
 from stages.cosine import Half, Mask, Single, from_column, pair_cosines
 from stages.row_function import Settings
 from stages.search import Entries, Hits, Ints, Names, Search, rank
+
+if TYPE_CHECKING:
+    import torch
 
 # What `mine` reads: every slice of whole documents.
 SLICES = pa.schema(
@@ -105,6 +107,8 @@ def mine(
     content (the candidate's content also stands in the anchor's document, or its match equals the anchor),
     phash (images of both pairs look the same), similarity (the candidate resembles the anchor's match).
     """
+    import torch  # a second to import: other phases' workers load this module for its settings
+
     where = device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = {kind: _load(queries, *ANCHOR[kind]) for kind in settings.kinds}
     anchors = {kind: _anchors(side, settings.anchors) for kind, side in loaded.items()}

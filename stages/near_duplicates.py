@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from datasketch import MinHash
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -82,6 +81,9 @@ def shingles(text: str, num_words: int) -> list[bytes]:
 
 def minhash_signatures(shingle_sets: list[list[bytes]], num_perm: int, seed: int) -> list[NDArray[np.uint32]]:
     """One signature (num_perm, uint32) a set; all values 2^32-1 for an empty set."""
+    # Costs a second to import, which workers of other phases need not pay.
+    from datasketch import MinHash
+
     empty = MinHash(num_perm=num_perm, seed=seed, hashfunc=shingle_hash, scheme="affine32")
     signatures = []
     for found in shingle_sets:

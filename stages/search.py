@@ -8,13 +8,15 @@ scalar product, so the result is that of comparing everything with everything, w
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from stages.cosine import Half, Mask, Single, pair_cosines
+
+if TYPE_CHECKING:
+    import torch
 
 Ints = npt.NDArray[np.int64]
 Names = npt.NDArray[np.bytes_]
@@ -71,6 +73,8 @@ class Search:
 
     def add(self, candidates: Entries) -> None:
         """Compare all queries with these candidates too."""
+        import torch  # a second to import: workers of other phases load this module for its settings
+
         precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
         try:
@@ -117,6 +121,8 @@ def _screen(
     part: _Part, block: Entries, floor: Single, count: int, margin: float, device: torch.device | str
 ) -> tuple[Ints, Ints, Single]:
     """(query row in the part, candidate row in the block, exact score) of all that may enter a list."""
+    import torch
+
     left, right = part.shared.astype(np.float32), block.shared.astype(np.float32)
     scores = torch.from_numpy(left).to(device) @ torch.from_numpy(right).to(device).T
     same_rows, same_columns = _equal_pairs(part.cluster, block.cluster)

@@ -53,7 +53,8 @@ def choose(corpus: Corpus, rows: Sequence[Row], recipe: Recipe) -> HeldOut:
     """Segments, pairs and contexts of the held-out rows, in an order drawn from the document ids."""
     held = sorted(
         (row for row in rows if row.split == "held_out"),
-        key=lambda row: (seeded("held_out", row.document_id), row.segment.first),
+        # Segments with images first: they hold the contexts that are asked about, and tokens are limited.
+        key=lambda row: (not row.images, seeded("held_out", row.document_id), row.segment.first),
     )
     segments: list[Row] = []
     tokens = 0

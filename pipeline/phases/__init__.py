@@ -1,1 +1,4 @@
-"""The build graph: which stage sees which rows, in which order. One file a group of phases; `graph` puts them together."""
+"""The build graph: which stage sees which rows, in which order.
+
+One file a group of phases; `graph` puts them together.
+"""

@@ -69,9 +69,7 @@ def documents(spec: Spec) -> Phase:
         outcomes = results.select(["error", "meta_robots", "dropped"]).to_pylist()
         for index, (page, result) in enumerate(zip(facts, outcomes, strict=True)):
             if result["error"] is not None:
-                decided.append(
-                    failed("page", "extract", result["error"], subject_id=page["page_id"], url=page["url"])
-                )
+                decided.append(failed("page", "extract", result["error"], subject_id=page["page_id"], url=page["url"]))
             elif refusal := refused_by_meta(result["meta_robots"], agent):
                 decided.append(
                     {

@@ -134,9 +134,7 @@ def fetched_images(spec: Spec, generation: int) -> Phase:
             "generation": generation,
         },
         modules=("stages.http",),
-        exchange=Exchange(
-            key="host_key", order=("image_id", "document_id"), schema=IMAGE_REFERENCE, emit=_references
-        ),
+        exchange=Exchange(key="host_key", order=("image_id", "document_id"), schema=IMAGE_REFERENCE, emit=_references),
     )
 
 
@@ -156,9 +154,9 @@ def _from_data_uris(part: Part, ids: list[str], users: dict[str, tuple[str, list
         url, documents = users[image_id]
         row: dict[str, Any] = {"image_id": image_id, "url": url, "documents": documents, "retryable": False}
         try:
-            body = _decode_data_uri(url)
-            bodies.append(body)
-            row |= {"status": "ok", "content_hash": xxhash.xxh3_128_hexdigest(body)}
+            decoded = _decode_data_uri(url)
+            bodies.append(decoded)
+            row |= {"status": "ok", "content_hash": xxhash.xxh3_128_hexdigest(decoded)}
         except ValueError as error:
             bodies.append(None)
             row |= {"status": "error", "reason": "data_uri", "detail": str(error)}
@@ -272,7 +270,9 @@ def kept(spec: Spec) -> Phase:
             spec.filter,
         )
         part.decide(decisions)
-        languages = dict(zip(selected.column("document_id").to_pylist(), selected.column("language").to_pylist(), strict=True))
+        languages = dict(
+            zip(selected.column("document_id").to_pylist(), selected.column("language").to_pylist(), strict=True)
+        )
         facts_of = {row["image_id"]: row for row in images.drop_columns(["num_documents"]).to_pylist()}
         positions = {row["document_id"]: row["positions"] for row in final.to_pylist()}
         made: list[dict[str, Any]] = []

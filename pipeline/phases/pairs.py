@@ -111,7 +111,9 @@ def pairs(spec: Spec) -> Phase:
                 )
             matrix = iter(found.matrix_rows())
             kinds = [sliced["kinds"][index] for index in found.kept]
-            part.add("matched_images", sum(k == "image" and m is not None for k, m in zip(kinds, found.matched, strict=True)))
+            part.add(
+                "matched_images", sum(k == "image" and m is not None for k, m in zip(kinds, found.matched, strict=True))
+            )
             if "image" not in kinds:
                 part.decide(
                     [
@@ -167,9 +169,7 @@ def pairs(spec: Spec) -> Phase:
         settings={"pair": spec.pair},
         modules=("stages.pair",),
         libraries=("numpy", "scipy"),
-        exchange=Exchange(
-            key="document_id", order=("document_id", "content_id"), schema=_VECTOR_OF, emit=_vectors
-        ),
+        exchange=Exchange(key="document_id", order=("document_id", "content_id"), schema=_VECTOR_OF, emit=_vectors),
     )
 
 
@@ -184,7 +184,10 @@ def negatives(spec: Spec) -> Phase:
             part.add(f"guard.{kind}.{guard}", number)
         for (kind, state), number in mined.lists.items():
             part.add(f"lists.{kind}.{state}", number)
-        part.add("negatives", int(pa.compute.sum(pa.compute.list_value_length(mined.negatives.column("negatives"))).as_py() or 0))
+        part.add(
+            "negatives",
+            int(pa.compute.sum(pa.compute.list_value_length(mined.negatives.column("negatives"))).as_py() or 0),
+        )
         return mined.negatives
 
     return Phase(

@@ -41,9 +41,7 @@ def _document(
 ) -> ShardDocument:
     """One document from its kept nodes and its paired slices; images that pairing dropped are left out."""
     paired_images = {row["node"] for row in rows if row["kind"] == "image"}
-    chosen = [
-        index for index, node in enumerate(kept["nodes"]) if node["kind"] == "text" or index in paired_images
-    ]
+    chosen = [index for index, node in enumerate(kept["nodes"]) if node["kind"] == "text" or index in paired_images]
     place = {index: position for position, index in enumerate(chosen)}
     nodes = [
         {**{name: kept["nodes"][i][name] for name in _NODE_FIELDS}, "position": kept["positions"][i]} for i in chosen
@@ -107,9 +105,7 @@ def shards(spec: Spec) -> Phase:
         used = sorted({n["image_id"] for d in documents for n in d.nodes if n["kind"] == "image"})
         body_type = IMAGE.field("body").type
         bodies = part.blobs(pa.array([facts[image_id]["body"] for image_id in used], body_type))
-        images = {
-            image_id: {**facts[image_id], "bytes": body} for image_id, body in zip(used, bodies, strict=True)
-        }
+        images = {image_id: {**facts[image_id], "bytes": body} for image_id, body in zip(used, bodies, strict=True)}
         table = shard_table(documents, images, _vectors(pairs))
         sizes = row_bytes(table).tolist()
         made: list[dict[str, Any]] = []

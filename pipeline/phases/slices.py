@@ -181,5 +181,3 @@ def _first_of_each(rows: pa.Table) -> pa.Table:
     ids = rows.column("content_id").to_pylist()
     first = [index for index, each in enumerate(ids) if index == 0 or ids[index - 1] != each]
     return rows.take(pa.array(first, pa.int64()))
-
-

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.keys import digest_json
 from pipeline.intermediate import SELECTED
+from pipeline.keys import digest_json
 from pipeline.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
 from pipeline.spec import Spec
@@ -69,7 +69,9 @@ def text(spec: Spec) -> Phase:
 def scored(part: Part, score: ScoreText, documents: pa.Table) -> pa.Table:
     """Scores of documents, aligned with them."""
     keys = [digest_json(nodes) for nodes in documents.column("nodes").to_pylist()]
-    rows = documents.select(["document_id", "nodes", "language"]).append_column("nodes_key", pa.array(keys, pa.string()))
+    rows = documents.select(["document_id", "nodes", "language"]).append_column(
+        "nodes_key", pa.array(keys, pa.string())
+    )
     return part.apply(score, rows, owner="document_id", key=("nodes_key",))
 
 

@@ -49,10 +49,10 @@ def histogram(data: Histogram) -> Markup:
     for tick in _log_ticks(first, last) if data.log_x else _ticks(first, last):
         parts.append(_line("tick", x(tick), floor, x(tick), floor + 4))
         parts.append(_text("label", x(tick), floor + 16, number(tick), _anchor(x(tick), width)))
-    for bound in (data.low, data.high):
-        if bound is not None and first <= bound <= last:
-            parts.append(_line("bound", x(bound), top - 8, x(bound), floor))
-            parts.append(_text("bound-label", x(bound), top - 11, number(bound), _anchor(x(bound), width)))
+    for bound, place in zip((data.low, data.high), _places(data), strict=True):
+        if bound is not None and place is not None and first <= place <= last:
+            parts.append(_line("bound", x(place), top - 8, x(place), floor))
+            parts.append(_text("bound-label", x(place), top - 11, number(bound), _anchor(x(place), width)))
     total, lost_total = sum(data.kept), sum(dropped)
     spoken = f"{data.title}: {total:,} {data.kept_label}, {lost_total:,} {data.dropped_label}"
     return _svg("histogram", width, height, spoken, parts)
@@ -155,14 +155,21 @@ def lines(chart: Chart) -> Markup:
     return _svg("lines", width, height, f"{chart.title}, {chart.unit}", parts)
 
 
+def _places(data: Histogram) -> tuple[float | None, float | None]:
+    """Where the bounds are drawn: of whole numbers the bound itself passes, so half a number outside."""
+    half = 0.5 if data.whole else 0.0
+    return None if data.low is None else data.low - half, None if data.high is None else data.high + half
+
+
 def _outside(data: Histogram) -> list[tuple[float, float]]:
     """Ranges of the axis that the bounds refuse."""
     first, last = data.edges[0], data.edges[-1]
+    low, high = _places(data)
     found = []
-    if data.low is not None and data.low > first:
-        found.append((first, min(data.low, last)))
-    if data.high is not None and data.high < last:
-        found.append((max(data.high, first), last))
+    if low is not None and low > first:
+        found.append((first, min(low, last)))
+    if high is not None and high < last:
+        found.append((max(high, first), last))
     return found
 
 
@@ -178,11 +185,12 @@ def _ticks(first: float, last: float, about: int = 5) -> list[float]:
 
 
 def _log_ticks(first: float, last: float) -> list[float]:
-    """Powers of ten inside a range, with 2 and 5 between where there is room."""
+    """Powers of ten inside a range, with 2 and 5 between where there is room; round numbers in a short one."""
     decades = math.log10(last / first) if first > 0 else 0
     factors = (1, 2, 5) if decades < 2 else (1, 3) if decades < 3.2 else (1,)
     powers = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
-    return [factor * 10.0**power for power in powers for factor in factors if first <= factor * 10.0**power <= last]
+    found = [factor * 10.0**power for power in powers for factor in factors if first <= factor * 10.0**power <= last]
+    return found if len(found) > 1 else _ticks(first, last, 3)
 
 
 def _anchor(x: float, width: float) -> str:

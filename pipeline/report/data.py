@@ -41,6 +41,7 @@ class Histogram:
     kept_label: str = "kept"
     dropped_label: str = "dropped"
     log_x: bool = False
+    whole: bool = False  # values are whole numbers, edges lie halfway between them
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ def _environment() -> jinja2.Environment:
         bounds=lambda row: bounds_words(row.low, row.high),
         kind=lambda name: KINDS.get(name, name),
         count=lambda value: f"{value:,}",
+        counted=lambda value, name: f"{value:,} {name}{'' if value == 1 else 's'}",
         address=address,
         host=lambda url: urlsplit(url).hostname or url[:60],
         cosine=lambda value: "" if value is None else f"{value:.2f}".replace("0.", ".", 1),

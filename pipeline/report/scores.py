@@ -27,6 +27,8 @@ SCALES: dict[str, tuple[Floats, bool]] = {
     "size": (np.geomspace(1, 100_000, 1001), True),
     "ratio": (np.geomspace(0.02, 50, 1001), True),
 }
+# Fine bins that a chart spans at least, so that few equal values do not fill it.
+NARROWEST = {"cosine": 300, "share": 200, "number": 10, "size": 200, "ratio": 160}
 # Rules over shares of a text; their passing values are in no table, so only what they dropped is drawn.
 SHARES = (
     "special_characters",
@@ -157,14 +159,19 @@ class Scores:
 def draw(score: Score, low: float | None, high: float | None) -> Histogram | None:
     """Fine bins to a chart: the range that holds nearly everything, bins that end at a bound; None without values."""
     edges, log = SCALES[score.scale]
+    whole = score.scale == "number"
     total = score.kept + score.dropped
     if not total.sum():
         return None
     share = np.cumsum(total) / total.sum()
     first = int(np.searchsorted(share, 0.001))
     last = int(np.searchsorted(share, 0.999)) + 1
-    places = [int(np.searchsorted(edges, bound)) for bound in (low, high) if bound is not None]
-    reach = max(last - first, 8)
+    # Of whole numbers a bound itself passes: the bin before it ends half a number below.
+    places = [int(np.searchsorted(edges, low - whole / 2))] if low is not None else []
+    places += [int(np.searchsorted(edges, high + whole / 2))] if high is not None else []
+    short = max(NARROWEST[score.scale] - (last - first), 0)
+    first, last = max(first - short // 2, 0), last + short - short // 2
+    reach = last - first
     for place in places:  # a bound that is not far off belongs into the picture
         if first - reach <= place <= last + reach:
             first, last = min(first, place - reach // 12), max(last, place + reach // 12)
@@ -191,7 +198,9 @@ def draw(score: Score, low: float | None, high: float | None) -> Histogram | Non
         low,
         high,
         score.note,
+        kept_label="kept" if score.rule else "values",
         log_x=log,
+        whole=whole,
     )
 
 

@@ -1,20 +1,36 @@
-"""A small site with everything a corpus meets: articles with real photographs, copies of them, and ugly pages."""
+"""A small site with everything a corpus meets: articles with real photographs, copies of them, and ugly things.
+
+`EXPECTED_PAGES` and `EXPECTED_IMAGES` say what must become of each: "kept", or the rules of its decision rows.
+"""
 
 from __future__ import annotations
 
+import base64
 import io
 import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import skimage.data
 from PIL import Image
 
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+from tests.servers import MEDIA_TYPES, Route, Site, answer, endless_redirect, huge_page, redirect, routes
+
+# A photograph and a quarter of it (None is the whole): pictures that share neither bytes nor perceptual hash.
+PHOTOS: dict[str, tuple[str, int | None]] = {
+    f"{name}{'' if quarter is None else f'-{quarter}'}": (name, quarter)
+    for name in ("astronaut", "chelsea", "coffee", "rocket")
+    for quarter in (None, 0, 1, 2, 3)
+}
+NUM_ARTICLES = 18
+# Articles 16 and 17 show what 0 and 1 show, so they belong to one group each.
+ILLUSTRATIONS = [list(PHOTOS)[number % 16] for number in range(NUM_ARTICLES)]
 _SUBJECTS = {
-    "astronaut": "The astronaut in the orange suit smiles at the camera in front of a flag and a model of the shuttle.",
-    "chelsea": "The tabby cat called Chelsea rests on a blanket and looks at the photographer with bright green eyes.",
-    "coffee": "A cup of espresso stands on a wooden table beside a small spoon and a folded paper napkin.",
-    "rocket": "The rocket waits on its launch pad at night while the floodlights make the steam glow around it.",
+    "astronaut": "The astronaut in the orange suit smiles at the camera in front of a flag and a model of the shuttle",
+    "chelsea": "The tabby cat called Chelsea rests on a blanket and looks at the photographer with bright green eyes",
+    "coffee": "A cup of espresso stands on a wooden table beside a small spoon and a folded paper napkin",
+    "rocket": "The rocket waits on its launch pad at night while the floodlights make the steam glow around it",
 }
 _SENTENCES = (
     "People who take pictures for a living know that the light of the early morning is kinder than the light of noon.",
@@ -33,14 +49,64 @@ _SENTENCES = (
     "The colours are not those of the original, for the scanner of that time could not see the deep reds well.",
     "If you look at it for a while, you will notice that the reflection in the window is of another street.",
 )
+_REPEATED = "<p>This page belongs to the series of prints, and it was put online by the friends of the collection.</p>"
+
+# Path -> what becomes of the page: "kept", or the rule of its decision.
+EXPECTED_PAGES: dict[str, str] = {
+    **{f"/print-{number}.html": "kept" for number in range(NUM_ARTICLES)},
+    "/truncated.html": "kept",
+    "/latin.html": "kept",
+    "/moved.html": "kept",
+    "/index.html": "language",
+    "/copy.html": "near_duplicate",
+    "/mirror/print-2.html": "same_text",
+    "/alias.html": "same_url",
+    "/few.html": "num_words",
+    "/not-html.html": "extract",
+    "/empty.html": "extract",
+    "/deep.html": "num_images",
+    "/noindex.html": "meta_robots",
+    "/header.html": "x_robots_tag",
+    "/private/secret.html": "robots",
+    "/gone.html": "http_status",
+    "/mirror/index.html": "http_status",
+    "/paper.pdf": "not_html",
+    "/huge.html": "too_large",
+    "/announced.html": "too_large",
+    "/endless": "too_many_redirects",
+}
+# Path -> what becomes of the image: "kept", or the rule of its decision and words of its detail.
+EXPECTED_IMAGES: dict[str, str | tuple[str, str]] = {
+    "/images/rotated.jpg": "kept",
+    "/images/cmyk.jpg": "kept",
+    "/images/animated.webp": "kept",
+    "/images/truncated.jpg": ("status", "truncated"),
+    "/images/disguised.jpg": ("status", "not_an_image"),
+    "/images/bomb.png": ("status", "too_many_pixels"),
+    "/images/missing.jpg": ("status", "http_status"),
+    "/images/noai.jpg": ("status", "x_robots_tag"),
+    "/private/hidden.jpg": ("status", "robots"),
+    "/images/tiny.png": ("original_width", ""),
+    "/images/moving.jpg": ("format", "gif"),
+    "/images/moving.gif": ("format", ""),
+    "/images/site-logo.jpg": ("url_words", ""),
+}
+# Dropped by their address alone.
+NEVER_FETCHED = ("/images/moving.gif", "/images/site-logo.jpg", "/private/hidden.jpg", "/private/secret.html")
+# Served without a file; where a folder is the source they do not exist.
+ROUTED = ("/header.html", "/huge.html", "/announced.html", "/endless", "/moved.html", "/paper.pdf", "/gone.html")
 
 
-def photograph(name: str, width: int = 320, **save: object) -> bytes:
-    """A real photograph as JPEG bytes."""
-    picture = Image.fromarray(getattr(skimage.data, name)())
-    picture = picture.resize((width, width * picture.height // picture.width))
+def photograph(name: str, quarter: int | None = None, **save: object) -> bytes:
+    """A real photograph, or a quarter of it, 320 pixels wide as JPEG bytes."""
+    picture = Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
+    if quarter is not None:
+        width, height = picture.width // 2, picture.height // 2
+        left, top = quarter % 2 * width, quarter // 2 * height
+        picture = picture.crop((left, top, left + width, top + height))
+    picture = picture.resize((320, 320 * picture.height // picture.width))
     sink = io.BytesIO()
-    picture.save(sink, "JPEG", **{"quality": 90, **save})
+    picture.save(sink, "JPEG", **{"quality": 85, **save})
     return sink.getvalue()
 
 
@@ -48,35 +114,41 @@ def article(number: int, photo: str, extra: str = "") -> str:
     """An article about a photograph; equal numbers give equal words."""
     chosen = random.Random(number).sample(_SENTENCES, 8)
     own = f"This is print number {number} of the series, and it was the {number}th to be shown in the great hall."
+    caption = f"{_SUBJECTS[photo.partition('-')[0]]}, as it was hung in room {number}."
     return f"""<!doctype html><html lang="en"><head><title>Print {number}</title></head><body>
 <nav><a href="index.html">All prints</a></nav>
 <article><h1>About print number {number}</h1>
 <p>{" ".join(chosen[:4])}</p>
-<figure><img src="images/{photo}.jpg" width="320" alt="{photo}"><figcaption>{_SUBJECTS[photo]}</figcaption></figure>
+<figure><img src="images/{photo}.jpg" width="320" alt="{photo}"><figcaption>{caption}</figcaption></figure>
 <p>{own} {" ".join(chosen[4:])}</p>{extra}
-</article></body></html>"""
+{_REPEATED}</article></body></html>"""
 
 
-def write_site(root: Path, num_articles: int = 12) -> Path:
-    """The site under `root`; every page is linked from index.html."""
+def write_site(root: Path) -> Path:
+    """The files of the site under `root`; every page is linked from index.html."""
     (root / "images").mkdir(parents=True)
-    for name in PHOTOS:
-        (root / "images" / f"{name}.jpg").write_bytes(photograph(name))
+    for photo, (name, quarter) in PHOTOS.items():
+        (root / "images" / f"{photo}.jpg").write_bytes(photograph(name, quarter))
+    carried = base64.b64encode(photograph("coffee", 3, quality=50)).decode()
+    _write_ugly_images(root / "images")
     pages = {}
-    for number in range(num_articles):
-        photo = PHOTOS[number % len(PHOTOS)]
+    for number, photo in enumerate(ILLUSTRATIONS):
         extra = ""
         if number == 0:
-            extra = "".join(f'<img src="images/{name}">' for name in _ugly_images(root / "images"))
+            extra = "".join(f'<img src="{path[1:]}">' for path in EXPECTED_IMAGES)
+        elif number == 3:
+            extra = f'<img src="data:image/jpeg;base64,{carried}">'
         pages[f"print-{number}.html"] = article(number, photo, extra).encode()
     # Nearly the words of print 1: one sentence is another one.
-    copy = article(1, PHOTOS[1]).replace("print number 1 of the series", "print number one of the old series")
+    copy = article(1, ILLUSTRATIONS[1]).replace("print number 1 of the series", "print number one of the old series")
     pages["copy.html"] = copy.encode()
     # Exactly the words of print 2, at another URL.
-    pages["mirror/print-2.html"] = article(2, PHOTOS[2]).replace('src="images', 'src="../images').encode()
+    pages["mirror/print-2.html"] = article(2, ILLUSTRATIONS[2]).replace('src="images', 'src="../images').encode()
+    # Says itself that it is another page.
+    alias = article(60, ILLUSTRATIONS[5]).replace("<title>", '<link rel="canonical" href="print-5.html"><title>')
+    pages["alias.html"] = alias.encode()
     pages |= _ugly_pages()
-    links = "".join(f'<li><a href="{name}">{name}</a></li>' for name in sorted(pages))
-    pages["index.html"] = f"<html><title>Prints</title><body><ul>{links}</ul></body></html>".encode()
+    pages["index.html"] = _index(pages).encode()
     for name, body in pages.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(body)
@@ -84,10 +156,41 @@ def write_site(root: Path, num_articles: int = 12) -> Path:
     return root
 
 
-def _ugly_images(folder: Path) -> list[str]:
-    """Damaged, disguised, tiny, huge and odd pictures; their names."""
+def _index(pages: Mapping[str, bytes]) -> str:
+    names = sorted({*pages, *(path[1:] for path in ROUTED)})
+    links = "".join(f'<li><a href="{name}">{name}</a></li>' for name in names)
+    return f"<html><title>Prints</title><body><ul>{links}</ul></body></html>"
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Site]:
+    """The site on loopback: its files, and what only a server can do to a crawler."""
+    table: dict[str, Route] = {
+        f"/{path.relative_to(folder).as_posix()}": answer(
+            body=path.read_bytes(), content_type=MEDIA_TYPES.get(path.suffix, "text/plain")
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    table |= {
+        "/header.html": answer(body=article(54, "chelsea-1").encode(), X_Robots_Tag="noindex"),
+        "/huge.html": huge_page(50_000_000, announce=False),
+        "/announced.html": huge_page(50_000_000, announce=True),
+        "/endless": endless_redirect,
+        "/moved.html": redirect("/there.html", 301),
+        "/there.html": answer(body=article(55, "rocket-3").encode()),
+        "/paper.pdf": answer(body=b"%PDF-1.7", content_type="application/pdf"),
+        "/gone.html": answer(410, b"gone", "text/plain"),
+        "/images/noai.jpg": answer(body=photograph("rocket"), content_type="image/jpeg", X_Robots_Tag="noai"),
+    }
+    with routes(table) as site:
+        yield site
+
+
+def _write_ugly_images(folder: Path) -> None:
+    """Damaged, disguised, tiny, huge and odd pictures."""
     good = photograph("coffee")
-    tiny, bomb, rotated, cmyk, moving = (io.BytesIO() for _ in range(5))
+    tiny, bomb, rotated, cmyk, moving, animated = (io.BytesIO() for _ in range(6))
     Image.new("RGB", (1, 1)).save(tiny, "PNG")
     Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
     exif = Image.Exif()
@@ -96,6 +199,8 @@ def _ugly_images(folder: Path) -> list[str]:
     Image.fromarray(skimage.data.coffee()).resize((300, 200)).convert("CMYK").save(cmyk, "JPEG")
     frames = [Image.new("P", (200, 200), colour) for colour in (1, 90, 200)]
     frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
+    colours = [Image.fromarray(skimage.data.chelsea()).resize((300, 200)).rotate(angle) for angle in (90, 180, 270)]
+    colours[0].save(animated, "WEBP", save_all=True, append_images=colours[1:])
     files = {
         "truncated.jpg": good[: len(good) // 2],
         "disguised.jpg": b"<!doctype html><html><body>not found</body></html>",
@@ -103,22 +208,29 @@ def _ugly_images(folder: Path) -> list[str]:
         "bomb.png": bomb.getvalue(),
         "rotated.jpg": rotated.getvalue(),
         "cmyk.jpg": cmyk.getvalue(),
+        "animated.webp": animated.getvalue(),
         "moving.gif": moving.getvalue(),
+        "moving.jpg": moving.getvalue(),
+        "site-logo.jpg": good,
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    return [*sorted(files), "missing.jpg"]
 
 
 def _ugly_pages() -> dict[str, bytes]:
     """Pages that are none, or hardly."""
-    whole = article(50, "coffee").encode()
+    whole = article(50, "coffee-1").encode()
+    noindex = article(53, "chelsea-2").replace("<title>", '<meta name="robots" content="noindex"><title>')
+    few = '<html lang="en"><p>There is not much to read on it.</p><img src="images/coffee-2.jpg"></html>'
     return {
         "not-html.html": bytes(range(256)) * 40,
-        "truncated.html": whole[: len(whole) * 2 // 3],
-        "latin.html": article(51, "rocket", "<p>Café, naïve, señor: déjà vu.</p>").encode("latin-1"),
+        "truncated.html": whole[: len(whole) * 4 // 5],
+        "latin.html": article(51, "rocket-1", "<p>They met at the café that is called señor déjà vu.</p>").encode(
+            "latin-1"
+        ),
         "deep.html": b"<html><body>" + b"<div>" * 100_000 + b"<p>At the bottom of it all.</p>",
         "empty.html": b"",
-        "private/secret.html": article(52, "coffee").encode(),
-        "noindex.html": article(53, "chelsea").replace("<title>", '<meta name="robots" content="noindex"><title>').encode(),
+        "few.html": few.encode(),
+        "private/secret.html": article(52, "coffee-2").encode(),
+        "noindex.html": noindex.encode(),
     }

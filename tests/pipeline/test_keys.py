@@ -18,7 +18,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "low.py").write_text("X = 1\n")
-    (folder / "high.py").write_text('"""Words."""\nfrom keyed.low import X\n\ndef f():\n    """More."""\n    return X\n')
+    (folder / "high.py").write_text(
+        '"""Words."""\nfrom keyed.low import X\n\ndef f():\n    """More."""\n    return X\n'
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(keys, "OWN_PACKAGES", frozenset({"keyed"}))
     return folder

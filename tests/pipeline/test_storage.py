@@ -39,7 +39,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(StorageFull, match="no space left for .*/lost; all that was committed before is intact"):
+    with pytest.raises(StorageFull, match=r"no space left for .*/lost; all that was committed before is intact"):
         storage.write("lost", b"x" * 100)
     assert storage.names("") == ["kept"] and storage.read("kept") == b"before"
     assert not list(tmp_path.glob("*.tmp"))

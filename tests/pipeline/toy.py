@@ -16,7 +16,9 @@ from stages.row_function import ERROR, Settings
 
 NUMBER = contract("number", 1, [pa.field("id", pa.string(), nullable=False), pa.field("n", pa.int64())])
 SQUARE = contract(
-    "square", 1, [pa.field("id", pa.string(), nullable=False), pa.field("n", pa.int64()), pa.field("square", pa.int64())]
+    "square",
+    1,
+    [pa.field("id", pa.string(), nullable=False), pa.field("n", pa.int64()), pa.field("square", pa.int64())],
 )
 LAST_DIGIT = contract(
     "last_digit",

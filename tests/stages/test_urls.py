@@ -29,7 +29,7 @@ from stages.urls import MAX_URL_LENGTH, canonicalize, canonicalize_image, host_o
         ("http://0x7f.1/", "http://127.0.0.1/"),
         ("http://0177.0.0.1/", "http://127.0.0.1/"),
         ("http://%31%32%37.0.0.1/", "http://127.0.0.1/"),
-        ("http://１２７。0.0.1/", "http://127.0.0.1/"),  # noqa: RUF001 - full-width digits are the point
+        ("http://１２７。0.0.1/", "http://127.0.0.1/"),
         ("http://[::FFFF:127.0.0.1]/", "http://[::ffff:7f00:1]/"),
         ("http://[0:0::1]:8080/", "http://[::1]:8080/"),
     ],
