@@ -18,7 +18,7 @@ from alignment.arguments import (
     check_triangular,
     full_lengths,
 )
-from alignment.costs import Metric, check_metric, pairwise_cost, unit
+from alignment.costs import Metric, check_metric, full_precision, pairwise_cost, unit
 from alignment.dispatch import Backend, choose_backend
 from alignment.gak import divisible_cost
 from alignment.grid import Recursion, row_blocks, run_grid
@@ -79,7 +79,8 @@ class _Grid:
         first, stop, group = block
         column = int(self.columns.group_starts[group])
         rows = slice(int(self.rows.starts[first]), int(self.rows.starts[stop]))
-        products = self.x[rows] @ self.y[column:].mT
+        with full_precision(self.x):
+            products = self.x[rows] @ self.y[column:].mT
         values = run_grid(
             products,
             self.recursion,
@@ -133,8 +134,9 @@ class _Grid:
         rows = slice(int(self.rows.starts[first]), int(self.rows.starts[stop]))
         columns = slice(int(self.columns.group_starts[group]), None)
         x, y, slope = self.x[rows], self.y[columns], self.recursion.slope
-        grad_x[rows].addmm_(slopes, y, alpha=slope)
-        grad_y[columns].addmm_(slopes.mT, x, alpha=slope)
+        with full_precision(x):
+            grad_x[rows].addmm_(slopes, y, alpha=slope)
+            grad_y[columns].addmm_(slopes.mT, x, alpha=slope)
         if self.metric == "sqeuclidean":
             grad_x[rows].addcmul_(slopes.sum(1)[:, None], x, value=-slope)
             grad_y[columns].addcmul_(slopes.sum(0)[:, None], y, value=-slope)

@@ -31,14 +31,19 @@ def pairwise_cost(x: torch.Tensor, y: torch.Tensor, metric: Metric = "sqeuclidea
             f"x and y must agree in pairs, dimension and dtype, got {tuple(x.shape)} {x.dtype} "
             f"and {tuple(y.shape)} {y.dtype}"
         )
-    if metric == "cosine":
-        x, y = unit(x), unit(y)
-        return 1.0 - x @ y.mT
-    # Distances do not see a common offset, but rounding does.
-    offset = y.detach().mean((0, 1)).nan_to_num(0.0, 0.0, 0.0) if y.numel() else 0.0
-    x, y = x - offset, y - offset
-    squares = (x * x).sum(-1)[..., :, None] + (y * y).sum(-1)[..., None, :]
-    return (squares - 2.0 * (x @ y.mT)).clamp(min=0.0)
+    with full_precision(x):
+        if metric == "cosine":
+            return 1.0 - unit(x) @ unit(y).mT
+        # Distances do not see a common offset, but rounding does.
+        offset = y.detach().mean((0, 1)).nan_to_num(0.0, 0.0, 0.0) if y.numel() else 0.0
+        x, y = x - offset, y - offset
+        squares = (x * x).sum(-1)[..., :, None] + (y * y).sum(-1)[..., None, :]
+        return (squares - 2.0 * (x @ y.mT)).clamp(min=0.0)
+
+
+def full_precision(tensor: torch.Tensor) -> torch.autocast:
+    """Matrix products in the dtype of their inputs, also inside a mixed-precision training step."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
@@ -80,10 +85,11 @@ def triple_kernel_cost(x: Slices, y: Slices) -> torch.Tensor:
     columns) in [0, 4], as 2 - 2 cos of three matrix products and a choice. The vectors must have
     length 1, which is not checked. Not positive definite across modalities.
     """
-    if x.is_image.dim() == 1 and y.is_image.dim() == 1:
-        return _flat_triple_cost(x, y)
-    within = x.primary @ y.primary.mT
-    across = x.shared @ y.shared.mT
+    with full_precision(x.primary):
+        if x.is_image.dim() == 1 and y.is_image.dim() == 1:
+            return _flat_triple_cost(x, y)
+        within = x.primary @ y.primary.mT
+        across = x.shared @ y.shared.mT
     same = x.is_image[..., :, None] == y.is_image[..., None, :]
     return (2.0 - 2.0 * torch.where(same, within, across)).clamp(0.0, 4.0)
 

@@ -51,14 +51,19 @@ def give_row(
     offsets: Any,
     begins: Any,
     ends: Any,
+    stop: int,
     columns: int,
     outside: float,
     target: Any,
     lanes: int,
 ) -> None:
     """Scatter a row of vectors to the pairs; `outside` fills what a pair may not visit."""
-    for j in range(0, columns, lanes):
+    for j in range(0, stop, lanes):
         scatter(row, j, offsets, begins, ends, columns, outside, target)
+    beyond = (stop + lanes - 1) // lanes * lanes
+    if beyond < columns:
+        for k in range(lanes):
+            target[offsets[k] + beyond : offsets[k] + columns] = outside
 
 
 @jit
@@ -188,7 +193,7 @@ def align_pairs(
                 )
             if want_table:
                 value_row(row, mantissas, exponents, first, stop, lanes, factors)
-                give_row(row, offsets, begins, ends, columns, np.inf, flat_table, lanes)
+                give_row(row, offsets, begins, ends, stop, columns, np.inf, flat_table, lanes)
             for k in range(lanes):
                 if i == lengths_x[k] - 1:
                     end = lengths_y[k] * lanes + k
@@ -255,6 +260,6 @@ def align_pairs(
                         arriving[(lengths_y[k] - 1) * lanes + k] += 1.0
                 backward_row(row, arriving, transitions, (i - begin) * 3 * width, first, stop, lanes)
                 bounds_of_row(i, lengths_x, lengths_y, band, begins, ends)
-                give_row(row, offsets, begins, ends, columns, 0.0, flat_expected, lanes)
+                give_row(row, offsets, begins, ends, stop, columns, 0.0, flat_expected, lanes)
         for k in range(count):
             expected[pairs[k], n:, :] = 0.0

@@ -1,7 +1,7 @@
 """Torch tensors in and out of the CPU kernels."""
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ def limits_of(dtype: torch.dtype) -> Any:
     return np.array([LANES[name], UNREACHABLE[name], PEAK[name]], dtype=np.int64)
 
 
+@lru_cache
 def factors_of(gamma: float, dtype: torch.dtype) -> Any:
     """Constants of the recursion: the cost of one power of two, split so that products are exact."""
     step = gamma * math.log(2.0)
@@ -44,6 +45,22 @@ def factors_of(gamma: float, dtype: torch.dtype) -> Any:
 def integers_like(dtype: torch.dtype) -> torch.dtype:
     """The integer type as wide as a float type."""
     return torch.int32 if dtype == torch.float32 else torch.int64
+
+
+def by_size(n: Any, m: Any, lanes: int) -> Any:
+    """Pairs in an order that makes blocks of `lanes` alike in both lengths.
+
+    Sorting by n alone would let every block meet the longest m: so bands of like n, sorted by m.
+    """
+    pairs = len(n)
+    if n.min() == n.max() and m.min() == m.max():
+        return np.arange(pairs)
+    bands = max(1, round((pairs / lanes) ** 0.5))
+    # Whole blocks a band.
+    band_size = -(-pairs // (bands * lanes)) * lanes
+    rank = np.empty(pairs, np.int64)
+    rank[np.argsort(n, kind="stable")] = np.arange(pairs)
+    return np.lexsort((m, rank // band_size))
 
 
 def refuse_steep(costs: torch.Tensor, gamma: float, pairs: Any) -> None:
@@ -84,8 +101,7 @@ def align(
     table = torch.empty_like(costs) if want_table else nothing
     status = np.zeros(pairs, np.int32)
     n, m = lengths_x.numpy(), lengths_y.numpy()
-    alike = bool((n == n[0]).all() and (m == m[0]).all())
-    order = np.arange(pairs) if alike else np.lexsort((m, n))
+    order = by_size(n, m, lanes)
 
     width = -(-columns // lanes) * lanes * lanes
     state = width + lanes
@@ -105,6 +121,8 @@ def align(
 
     share(task, -(-pairs // lanes), costs.numel())
 
+    if not status.any():
+        return values, expected, table
     if (status & INVALID).any():
         raise_for_invalid(int(np.flatnonzero(status & INVALID)[0]))
     # A path through costs that float32 cannot tell from infinity looks like no path at all.

@@ -30,17 +30,17 @@ class _SoftDTW(torch.autograd.Function):
         backend: Backend,
     ) -> torch.Tensor:
         values, expected = alignment_of(cost, gamma, lengths_x, lengths_y, band, backend)
-        ctx.save_for_backward(cost, expected, lengths_x, lengths_y)
-        ctx.gamma, ctx.band = gamma, band
+        ctx.save_for_backward(cost, expected)
+        ctx.settings = (gamma, lengths_x, lengths_y, band)
         return values
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,) = gradients
-        cost, expected, lengths_x, lengths_y = ctx.saved_tensors
+        cost, expected = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return gradient[:, None, None] * expected, None, None, None, None, None
-        values = wavefront_values(cost, ctx.gamma, lengths_x, lengths_y, ctx.band)
+        values = wavefront_values(cost, *ctx.settings)
         reached = values < torch.inf
         (again,) = torch.autograd.grad(
             values[reached], cost, gradient[reached], create_graph=True, materialize_grads=True

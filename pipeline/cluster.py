@@ -15,6 +15,10 @@ from pipeline.mistake import UserMistake
 from pipeline.storage import Storage, StorageError, is_local
 
 
+# Ray gives a node 30 seconds to start, which no setting changes and a busy machine exceeds.
+START_TRIES = 3
+
+
 def submitted() -> bool:
     """True inside a Ray job, or where RAY_ADDRESS names a cluster."""
     return bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
@@ -29,19 +33,29 @@ def connected(workers: int | None, object_store_bytes: int | None) -> Iterator[d
     if submitted():
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=bool(os.environ.get("INTERLOOM_WORKER_LOGS")),
-            object_store_memory=object_store_bytes,
-        )
+        _start_local(workers, object_store_bytes)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray annotates half of its API
         yield resources
     finally:
         ray.shutdown()
+
+
+def _start_local(workers: int | None, object_store_bytes: int | None) -> None:
+    for attempt in range(START_TRIES):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=bool(os.environ.get("INTERLOOM_WORKER_LOGS")),
+                object_store_memory=object_store_bytes,
+            )
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == START_TRIES - 1:
+                raise
 
 
 def check_output(url: str) -> Storage:

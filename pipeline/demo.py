@@ -1,4 +1,7 @@
-"""The demo: three real documentation sites, served on this machine, become a corpus. `make demo` runs it."""
+"""The demo: three real documentation sites, served on this machine, become a corpus, and a model learns from it.
+
+`make demo` runs it.
+"""
 
 from __future__ import annotations
 
@@ -66,14 +69,24 @@ def served(port: int) -> Iterator[str]:
 def demo(
     out: Annotated[str, typer.Option(help="Where the corpus goes.")] = "out/demo",
     port: Annotated[int, typer.Option(help="Port of 127.0.0.1 that the sites are served on.")] = PORT,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps instead of the recipe's; 0: the corpus alone.")
+    ] = None,
 ) -> None:
-    """Fetch the demo's assets, serve its sites, build the corpus and say what came out."""
+    """Fetch the demo's assets, serve its sites, build the corpus, train on it, and say what came out."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    _run("assets", "fetch", "--group", "demo")
+    groups = ("demo",) if steps == 0 else ("demo", "train")
+    for group in groups:
+        _run("assets", "fetch", "--group", group)
     with served(port) as base:
         seeds = "[" + ", ".join(f"{base}/{name}/index.html" for name in SITES) + "]"
         override = [] if port == PORT else ["--set", f"source.seeds={seeds}"]
         _run("pipeline.build", "--spec", "specs/demo.yaml", "--out", out, *override)
+    if steps != 0:
+        override = [] if steps is None else ["--set", f"optimizer.steps={steps}"]
+        run = f"{out}/train"
+        _run("trainer.run", "--config", "recipes/demo.yaml", "--corpus", out, "--out", run, *override)
+        _run("pipeline.report", "--corpus", out)
 
 
 if __name__ == "__main__":

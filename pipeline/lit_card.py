@@ -66,8 +66,9 @@ al. 2022, "LiT"). They serve as the `lit` encoder where no CLIP-like model can b
 
 {sum(report.pairs.values()):,} pictures with titles, captions, headings and the sentence before them, in
 {report.clusters:,} clusters (same page, same words, perceptual hash within 5 bits, or feature cosine above .92).
-{report.training:,} pairs were trained on; the clusters of the hold-out were left out whole. The 1,000 ImageNet classes
-take part as directions of the tower's own classifier with the words "a photo of a CLASS": no photograph was used.
+{report.training:,} pairs were trained on; the clusters of the hold-out were left out whole. No photographs but those
+in the documentation: on photographs the heads rest on ConSE (the tower's ImageNet classes, by their sentence vectors),
+which they are before training and which the training corrects.
 
 | Debian package | version | licence | pairs |
 |---|---|---|---|

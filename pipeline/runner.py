@@ -160,7 +160,9 @@ class Runner:
         storage, tally = self.storage, self.tally
 
         def part() -> Part:
-            return Part(phase, "", 0, 1, storage, {}, tell=lambda found, made: tell(tally, phase, found, made, 0))
+            return Part(
+                phase, "", 0, 1, storage, {}, tell=lambda found, made: tell(tally, phase, found, made, 0, seen=True)
+            )
 
         return part
 
@@ -219,15 +221,17 @@ class Runner:
 
         dataset = ray.data.from_items([{"unit": i} for i in range(len(units))], override_num_blocks=len(units))
         rows = dataset.map_batches(emit, batch_size=None, max_retries=0)
-        inner = list(range(1, self.num_partitions))
+        inner: list[int | float] = list(range(1, self.num_partitions))
         met: ray.data.Dataset = rows.sort(PARTITION, boundaries=inner) if inner else rows.repartition(1)
         if work.phase.actors:
             # The sort ends before its reader begins anyhow; seen through first, its tasks cannot wait for CPUs that
             # the actors hold.
-            return met.materialize().map_batches(
+            resident: ray.data.Dataset = met.materialize().map_batches(
                 _Resident, fn_constructor_args=(work, pending), batch_size=None, batch_format="pyarrow", **self._pool()
             )
-        return met.map_batches(run, batch_size=None, batch_format="pyarrow", max_retries=0)
+            return resident
+        made: ray.data.Dataset = met.map_batches(run, batch_size=None, batch_format="pyarrow", max_retries=0)
+        return made
 
     def _pool(self) -> dict[str, Any]:
         """A fixed pool; its CPUs stay below the total, or the tasks that feed it never start."""

@@ -26,7 +26,7 @@ from assets.cache import cache_root
 from pipeline.lit_card import Measured, Report, card
 from pipeline.lit_pairs import SOURCES, Pair, PairsMissing, all_pairs, one_per_text, pairs_of_pages, version
 from pipeline.lit_split import clusters, split
-from stages.encoders import conse, efficientnet, lit
+from stages.encoders import conse, lit
 from stages.encoders.protocol import Encoder, Floats, WeightsMissing
 from stages.encoders.registry import load_encoder
 from stages.encoders.towers import Runtime
@@ -43,17 +43,15 @@ class Recipe:
     """All numbers of the training."""
 
     seed: int = 0
-    hidden_image: int = 768
-    hidden_text: int = 512
-    dimension: int = 256
+    hidden: int = 512
     dropout: float = 0.3
-    epochs: int = 30
+    epochs: int = 16
     batch_size: int = 1024
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
     warmup_steps: int = 20
-    prototypes: int = 256
-    """Of the 1,000 ImageNet classes in each batch (see `prototype_features`)."""
+    temperature: float = 0.07
+    """At the start; it is learned, not below .01 (CLIP's)."""
 
 
 @dataclass(frozen=True)
@@ -99,56 +97,41 @@ def read_corpus(pairs: Sequence[Pair], images: Encoder, sentences: Encoder) -> C
     return Corpus(kept, np.concatenate(blocks), hashes, texts, sentences.tower.features(list(texts)))
 
 
-def prototype_features(
-    classes: NDArray[np.int64], others: Floats, generator: np.random.Generator, weight: Floats
-) -> Floats:
-    """Features that the network's own classifier takes for the classes, without a photograph.
-
-    Half of the features of some training picture plus a random multiple of the class's weights, cut at zero as the
-    network's last activation does: it keeps the heads' photographs near the words that ImageNet taught the tower.
-    """
-    directions = weight[classes] / np.linalg.norm(weight[classes], axis=1, keepdims=True)
-    scale = np.linalg.norm(others, axis=1).mean() / 2
-    amount = generator.uniform(1, 4, (len(classes), 1)) * scale
-    return np.asarray(np.maximum(others / 2 + amount * directions, 0), dtype=np.float32)
-
-
-def train(corpus: Corpus, groups: NDArray[np.int64], rows: NDArray[np.int64], recipe: Recipe) -> dict[str, lit.Head]:
+def train(corpus: Corpus, groups: NDArray[np.int64], rows: NDArray[np.int64], recipe: Recipe) -> lit.Heads:
     """Both heads by symmetric InfoNCE over the pairs in `rows`; pictures of one cluster are no negatives."""
     torch.manual_seed(recipe.seed)
     generator = np.random.default_rng(recipe.seed)
-    image = lit.Head(corpus.images.shape[1], recipe.hidden_image, recipe.dimension, recipe.dropout)
-    text = lit.Head(corpus.vectors.shape[1], recipe.hidden_text, recipe.dimension, recipe.dropout)
-    scale = torch.nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-    weights = [*image.parameters(), *text.parameters()]
+    sentences = load_encoder("minilm", "text", Runtime(batch_size=conse.BATCH_SIZE))
+    heads = lit.build(torch.from_numpy(conse.class_vectors(sentences).copy()), recipe.hidden, recipe.dropout)
+    scale = torch.nn.Parameter(torch.tensor(math.log(1 / recipe.temperature)))
+    weights = [*heads.image.parameters(), *heads.text.parameters()]
     optimizer = torch.optim.AdamW(
         [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": [scale], "weight_decay": 0.0}]
     )
-    classes = conse.class_vectors(load_encoder("minilm", "text", Runtime(batch_size=conse.BATCH_SIZE)))
-    classifier = efficientnet.classifier()
     texts = [[corpus.texts[text] for text in pair.texts] for pair in corpus.pairs]
-    steps = recipe.epochs * max(1, len(rows) // recipe.batch_size)
-    for step in range(steps):
-        if step % max(1, len(rows) // recipe.batch_size) == 0:
-            order = generator.permutation(rows)
-        start = step * recipe.batch_size % max(recipe.batch_size, len(rows) - len(rows) % recipe.batch_size)
-        batch = order[start : start + recipe.batch_size]
+    batches = [batch for _ in range(recipe.epochs) for batch in shuffled(rows, recipe.batch_size, generator)]
+    for step, batch in enumerate(batches):
+        # One of a picture's texts, another one each time.
         said = [texts[row][generator.integers(len(texts[row]))] for row in batch]
-        drawn = generator.choice(1000, recipe.prototypes, replace=False)
-        others = corpus.images[generator.choice(rows, recipe.prototypes)]
-        seen = prototype_features(drawn, others, generator, classifier.weight)
-        pictures = torch.from_numpy(np.concatenate([corpus.images[batch], seen]))
-        words = torch.from_numpy(np.concatenate([corpus.vectors[said], classes[drawn]]))
-        # Classes are clusters of their own.
-        group = torch.from_numpy(np.concatenate([groups[batch], -1 - drawn]))
-        loss = info_nce(normalize(image(pictures)), normalize(text(words)), group, scale)
+        pictures = normalize(heads.image(torch.from_numpy(corpus.images[batch])))
+        words = normalize(heads.text(torch.from_numpy(corpus.vectors[said])))
+        loss = info_nce(pictures, words, torch.from_numpy(groups[batch]), scale)
         for settings in optimizer.param_groups:
             warm = min(1.0, step / recipe.warmup_steps)
-            settings["lr"] = recipe.learning_rate * warm * (1 + math.cos(math.pi * step / steps)) / 2
+            settings["lr"] = recipe.learning_rate * warm * (1 + math.cos(math.pi * step / len(batches))) / 2
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-    return {"image": image.eval(), "text": text.eval()}
+    heads.image.eval()
+    heads.text.eval()
+    return heads
+
+
+def shuffled(rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
+    """One epoch of batches; a last one less than half full is left out."""
+    order = generator.permutation(rows)
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    return batches if len(batches) == 1 or len(batches[-1]) * 2 >= size else batches[:-1]
 
 
 def info_nce(pictures: torch.Tensor, words: torch.Tensor, group: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -169,18 +152,18 @@ def measure(name: str, pictures: Floats, words: Floats) -> Measured:
     return Measured(name, len(ranks), recall[0], recall[1], recall[2], float(np.median(ranks)))
 
 
-def apply(head: lit.Head, features: Floats) -> Floats:
+def apply(head: torch.nn.Module, features: Floats) -> Floats:
     """Unit vectors of a head."""
     with torch.inference_mode():
         found: Floats = normalize(head(torch.from_numpy(features))).numpy()
     return found
 
 
-def half(heads: dict[str, lit.Head]) -> dict[str, torch.Tensor]:
+def half(heads: lit.Heads) -> dict[str, torch.Tensor]:
     """Weights as they are stored, float16."""
     return {
         f"{modality}.{name}": value.half().contiguous()
-        for modality, head in heads.items()
+        for modality, head in (("image", heads.image), ("text", heads.text))
         for name, value in head.state_dict().items()
     }
 
@@ -216,7 +199,7 @@ def run(cache: Path, out: Path, recipe: Recipe) -> Report:
         ("sasview's manual, never seen", sasview, everything),
     ):
         images, words = of.images[rows], of.first_texts(rows)
-        results.append(measure(f"{name}: lit", apply(stored["image"], images), apply(stored["text"], words)))
+        results.append(measure(f"{name}: lit", apply(stored.image, images), apply(stored.text, words)))
         results.append(measure(f"{name}: conse", convex.vectors(images), sentences.vectors(words)))
     report = Report(
         versions={source.package: version(source, cache) for source in SOURCES},

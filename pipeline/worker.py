@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 
 from pipeline.partition import partition_of
 from pipeline.phase import Part, Phase
@@ -20,11 +21,13 @@ PARTITION = "partition"
 FATAL = (StorageFull,)
 
 
-def tell(tally: Any, phase: str, looked_up: int, computed: int, dropped: int) -> None:
-    """Pass progress on to the tally actor, if there is one."""
+def tell(tally: Any, phase: str, looked_up: int, computed: int, dropped: int, *, seen: bool = False) -> None:
+    """Pass progress on to the tally actor, if there is one; `seen` waits until it has counted this and all before."""
     if tally is not None:
         with contextlib.suppress(Exception):  # progress is for the eyes: a lost line must not fail a part
-            tally.add.remote(phase, looked_up, computed, dropped)
+            counted = tally.add.remote(phase, looked_up, computed, dropped)
+            if seen:
+                ray.get(counted, timeout=10)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Work:
             rows = exchange.emit(self.part(int(unit)), None)
         else:
             rows = exchange.emit(self.part(0, 1), unit)
+            tell(self.tally, self.phase.name, 0, 0, 0, seen=True)
         rows = rows.select(exchange.schema.names).cast(exchange.schema)
         return rows.append_column(PARTITION, partition_of(rows.column(exchange.key), self.num_partitions))
 
@@ -96,5 +100,6 @@ class Work:
                     counts=part.counts if first else {},
                 ),
             )
-        tell(self.tally, self.phase.name, 0, 0, decisions.num_rows)
+        # The driver asks for the sums once this part is done.
+        tell(self.tally, self.phase.name, 0, 0, decisions.num_rows, seen=True)
         return {"partition": index, "rows": made.num_rows, "dropped": decisions.num_rows}

@@ -123,6 +123,12 @@ def without_sync(module: nn.Module, last: bool) -> AbstractContextManager[None]:
 
 def precision(recipe: ParallelRecipe, device: torch.device) -> torch.dtype:
     """The compute type: bfloat16 under autocast or float32, see ParallelRecipe.precision."""
-    if recipe.precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+    if recipe.precision != "auto":
+        return torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported()
+    else:
+        # Emulated bfloat16 would be slower than float32.
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        native = any(bool(getattr(torch.cpu, name, bool)()) for name in probes)
+    return torch.bfloat16 if native else torch.float32

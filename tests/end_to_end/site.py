@@ -49,7 +49,8 @@ _SENTENCES = (
     "The colours are not those of the original, for the scanner of that time could not see the deep reds well.",
     "If you look at it for a while, you will notice that the reflection in the window is of another street.",
 )
-_REPEATED = "<p>This page belongs to the series of prints, and it was put online by the friends of the collection.</p>"
+# Stands on every page; one copy is kept.
+SERIES = "This page belongs to the series of prints, and it was put online by the friends of the collection."
 
 # Path -> what becomes of the page: "kept", or the rule of its decision.
 EXPECTED_PAGES: dict[str, str] = {
@@ -121,7 +122,7 @@ def article(number: int, photo: str, extra: str = "") -> str:
 <p>{" ".join(chosen[:4])}</p>
 <figure><img src="images/{photo}.jpg" width="320" alt="{photo}"><figcaption>{caption}</figcaption></figure>
 <p>{own} {" ".join(chosen[4:])}</p>{extra}
-{_REPEATED}</article></body></html>"""
+<p>{SERIES}</p></article></body></html>"""
 
 
 def write_site(root: Path) -> Path:
@@ -221,7 +222,8 @@ def _ugly_pages() -> dict[str, bytes]:
     """Pages that are none, or hardly."""
     whole = article(50, "coffee-1").encode()
     noindex = article(53, "chelsea-2").replace("<title>", '<meta name="robots" content="noindex"><title>')
-    few = '<html lang="en"><p>There is not much to read on it.</p><img src="images/coffee-2.jpg"></html>'
+    few = '<html lang="en"><p>There is something about the photographs that nobody understood.</p>'
+    few += '<img src="images/rocket-2.jpg"></html>'
     return {
         "not-html.html": bytes(range(256)) * 40,
         "truncated.html": whole[: len(whole) * 4 // 5],

@@ -154,7 +154,7 @@ def test_images_become_vectors_and_bad_rows_become_errors(fetched: None) -> None
     expected = primary.encode(decoded).astype(np.float16)
     good = [found[row] for row in (0, 3, 4, 5)]
     assert np.allclose([row["primary"] for row in good], expected, atol=2e-3)
-    assert {len(row["shared"]) for row in good} == {lit.load_heads()["image"].project.out_features}
+    assert {len(row["shared"]) for row in good} == {lit.load_heads().dimension}
     for row, body in zip(good, bodies, strict=True):
         assert function(pa.table({"body": pa.array([body], pa.large_binary())})).to_pylist() == [row]
 

@@ -1,0 +1,179 @@
+"""A whole build of a small site: what comes out, what is said about what does not, and that it is always the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from pipeline.corpus import Corpus
+from schemas.contract import conform
+from schemas.shard import SHARD
+from stages.urls import url_id
+from tests.end_to_end.builds import PARTITIONS, build, decisions, documents, setting, shards, tree
+from tests.end_to_end.site import EXPECTED_IMAGES, EXPECTED_PAGES, NEVER_FETCHED, NUM_ARTICLES, SERIES
+from tests.servers import Site
+
+pytestmark = pytest.mark.slow
+# Of a document and its copy either may be kept: the choice follows ids, which follow the server's port.
+COPIES = {"/copy.html": "/print-1.html", "/mirror/print-2.html": "/print-2.html", "/alias.html": "/print-5.html"}
+
+
+def test_every_page_is_kept_or_has_a_decision_that_says_why(built: Path, site: Site) -> None:
+    kept = {row["document_id"] for row in documents(built)}
+    rules: dict[str, list[str]] = {}
+    for row in decisions(built):
+        if row["kind"] in ("page", "document"):
+            rules.setdefault(row["subject_id"], []).append(row["rule"])
+    found = {
+        path: "kept" if (page := url_id(site.url + path)) in kept else " ".join(rules.get(page, ["silently lost"]))
+        for path in EXPECTED_PAGES
+    }
+    for copy, original in COPIES.items():
+        if found[copy] == "kept":
+            found[copy], found[original] = found[original], found[copy]
+    assert found == EXPECTED_PAGES
+    assert not kept & rules.keys()
+    asked = {row["page_id"] for row in Corpus(str(built)).rows("pages", ["page_id"]).to_pylist()}
+    assert asked == {url_id(site.url + path) for path in EXPECTED_PAGES}
+
+
+def test_every_image_is_kept_or_has_a_decision_that_says_why(built: Path, site: Site) -> None:
+    article = url_id(f"{site.url}/print-0.html")
+    (document,) = (row for row in documents(built) if row["document_id"] == article)
+    kept = {image["url"] for image in document["images"]}
+    decided = {
+        row["url"]: (row["rule"], row["detail"] or "")
+        for row in decisions(built)
+        if row["kind"] == "image" and row["document_id"] == article
+    }
+    for path, expected in EXPECTED_IMAGES.items():
+        url = site.url + path
+        if expected == "kept":
+            assert url in kept and url not in decided, (path, decided.get(url))
+        else:
+            rule, words = expected
+            assert url not in kept, path
+            assert decided[url][0] == rule and words in decided[url][1], (path, decided[url])
+
+
+def test_pictures_are_upright_and_in_plain_colours(built: Path, site: Site) -> None:
+    images = {image["url"].removeprefix(site.url): image for row in documents(built) for image in row["images"]}
+    rotated = images["/images/rotated.jpg"]
+    assert (rotated["width"], rotated["height"]) == (213, 320)
+    for path in ("/images/rotated.jpg", "/images/cmyk.jpg", "/images/animated.webp"):
+        assert images[path]["format"] == "jpeg", path
+    frames = {
+        row["url"].removeprefix(site.url): row["num_frames"]
+        for row in Corpus(str(built)).rows("images", ["url", "num_frames"]).to_pylist()
+    }
+    assert frames["/images/animated.webp"] == 3
+    assert any(path.startswith("data:image/jpeg") for path in images)
+
+
+def test_text_is_whole_and_in_the_right_encoding(built: Path, site: Site) -> None:
+    of = {row["document_id"]: row for row in documents(built)}
+    latin = " ".join(node["text"] or "" for node in of[url_id(f"{site.url}/latin.html")]["nodes"])
+    assert "the café that is called señor déjà vu" in latin
+    moved = of[url_id(f"{site.url}/moved.html")]
+    assert moved["url"] == f"{site.url}/there.html"
+    assert all(row["language"] == "en" and row["consent"]["robots_allowed"] for row in of.values())
+
+
+def test_a_repeated_paragraph_stays_once(built: Path) -> None:
+    holders = [row for row in documents(built) if any(node["text"] == SERIES for node in row["nodes"])]
+    cut = [row for row in decisions(built) if row["rule"] == "paragraph_documents"]
+    assert len(holders) <= 1 and len(cut) >= NUM_ARTICLES - 1
+
+
+def test_nothing_is_fetched_twice(built: Path, first_log: list[str]) -> None:
+    paths = [path for path in first_log if path != "/robots.txt"]
+    assert len(paths) == len(set(paths))
+    assert not set(paths) & set(NEVER_FETCHED)
+    # A process asks for itself: at most one for each of the two workers and each kind of phase.
+    assert 1 <= first_log.count("/robots.txt") <= 4
+    assert len([path for path in paths if path.startswith("/endless")]) == 11
+
+
+def test_shards_open_with_datasets_and_follow_their_schema(built: Path) -> None:
+    version = (built / "latest").read_text().strip()
+    files = sorted(str(path) for path in (built / "versions" / version / "shards").glob("*.arrow"))
+    assert 1 <= len(files) <= PARTITIONS
+    cache = built.parent / "datasets"
+    loaded = datasets.load_dataset("arrow", data_files=files, split="train", cache_dir=str(cache))
+    assert loaded.column_names == SHARD.names
+    assert sorted(loaded["document_id"]) == sorted(row["document_id"] for row in documents(built))
+    for table in Corpus(str(built)).shards():
+        assert table.schema.equals(SHARD, check_metadata=True)
+        conform(table, SHARD)
+
+
+def test_counts_are_what_the_shards_hold(built: Path) -> None:
+    rows = documents(built)
+    counts = Corpus(str(built)).manifest.counts
+    assert counts["shards.documents"] == len(rows) == list(EXPECTED_PAGES.values()).count("kept")
+    assert counts["shards.held_out"] == sum(row["split"] == "held_out" for row in rows)
+    assert counts["shards.images"] == sum(item["kind"] == "image" for row in rows for item in row["slices"])
+    assert counts["shards.sentences"] == sum(item["kind"] == "sentence" for row in rows for item in row["slices"])
+    assert counts["shards.negatives"] == sum(len(row["negatives"]) for row in rows) > 0
+    assert counts["documents.pages"] == len(EXPECTED_PAGES)
+    assert counts["clusters.near_duplicates"] == counts["unique_urls.dropped"] == counts["unique_texts.dropped"] == 1
+
+
+def test_the_two_sides_share_nothing(built: Path) -> None:
+    sides: dict[str, dict[str, set[str]]] = {}
+    for row in documents(built):
+        side = sides.setdefault(row["split"], {"clusters": set(), "sha256": set(), "phash": set()})
+        side["clusters"].add(row["cluster_id"])
+        side["sha256"] |= {image["sha256"] for image in row["images"]}
+        side["phash"] |= {image["phash"] for image in row["images"]}
+    assert sides.keys() == {"train", "held_out"}
+    for name, values in sides["train"].items():
+        assert values and not values & sides["held_out"][name], name
+
+
+def test_matches_and_negatives_point_to_what_they_say(built: Path) -> None:
+    of = {row["document_id"]: row for row in documents(built)}
+    num_negatives = 0
+    for row in of.values():
+        slices = row["slices"]
+        assert len(row["similarity_matrix"]) == sum(item["kind"] == "image" for item in slices)
+        for index, item in enumerate(slices):
+            assert (item["matched"] is None) == (item["similarity"] is None)
+            if item["matched"] is not None:
+                other = slices[item["matched"]]
+                assert other["kind"] != item["kind"]
+                assert other["matched"] == index or item["kind"] == "sentence"
+            node = row["nodes"][item["node"]]
+            if item["kind"] == "image":
+                assert row["images"][node["image"]]["bytes"][:2] in (b"\xff\xd8", b"\x89P", b"RI")
+            else:
+                assert 0 <= item["start"] < item["end"] <= len(node["text"])
+        for negative in row["negatives"]:
+            num_negatives += 1
+            other = of[negative["document_id"]]
+            assert other["cluster_id"] != row["cluster_id"] and other["split"] == row["split"]
+            query, candidate = slices[negative["slice"]], other["slices"][negative["candidate"]]
+            assert f"{query['kind']}_to_{candidate['kind']}" == negative["kind"]
+    assert num_negatives > 20
+
+
+def test_a_second_build_does_nothing_and_says_so(built: Path, spec: Path, site: Site) -> None:
+    before, asked = tree(built), len(site.log)
+    ended = build(spec, built).check()
+    assert "nothing to do" in ended.out and ended.err == ""
+    assert tree(built) == before and len(site.log) == asked
+    dry = build(spec, built, "--dry-run").check()
+    assert dry.out.splitlines()[-1] == "nothing to do" and dry.out.count("finished ") == len(Corpus(str(built)).phases)
+    assert tree(built) == before
+
+
+@pytest.mark.parametrize("resources", [{"workers": 1}, {"block_megabytes": 0.0005, "encoder_workers": 1}])
+def test_resources_change_no_byte(built: Path, spec: Path, tmp_path: Path, resources: dict[str, float]) -> None:
+    fields = {f"resources__{name}": value for name, value in resources.items()}
+    build(spec, tmp_path / "out", *setting(**fields)).check()
+    assert shards(tmp_path / "out") == shards(built)
+    told = json.loads(next((tmp_path / "out" / "versions").glob("*/manifest.json")).read_text())["spec"]["resources"]
+    assert {name: told[name] for name in resources} == resources

@@ -1,0 +1,106 @@
+"""A changed spec: only what it touches is made again, the dry run says so beforehand, and old versions can go."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.corpus import Corpus
+from stages.urls import url_id
+from tests.end_to_end.builds import SHARED, build, documents, ran, run, setting, shards
+from tests.servers import Site
+
+pytestmark = pytest.mark.slow
+OTHER = "conse"
+LOOSER = setting(filter__document__num_words__min=5)
+
+
+def plan(said: str) -> dict[str, tuple[str, str]]:
+    """phase -> (finished | would run, remark), from a dry run."""
+    found = {}
+    for line in said.splitlines():
+        if line.startswith("  "):
+            phase, rest = line.split(maxsplit=1)
+            state = "would run" if rest.startswith("would run") else "finished"
+            found[phase] = (state, rest.removeprefix(state).strip())
+    return found
+
+
+@pytest.fixture(scope="module")
+def corpus(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the build that the tests of this module change, one after the other."""
+    return Path(shutil.copytree(built, tmp_path_factory.mktemp("changes") / "out"))
+
+
+def test_a_changed_text_threshold_fetches_and_embeds_only_what_is_new(corpus: Path, spec: Path, site: Site) -> None:
+    before = len(documents(corpus))
+    phases = Corpus(str(corpus)).phases
+    dry = build(spec, corpus, "--dry-run", *LOOSER).check()
+    planned = plan(dry.out)
+    stale = [phase for phase in phases if planned[phase][0] == "would run"]
+    assert stale == phases[phases.index("text") :]
+    assert planned["text"][1] == "settings.filter.document.num_words.min: 10 -> 5"
+    assert planned["signatures"][1] == "input text would change"
+    assert dry.out.splitlines()[-1] == f"{len(stale)} of {len(phases)} phases would run; nothing was done"
+
+    asked = len(site.log)
+    build(spec, corpus, *LOOSER).check()
+    assert [path for path in site.paths()[asked:] if path != "/robots.txt"] == ["/images/rocket-2.jpg"]
+    rows = documents(corpus)
+    assert len(rows) == before + 1
+    assert url_id(f"{site.url}/few.html") in {row["document_id"] for row in rows}
+    done = ran(corpus)
+    contents = {slice_id for row in rows for slice_id in _contents(row)}
+    assert done["fetched_images"]["rows_computed"] == done["images"]["rows_computed"] == 1
+    # one image and one sentence
+    assert done["embeddings"]["rows_computed"] == 2
+    assert done["embeddings"]["rows_remembered"] == len(contents) - 2
+    assert done["text"]["rows_computed"] == 0 and done["text"]["rows_remembered"] > 0
+    assert plan(build(spec, corpus, "--dry-run", *LOOSER).check().out)["text"][0] == "finished"
+
+
+def _contents(row: dict[str, Any]) -> set[str]:
+    """What a document's slices hold, by content."""
+    found = set()
+    for item in row["slices"]:
+        node = row["nodes"][item["node"]]
+        if item["kind"] == "image":
+            found.add(row["images"][node["image"]]["sha256"])
+        else:
+            found.add(node["text"][item["start"] : item["end"]])
+    return found
+
+
+def test_a_changed_encoder_runs_only_from_the_embeddings_on(corpus: Path, spec: Path, site: Site) -> None:
+    other = [*LOOSER, *setting(embed__shared=OTHER)]
+    phases = Corpus(str(corpus)).phases
+    planned = plan(build(spec, corpus, "--dry-run", *other).check().out)
+    assert [p for p in phases if planned[p][0] == "would run"] == phases[phases.index("embeddings") :]
+    assert f"settings.shared: {SHARED!r} ->".replace("'", "") in planned["embeddings"][1].replace("'", "").replace(
+        '"', ""
+    )
+    asked = len(site.log)
+    build(spec, corpus, *other).check()
+    assert len(site.log) == asked
+    done = ran(corpus)
+    assert done["embeddings"]["rows_computed"] > 30 and done["embeddings"]["rows_remembered"] == 0
+
+
+def test_collected_garbage_is_missed_by_nobody(corpus: Path, spec: Path) -> None:
+    """Three versions are there, the middle one by far the cheapest to make again: the newest alone is kept."""
+    kept = shards(corpus)
+    versions = sorted(path.name for path in (corpus / "versions").iterdir())
+    assert len(versions) == 3
+    told = run("pipeline.gc", "--corpus", str(corpus), "--dry-run").check().out
+    assert "would be removed" in told and sorted(path.name for path in (corpus / "versions").iterdir()) == versions
+    assert told.replace("would be removed", "removed") == run("pipeline.gc", "--corpus", str(corpus)).check().out
+    assert shards(corpus) == kept
+    assert [path.name for path in (corpus / "versions").iterdir() if any(path.rglob("*.arrow"))] == [
+        (corpus / "latest").read_text().strip()
+    ]
+    other = [*LOOSER, *setting(embed__shared=OTHER)]
+    assert "nothing to do" in build(spec, corpus, *other).check().out
+    assert documents(corpus) and "0 objects" in run("pipeline.gc", "--corpus", str(corpus)).check().out

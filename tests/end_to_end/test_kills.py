@@ -1,0 +1,78 @@
+"""Twenty kills at random moments: the driver, alone or with all its processes, and single workers of a build."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.end_to_end.builds import shards
+from tests.end_to_end.processes import count_files, descendants, left_over, started, wait_for_files, workers
+
+# New files after which a kill strikes, at most; a whole build writes about 200.
+MOST_FILES = 60
+
+
+def strike_worker(driver: psutil.Popen, seeded: random.Random) -> str | None:
+    """Kill one of the driver's workers; its name, or None where there is none."""
+    if not (found := workers(driver)):
+        return None
+    victim = seeded.choice(found)
+    try:
+        name = str(victim.cmdline()[0])
+        victim.kill()
+    except (psutil.NoSuchProcess, IndexError):
+        return None
+    return name
+
+
+def strike_driver(driver: psutil.Popen, and_all: bool) -> None:
+    """Kill the driver, and all its processes with it or none; whatever is left must end by itself."""
+    family = descendants(driver)
+    for process in [driver, *(family if and_all else [])]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert driver.wait() == -9
+    assert left_over(family, seconds=180) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_killed_builds_go_on_to_the_same_shards(built: Path, spec: Path, tmp_path: Path) -> None:
+    seeded = random.Random(20)
+    expected = shards(built)
+    plan = ["driver"] * 5 + ["everything"] * 5 + ["worker"] * 10
+    seeded.shuffle(plan)
+    victims: list[str] = []
+    completed = 0
+    # A build that was struck goes on with what it left; when one completes, the next starts from nothing.
+    out = tmp_path / "out"
+    while plan or out.exists():
+        log = tmp_path / f"log-{completed}.txt"
+        with started(log, "pipeline.build", "--spec", str(spec), "--out", str(out)) as driver:
+            while plan and wait_for_files(out, count_files(out) + seeded.randint(0, MOST_FILES), driver):
+                time.sleep(seeded.random() * 0.3)
+                if driver.poll() is not None:
+                    break
+                if plan[-1] == "worker":
+                    if name := strike_worker(driver, seeded):
+                        victims.append(name)
+                        plan.pop()
+                    continue
+                strike_driver(driver, and_all=plan[-1] == "everything")
+                victims.append(plan.pop())
+                break
+            if (code := driver.wait()) == -9:
+                continue
+        assert code == 0, f"{victims}\n{log.read_text()}"
+        assert shards(out) == expected, (completed, victims)
+        assert not list(out.glob("versions/**/*.tmp")), "a half-written shard was left"
+        shutil.rmtree(out)
+        completed += 1
+    print(f"{len(victims)} kills, {completed} builds completed: {victims}")
+    assert len(victims) == 20 and completed >= 1

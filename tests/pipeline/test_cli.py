@@ -1,0 +1,123 @@
+"""The build command: every mistake that can be seen beforehand is one line on standard error, and exit 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline import build
+from pipeline.cluster import submitted
+
+Try = Callable[..., str]
+SPEC = """
+name: small
+output: {url: OUT}
+source: {kind: site, seeds: ["http://site.test/"]}
+embed: {shared: conse}
+"""
+
+
+@pytest.fixture
+def mistaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Try:
+    """mistaken(argument, …) runs the command, which must end with code 2 and one line; returns the line."""
+    spec = tmp_path / "small.yaml"
+    spec.write_text(SPEC.replace("OUT", str(tmp_path / "out")))
+    for name in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "PYTHONPATH"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str, with_spec: bool = True) -> str:
+        given = ["--spec", str(spec), *arguments] if with_spec else arguments
+        monkeypatch.setattr(sys, "argv", ["build", *given])
+        with pytest.raises(SystemExit) as ended:
+            build.main()
+        said = capsys.readouterr()
+        assert ended.value.code == 2, said.err
+        assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("error: "), said.err
+        assert not (tmp_path / "out").exists(), "a mistake must leave nothing"
+        return said.err.removeprefix("error: ").strip()
+
+    return run
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--until", "embedings"], "--until embedings: no such phase; there are pages, documents,"),
+        (["--set", "mine.top_k"], "--set mine.top_k: write it as section.field=value"),
+        (["--set", "mine.topk=3"], "mine.topk: unknown field; did you mean 'top_k'?"),
+        (["--set", "mine.top_k=x"], "mine.top_k: Input should be a valid integer, unable to parse"),
+        (["--set", "source.seeds=[ftp://site.test/]"], "source.seeds: "),
+        (["--set", "source.seeds=['http://']"], "source.seeds: "),
+        (["--out", "nosuch://somewhere"], "output: cannot open nosuch://somewhere"),
+        (["--frobnicate"], "No such option: --frobnicate"),
+    ],
+)
+def test_mistakes_in_command_and_spec(mistaken: Try, arguments: list[str], words: str, dry_run: list[str]) -> None:
+    if words.startswith("mine.top_k: Input"):
+        words = "mine.top_k: Input should be a valid integer"
+    assert words in mistaken(*arguments, *dry_run)
+
+
+def test_a_spec_that_is_not_there(mistaken: Try) -> None:
+    assert "nosuch.yaml: no such file, nor a packaged spec (there are demo.yaml" in mistaken(
+        "--spec", "nosuch.yaml", with_spec=False
+    )
+    assert "--spec" in mistaken(with_spec=False)
+
+
+def test_sources_on_disk_that_hold_nothing(mistaken: Try, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "urls.txt").write_text("\n\n")
+    (tmp_path / "bad.txt").write_text("not a url\n")
+
+    def source(text: str) -> list[str]:
+        return ["--set", f"source={{{text}}}"]
+
+    html = f"kind: html, base_url: 'http://site.test/', path: {tmp_path}"
+    assert "source.path" in mistaken(*source(f"{html}/nosuch")) and "is not a folder" in mistaken(
+        *source(f"{html}/nosuch")
+    )
+    assert "holds no .html, .htm or .xhtml file" in mistaken(*source(f"{html}/empty"))
+    assert "source.base_url: " in mistaken(*source(f"kind: html, base_url: nowhere, path: {tmp_path}/empty"))
+    assert "urls.txt holds no URL" in mistaken(*source(f"kind: urls, path: {tmp_path}/urls.txt"))
+    assert "source.path: " in mistaken(*source(f"kind: urls, path: {tmp_path}/nosuch.txt"))
+    assert "no such file" in mistaken(*source(f"kind: warc, paths: ['{tmp_path}/*.warc.gz']"))
+
+
+def test_weights_that_are_not_there_are_told_before_anything_runs(
+    mistaken: Try, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTERLOOM_CACHE", str(tmp_path / "cache"))
+    for more in ([], ["--dry-run"], ["--until", "embeddings"]):
+        said = mistaken(*more)
+        assert said.startswith("embed: efficientnet_lite0: ")
+        assert "python -m assets fetch" in said and "minilm: " in said
+    nowhere = tmp_path / "nowhere.pt"
+    assert f"there is no {nowhere}" in mistaken("--set", f"embed.image_primary=timm:resnet18@{nowhere}")
+
+
+def test_an_output_that_cannot_be_a_folder(mistaken: Try, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert f"output: cannot read {tmp_path}/file/out" in mistaken("--out", f"{tmp_path}/file/out", "--dry-run")
+
+
+def test_a_dry_run_leaves_nothing_and_says_what_would_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not submitted()
+    (tmp_path / "small.yaml").write_text(SPEC.replace("OUT", str(tmp_path / "out")))
+    monkeypatch.setattr(sys, "argv", ["build", "--spec", str(tmp_path / "small.yaml"), "--dry-run"])
+    with pytest.raises(SystemExit) as ended:
+        build.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 0 and said.err == ""
+    lines = said.out.splitlines()
+    assert lines[0].split()[:3] == ["pages", "would", "run"] and all(
+        "never finished here" in line for line in lines[:-1]
+    )
+    assert lines[-1] == f"{len(lines) - 1} of {len(lines) - 1} phases would run; nothing was done"
+    assert not (tmp_path / "out").exists()

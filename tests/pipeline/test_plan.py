@@ -1,0 +1,149 @@
+"""The dry run: finished, begun or stale, and why; without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.corpus import LATEST, version_of
+from pipeline.generation import Generation
+from pipeline.phases.graph import graph, names
+from pipeline.plan import describe, finished
+from pipeline.spec import Spec, parse
+from pipeline.storage import Storage
+from pipeline.tables import Receipt, Table
+from schemas.manifest import Manifest, Part, VersionManifest
+
+SPEC = """
+name: small
+output: {url: OUT, partitions: 2}
+source: {kind: site, seeds: ["http://site.test/"]}
+embed: {shared: conse}
+"""
+
+
+def spec_of(out: Path, *overrides: str) -> Spec:
+    return parse("small.yaml", SPEC.replace("OUT", str(out)), overrides)
+
+
+def finish(spec: Spec, until: str | None = None, publish: bool = False) -> dict[str, str]:
+    """Pretend that the phases ran: manifests under the keys that the spec gives them; phase -> key."""
+    storage = Storage(spec.output.url)
+    keys: dict[str, str] = {}
+    for phase in graph(spec, Generation(storage, spec.source.snapshot).current()):
+        ingredients = phase.ingredients(spec.output.partitions, keys)
+        keys[phase.name] = phase.key(ingredients)
+        table = Table(storage, phase.name, keys[phase.name])
+        if table.manifest() is None:
+            run = {"finished": f"2026-01-01T00:00:{len(storage.names(f'tables/{phase.name}')):02d}Z", "seconds": 1.5}
+            table.finish(
+                Manifest(phase.name, keys[phase.name], "x", 1, (Part("p", 4, 0, ""),), (), ingredients, run=run)
+            )
+        if phase.name == until:
+            break
+    if publish:
+        version = version_of(keys["shards"])
+        storage.write(LATEST, f"{version}\n".encode())
+        manifest = VersionManifest("small", version, (), "shard", 1, keys, spec.model_dump(mode="json"), {})
+        storage.write(f"versions/{version}/manifest.json", manifest.to_json().encode())
+    return keys
+
+
+def states(spec: Spec) -> dict[str, str]:
+    """phase -> the rest of its line."""
+    lines = list(describe(spec))
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[:-1]}
+
+
+def test_an_empty_folder_would_run_everything(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path / "out")
+    assert set(states(spec)) == set(names())
+    assert all("never finished here" in rest for rest in states(spec).values())
+    assert finished(spec) is None and not (tmp_path / "out").exists()
+    assert list(describe(spec, until="documents"))[-1] == "2 of 2 phases would run; nothing was done"
+
+
+def test_what_is_finished_is_said_with_rows_and_seconds(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    finish(spec, until="documents")
+    found = states(spec)
+    assert found["pages"] == "finished    4 rows, 1.5 s when it ran"
+    assert found["unique_urls"].startswith("would run")
+    assert finished(spec) is None
+
+
+def test_a_begun_phase_says_how_far_it_is(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    keys = finish(spec, until="pages")
+    phase = graph(spec, 0)[1]
+    key = phase.key(phase.ingredients(spec.output.partitions, keys))
+    Table(Storage(str(tmp_path)), "documents", key).put_receipt(1, Receipt([], [], [], {}))
+    assert states(spec)["documents"] == "would run   1 of 2 parts are there; never finished here"
+
+
+@pytest.mark.parametrize(
+    ("override", "first", "reason"),
+    [
+        ("filter.document.num_words.min=50", "text", "settings.filter.document.num_words.min: 10.0 -> 50"),
+        ("dedup.threshold=0.9", "clusters", "settings.dedup.threshold: 0.7 -> 0.9"),
+        ("images.image_size=256", "images", "functions.decode_image.settings.image_size: 512 -> 256"),
+        (
+            "embed.image_primary=conse",
+            "embeddings",
+            "functions.embed_image.settings.primary: efficientnet_lite0 -> conse",
+        ),
+        ("mine.top_k=3", "negatives", "settings.mine.top_k: "),
+        ("shard.compression=zstd", "shards", "settings.shard.compression: none -> zstd"),
+        ("source.snapshot=later", "pages", "settings.source.snapshot: default -> later"),
+    ],
+)
+def test_a_change_touches_what_follows_from_it_and_is_named(
+    tmp_path: Path, override: str, first: str, reason: str
+) -> None:
+    finish(spec_of(tmp_path))
+    found = states(spec_of(tmp_path, override))
+    stale = [phase for phase in names() if found[phase].startswith("would run")]
+    assert stale[0] == first
+    assert reason.replace("10.0", "10") in found[first].replace('"', "").replace("10.0", "10")
+    for phase in stale[1:]:
+        assert "would change" in found[phase] or "settings." in found[phase], found[phase]
+
+
+def test_resources_names_and_reports_touch_nothing(tmp_path: Path) -> None:
+    finish(spec_of(tmp_path))
+    changed = (
+        "resources.workers=1",
+        "resources.block_megabytes=1",
+        "report.documents=3",
+        "prices.cpu_hour=1",
+        "name=x",
+    )
+    assert list(describe(spec_of(tmp_path, *changed)))[-1] == "nothing to do"
+
+
+def test_the_last_run_is_what_a_change_is_measured_against(tmp_path: Path) -> None:
+    finish(spec_of(tmp_path))
+    finish(spec_of(tmp_path, "mine.top_k=5"))
+    assert "settings.mine.top_k: 5 -> 7" in states(spec_of(tmp_path, "mine.top_k=7"))["negatives"]
+    assert list(describe(spec_of(tmp_path)))[-1] == "nothing to do", "going back finds the older tables"
+
+
+def test_finished_only_when_latest_names_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of(tmp_path)
+    keys = finish(spec, publish=True)
+    done = finished(spec)
+    assert done is not None and done.version == version_of(keys["shards"])
+    assert finished(spec_of(tmp_path, "mine.top_k=7")) is None
+    finish(spec_of(tmp_path, "mine.top_k=7"), publish=True)
+    assert finished(spec) is None, "latest has moved on"
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert finished(spec_of(tmp_path, "mine.top_k=7")) is None, "a cluster's workers must be seen to share the output"
+
+
+def test_a_retry_makes_the_fetching_phases_stale(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    finish(spec)
+    Generation(Storage(str(tmp_path)), spec.source.snapshot).advance()
+    found = states(spec)
+    assert "generation: 0 -> 1" in found["pages"] and "generation: 0 -> 1" in found["fetched_images"]

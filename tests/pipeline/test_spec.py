@@ -1,0 +1,133 @@
+"""Specs: the packaged ones, their schema, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pipeline.mistake import UserMistake
+from pipeline.spec import Spec, app, find, load, packaged, parse
+
+MINIMAL = """
+name: small
+output: {url: out}
+source: {kind: site, seeds: ["http://site.test/"]}
+"""
+
+
+def schema() -> dict[str, Any]:
+    """What `python -m pipeline.spec schema` prints."""
+    done = CliRunner().invoke(app, ["schema"])
+    assert done.exit_code == 0
+    parsed: dict[str, Any] = json.loads(done.stdout)
+    return parsed
+
+
+def test_the_schema_is_valid_and_describes_every_field() -> None:
+    found = schema()
+    jsonschema.Draft202012Validator.check_schema(found)
+    models = [found, *found["$defs"].values()]
+    bare = [
+        f"{model.get('title')}.{name}"
+        for model in models
+        for name, field in model.get("properties", {}).items()
+        # The discriminator of a union says what it is by its value.
+        if not field.get("description") and "const" not in field
+    ]
+    assert bare == []
+    assert all(model.get("additionalProperties") is False for model in models if model.get("type") == "object")
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_packaged_specs_validate(name: str) -> None:
+    spec = load(name)
+    jsonschema.validate(yaml.safe_load(find(name)[1]), schema())
+    assert f"{spec.name}.yaml" == name and spec.output.partitions >= 1
+
+
+def test_all_promised_specs_are_packaged() -> None:
+    assert packaged() == ["demo.yaml", "mmc4.yaml", "obelics.yaml", "sugar.yaml"]
+
+
+def test_show_prints_every_default_and_is_a_spec_itself(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(MINIMAL)
+    done = CliRunner().invoke(app, ["show", str(tmp_path / "small.yaml"), "--set", "mine.top_k=3"])
+    assert done.exit_code == 0
+    shown = yaml.safe_load(done.stdout)
+    assert shown["filter"]["document"]["num_words"] == {"min": 10, "max": 2000} and shown["mine"]["top_k"] == 3
+    assert Spec.model_validate(shown).model_dump(mode="json") == shown
+
+
+def test_a_missing_path_is_looked_up_among_the_packaged_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load("demo") == load("demo.yaml") == load("specs/demo.yaml")
+    (tmp_path / "demo.yaml").write_text(MINIMAL)
+    assert load("demo.yaml").name == "small", "a file that is there comes first"
+    with pytest.raises(UserMistake, match="elsewhere/demo.yaml: no such file"):
+        load("elsewhere/demo.yaml")
+
+
+def test_overrides_are_yaml_and_reach_any_depth() -> None:
+    spec = parse("x", MINIMAL, ["filter.document.languages=[en, de]", "filter.image.documents.max=7", "name=other"])
+    assert spec.filter.document.languages == ("en", "de")
+    assert spec.filter.image.documents.max == 7 and spec.name == "other"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["filter.document.num_word.min=3"], "filter.document.num_word: unknown field; did you mean 'num_words'?"),
+        (["sorce.kind=site"], "sorce: unknown field; did you mean 'source'?"),
+        (["source.sedes=[]"], "source.sedes: unknown field; did you mean 'seeds'?"),
+        (["zzz=1"], "zzz: unknown field; valid here: crawl, dedup"),
+        (["mine.top_k=many"], "mine.top_k: Input should be a valid integer"),
+        (["mine.top_k='3'"], "mine.top_k: Input should be a valid integer"),
+        (["crawl.max_pages=0"], "crawl.max_pages: Input should be greater than or equal to 1, got 0"),
+        (["crawl.scope=planet"], "crawl.scope: Input should be 'host', 'prefix', 'regex' or 'any', got 'planet'"),
+        (["embed.shared=clip"], "'clip' is no image encoder; there are: "),
+        (["filter.document.num_words={min: 9, max: 1}"], "min 9.0 is above max 1.0"),
+        (["source.kind=ftp"], "source: Input tag 'ftp'"),
+        (["source={kind: urls}"], "source.path: is required"),
+        (["name=A B"], "name: String should match pattern"),
+        (["mine.top_k"], "--set mine.top_k: write it as section.field=value"),
+        (["=3"], "--set =3: write it as section.field=value"),
+        (["name.x=3"], "--set name.x=3: name is a value, not a section"),
+        (["mine.top_k=[1"], "--set mine.top_k=[1: the value is not YAML"),
+    ],
+)
+def test_mistakes_name_the_field_in_one_line(overrides: list[str], words: str) -> None:
+    with pytest.raises(UserMistake) as caught:
+        parse("small.yaml", MINIMAL, overrides)
+    said = str(caught.value)
+    assert words in said and "\n" not in said
+    assert said.startswith(("small.yaml: ", "--set "))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: [", "x.yaml:1: not YAML: "),
+        ("- a\n- b", "x.yaml: a spec is a mapping of sections, this is list"),
+        ("", "x.yaml: a spec is a mapping of sections, this is NoneType"),
+        ("name: small", "x.yaml: output: is required (1 more)"),
+        ("a: 1\n\tb: 2", "x.yaml:2: not YAML: "),
+    ],
+)
+def test_files_that_are_no_spec(text: str, words: str) -> None:
+    with pytest.raises(UserMistake) as caught:
+        parse("x.yaml", text)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("name: café".encode("latin-1"))
+    with pytest.raises(UserMistake, match="latin.yaml: cannot be read: "):
+        load(str(tmp_path / "latin.yaml"))
+    with pytest.raises(UserMistake, match="no such file, nor a packaged spec"):
+        load(str(tmp_path))
