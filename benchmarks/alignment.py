@@ -4,7 +4,8 @@
     python -m benchmarks.alignment --only recursion --rounds 15 --out alignment.json
 
 Contenders take turns within every round, so that other work on the machine hits all of them; reported are
-medians and best times with their ratios. Results are compared with float64 before anything is timed.
+median and best
+wall-clock times and median processor times, with their ratios. Results are compared with float64 before anything is timed.
 """
 
 import argparse
@@ -45,31 +46,40 @@ OURS = "interloom"
 
 
 class Times(NamedTuple):
-    """Milliseconds. On a shared machine the best is what the code costs, the median what it got."""
+    """Milliseconds: median and best of the clock, and median of the processor time of all threads.
+
+    Where others use the machine too, only the processor time is the contender's own.
+    """
 
     median: float
     best: float
+    cpu: float
 
     def scaled(self, factor: float) -> "Times":
-        return Times(self.median * factor, self.best * factor)
+        return Times(self.median * factor, self.best * factor, self.cpu * factor)
 
 
 def take_turns(contenders: dict[str, Call], rounds: int, least_seconds: float = 0.003) -> dict[str, Times]:
-    """Median and best milliseconds of one call of each; short calls are repeated inside a turn."""
+    """Milliseconds of one call of each; short calls are repeated inside a turn."""
     repeats = {}
     for name, call in contenders.items():
         call()
         start = time.perf_counter()
         call()
         repeats[name] = max(1, int(least_seconds / max(1e-6, time.perf_counter() - start)))
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), time.process_time()
             for _ in range(repeats[name]):
                 call()
-            times[name].append((time.perf_counter() - start) / repeats[name] * 1e3)
-    return {name: Times(statistics.median(values), min(values)) for name, values in times.items()}
+            spent = (time.perf_counter() - start, time.process_time() - worked)
+            times[name].append((spent[0] / repeats[name] * 1e3, spent[1] / repeats[name] * 1e3))
+    result = {}
+    for name, values in times.items():
+        wall, cpu = zip(*values, strict=True)
+        result[name] = Times(statistics.median(wall), min(wall), statistics.median(cpu))
+    return result
 
 
 def forward_backward(function: Callable[[torch.Tensor], torch.Tensor], cost: torch.Tensor) -> Call:
@@ -118,7 +128,7 @@ def recursion(rounds: int, gamma: float = 0.1) -> list[dict[str, Any]]:
             error = (calls[name]().double() - reference).norm() / reference.norm()
             errors[name] = float(error)
         shape = f"B={pairs}, {'8 to ' if ragged else ''}{length}"
-        rows.append(row("recursion", shape, take_turns(calls, 4 * rounds if length < 100 else 5), errors))
+        rows.append(row("recursion", shape, take_turns(calls, 4 * rounds if length < 100 else 3), errors))
     return rows
 
 
@@ -262,7 +272,7 @@ def memory() -> list[dict[str, Any]]:
 def row(section: str, shape: str, times: dict[str, Times], errors: dict[str, float]) -> dict[str, Any]:
     peers = {name: value for name, value in times.items() if not name.startswith(OURS)}
     ratios = {}
-    for kind in ("median", "best"):
+    for kind in Times._fields:
         fastest = min(peers, key=lambda name: getattr(peers[name], kind))
         ratios[kind] = (fastest, getattr(peers[fastest], kind) / getattr(times[OURS], kind))
     milliseconds = {name: value._asdict() for name, value in times.items()}
@@ -275,7 +285,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         for name, value in entry.get("milliseconds", {}).items():
             error = entry["errors"].get(name)
             relative = "" if error is None else f"   relative error of the gradient {error:.1e}"
-            print(f"  {name:32s} median {value['median']:11.3f} ms   best {value['best']:11.3f} ms{relative}")
+            numbers = "".join(f"{kind} {value[kind]:11.3f} ms   " for kind in Times._fields)
+            print(f"  {name:32s} {numbers}{relative}")
         for kind, (fastest, ratio) in entry.get("ratios", {}).items():
             print(f"  by {kind}: {ratio:.1f} times as fast as {fastest}")
         if "milliseconds" not in entry:

@@ -14,7 +14,6 @@ import ray
 from pipeline.mistake import UserMistake
 from pipeline.storage import Storage, StorageError, is_local
 
-
 # Ray gives a node 30 seconds to start, which no setting changes and a busy machine exceeds.
 START_TRIES = 3
 

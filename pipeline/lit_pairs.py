@@ -137,7 +137,8 @@ def pictures_of(page: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
             if path.suffix.lower() in PICTURES and path.is_file():
                 alternative = node.attributes.get("alt") or ""
                 first = re.split(r"(?<=[.!?:])\s", paragraph.strip(), maxsplit=1)[0]
-                yield path, distinct([caption_of(node), alternative, first, f"{heading}: {first}", heading])
+                both = f"{clean(heading)}: {first}" if first else ""
+                yield path, distinct([caption_of(node), alternative, first, both, heading])
 
 
 def caption_of(picture: LexborNode) -> str:
@@ -145,7 +146,10 @@ def caption_of(picture: LexborNode) -> str:
     node: LexborNode | None = picture
     for _ in range(3):
         node = node.parent if node is not None else None
-        caption = node.css_first("figcaption, p.caption, div.caption") if node is not None else None
+        # Higher up stand other pictures, and a caption there is theirs.
+        if node is None or (node.tag != "figure" and len(node.css("img")) > 1):
+            return ""
+        caption = node.css_first("figcaption, p.caption, div.caption")
         if caption is not None:
             return str(caption.text(separator=" "))
     return ""

@@ -128,11 +128,17 @@ def _set(data: dict[str, Any], override: str) -> None:
     except yaml.YAMLError:
         raise UserMistake(f"--set {override}: the value is not YAML") from None
     place = data
+    models: list[type[BaseModel]] = [Spec]
     for key in keys[:-1]:
-        inner = place.setdefault(key, {})
-        if not isinstance(inner, dict):
+        fields = [model.model_fields[key] for model in models if key in model.model_fields]
+        if key not in place:
+            # One end of a bound is set: the other keeps its default.
+            default = fields[0].get_default() if len(fields) == 1 else None
+            place[key] = default.model_dump(mode="json") if isinstance(default, BaseModel) else {}
+        place = place[key]
+        if not isinstance(place, dict):
             raise UserMistake(f"--set {override}: {key} is a value, not a section")
-        place = inner
+        models = [inner for field in fields for inner in _models(field.annotation)]
     place[keys[-1]] = parsed
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.nn.functional import cross_entropy, normalize
 
 import assets
@@ -27,6 +27,7 @@ from pipeline.lit_card import Measured, Report, card
 from pipeline.lit_pairs import SOURCES, Pair, PairsMissing, all_pairs, one_per_text, pairs_of_pages, version
 from pipeline.lit_split import clusters, split
 from stages.encoders import conse, lit
+from stages.encoders.availability import LIT_WEIGHTS
 from stages.encoders.protocol import Encoder, Floats, WeightsMissing
 from stages.encoders.registry import load_encoder
 from stages.encoders.towers import Runtime
@@ -180,8 +181,8 @@ def run(cache: Path, out: Path, recipe: Recipe) -> Report:
     print(f"{len(corpus.pairs)} pairs in {len(set(groups.tolist()))} clusters; training on {len(training)}", flush=True)
     heads = train(corpus, groups, training, recipe)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / lit.WEIGHTS.name
-    save_file(half(heads), path)
+    path = out / LIT_WEIGHTS.name
+    path.write_bytes(save(half(heads)))
 
     # From here on, what was stored.
     lit.load_heads.cache_clear()
@@ -218,7 +219,7 @@ def run(cache: Path, out: Path, recipe: Recipe) -> Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 with one line on standard error."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.train_lit", description="Train the LiT heads.")
-    parser.add_argument("--out", type=Path, default=lit.WEIGHTS.parent, help="folder of the weights and their card")
+    parser.add_argument("--out", type=Path, default=LIT_WEIGHTS.parent, help="folder of the weights and their card")
     parser.add_argument("--cache", type=Path, default=cache_root().parent / "lit_pairs", help="folder of the sources")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     given = parser.parse_args(arguments)

@@ -32,13 +32,18 @@ class SentenceSettings(Settings):
     """A line break inside a text node ends a sentence. Extraction folds the breaks of the source, so one that is
     left stands for <br>, a list item, a table row or a line of code."""
 
+    whole_tags: tuple[str, ...] = Field(default=("pre",), strict=False)
+    """Elements whose text is one sentence, whatever it holds: a line of a program is none."""
+
     max_chars: int = Field(default=1000, ge=16)
     """Characters of the longest sentence; a longer one is cut at its last blank before. Ours: text encoders read
     77 to 512 tokens, so what lies beyond is not seen anyway."""
 
 
 class SplitSentences:
-    """Row function `sentences`: text string, language string (BCP 47 or null) -> spans list<struct<start, end>>.
+    """Row function `sentences`: text, language (BCP 47 or null), tag -> spans list<struct<start, end>>.
+
+    The column tag (schemas.document.NODE) may be absent: then no text is kept whole.
 
     Spans are characters (code points), in order, not overlapping and stripped: text[start:end] is the sentence.
     What holds no letter or digit is no sentence ("***", a lone bracket). A null text has no spans.
@@ -54,13 +59,18 @@ class SplitSentences:
         self.settings = settings or SentenceSettings()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Table with columns text and language to a table of `output`, row by row."""
+        """Table with columns text, language and perhaps tag to a table of `output`, row by row."""
         offsets, starts, ends, errors, valid = [0], list[int](), list[int](), list[str | None](), list[bool]()
-        for text, language in zip(rows.column("text").to_pylist(), rows.column("language").to_pylist(), strict=True):
+        tags = rows.column("tag").to_pylist() if "tag" in rows.column_names else [None] * rows.num_rows
+        texts, languages = rows.column("text").to_pylist(), rows.column("language").to_pylist()
+        for text, language, tag in zip(texts, languages, tags, strict=True):
             spans: list[tuple[int, int]] = []
             error = None
             try:
-                spans = sentence_spans(text or "", language, self.settings)
+                if tag in self.settings.whole_tags:
+                    spans = whole_spans(text or "", self.settings)
+                else:
+                    spans = sentence_spans(text or "", language, self.settings)
             except ValueError as failure:
                 error = str(failure)
             starts.extend(start for start, _ in spans)
@@ -89,6 +99,13 @@ def sentence_spans(text: str, language: str | None, settings: SentenceSettings) 
                     if span := _stripped(text, first, last):
                         spans.append(span)
     return spans
+
+
+def whole_spans(text: str, settings: SentenceSettings) -> list[tuple[int, int]]:
+    """(start, end) of the text as one sentence, cut after a blank or line break only where it is too long."""
+    blank = "".join(" " if char.isspace() else char for char in text)
+    spans = (_stripped(text, start, end) for start, end in _windows(blank, 0, len(blank), settings.max_chars))
+    return [span for span in spans if span]
 
 
 def _lines(text: str, line_breaks: bool) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 # Without a terminal a line is written no more often than this, in seconds.
 QUIET = 10.0
+
+
+def plain(value: Any) -> Any:
+    """A value for JSON: what is not a finite number becomes null, since JSON has no word for it."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class RunLog:
@@ -72,7 +82,7 @@ class RunLog:
             return
         if write:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+                file.write(json.dumps(plain({"step": step, **values})) + "\n")
             if self._writer:
                 for name, value in values.items():
                     if isinstance(value, int | float):

@@ -23,7 +23,7 @@ from trainer.data.rows import Limits, Row, load_rows
 from trainer.data.shards import Corpus, open_corpus
 from trainer.errors import UserError
 from trainer.evaluate import Evaluator, choose
-from trainer.log import RunLog
+from trainer.log import RunLog, plain
 from trainer.model.build import Built, build_model, export
 from trainer.optimizer import build_optimizer
 from trainer.parallel import Ranks, precision, wrap
@@ -316,7 +316,7 @@ class _Evaluation:
 
     def _write(self) -> None:
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.results, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(plain(self.results), indent=1), encoding="utf-8")
         temporary.replace(self.path)
 
 

@@ -36,7 +36,7 @@ def slices(spec: Spec) -> Phase:
         kept = part.read("kept").select(["document_id", "url", "language", "nodes", "images"])
         documents = kept.to_pylist()
         texts = [
-            (document["document_id"], node["text"], document["language"])
+            (document["document_id"], node["text"], document["language"], node["tag"])
             for document in documents
             for node in document["nodes"]
             if node["kind"] == "text"
@@ -46,9 +46,10 @@ def slices(spec: Spec) -> Phase:
                 "document_id": pa.array([row[0] for row in texts], pa.string()),
                 "text": pa.array([row[1] for row in texts], pa.large_string()),
                 "language": pa.array([row[2] for row in texts], pa.string()),
+                "tag": pa.array([row[3] for row in texts], pa.string()),
             }
         )
-        result = part.apply(split_sentences, rows, owner="document_id", key=("text", "language"))
+        result = part.apply(split_sentences, rows, owner="document_id", key=("text", "language", "tag"))
         answers = iter(zip(result.column("spans").to_pylist(), result.column("error").to_pylist(), strict=True))
         made: list[dict[str, Any]] = []
         for document in documents:

@@ -46,9 +46,14 @@ def histogram(data: Histogram) -> Markup:
         if lost:
             parts.append(_rect("lost", a + gap, y(kept + lost), b - a - 2 * gap, y(kept) - y(kept + lost)))
     parts.append(_line("axis", left, floor, width - left, floor))
+    free = 0.0  # labels end here so far
     for tick in _log_ticks(first, last) if data.log_x else _ticks(first, last):
         parts.append(_line("tick", x(tick), floor, x(tick), floor + 4))
-        parts.append(_text("label", x(tick), floor + 16, number(tick), _anchor(x(tick), width)))
+        anchor, long = _anchor(x(tick), width), 6.5 * len(number(tick))
+        start = x(tick) - {"start": 0.0, "middle": long / 2, "end": long}[anchor]
+        if start >= free:
+            parts.append(_text("label", x(tick), floor + 16, number(tick), anchor))
+            free = start + long + 6
     for bound, place in zip((data.low, data.high), _places(data), strict=True):
         if bound is not None and place is not None and first <= place <= last:
             parts.append(_line("bound", x(place), top - 8, x(place), floor))
@@ -91,7 +96,14 @@ def threads(document: Document) -> Markup:
             )
             parts.append(Markup('<path class="tie hue{}" d="{}"/>').format(tied, path))
     spoken = f"{document.images} images and {document.sentences} sentences in reading order, {len(ends)} pairs"
-    return _svg("threads", width, floor + 2, spoken, parts, style=f"max-width:{width * 1.6:.0f}px")
+    return _svg(
+        "threads",
+        width,
+        floor + 2,
+        spoken,
+        parts,
+        style=f"max-width:{width * 1.6:.0f}px;min-width:{width * 0.45:.0f}px",
+    )
 
 
 def weave(documents: Sequence[Document], rows: int = 14, columns: int = 96) -> Markup:

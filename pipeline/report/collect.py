@@ -17,6 +17,7 @@ from pipeline.report.dropped import Dropped
 from pipeline.report.gallery import Chooser, chosen_negatives, document, look_up
 from pipeline.report.pictures import thumbnail
 from pipeline.report.scores import Scores
+from pipeline.report.training import charts, retrieval
 from pipeline.settings import ReportSettings
 
 # Bytes of shards that are looked at for scores and the gallery; shards are partitions by hash, so the first are
@@ -50,9 +51,8 @@ def collect(corpus: Corpus) -> ReportData:
     }
     others = look_up(_shards(corpus), wanted) if wanted else {}
     funnel = dropped.funnel()
-    documents, images = dropped.wanted()
-    about = _documents(corpus, documents)
-    urls = {name: url for name, (_, url) in about.items()}
+    asked = dropped.wanted()
+    urls = {name: url for name, (_, url) in _documents(corpus, asked.documents).items()}
     return ReportData(
         name=corpus.manifest.name,
         version=corpus.version,
@@ -64,11 +64,13 @@ def collect(corpus: Corpus) -> ReportData:
         histograms=scores.histograms(corpus.manifest.spec),
         documents=[document(row, others) for row in rows],
         clusters=_clusters(corpus),
-        samples=dropped.samples(urls, _pictures(corpus, images)),
+        samples=dropped.samples(urls, _pictures(corpus, asked.images), _paragraphs(corpus, asked.paragraphs)),
         guards=_guards(corpus),
         times=_times(corpus),
         spec=yaml.safe_dump(corpus.manifest.spec, sort_keys=False, allow_unicode=True),
         facts=_facts(corpus),
+        charts=charts(corpus),
+        retrieval=retrieval(corpus, _shards(corpus)),
         notes=_notes(corpus),
     )
 
@@ -147,6 +149,21 @@ def _documents(corpus: Corpus, wanted: set[str]) -> dict[str, tuple[str, str]]:
     for part in corpus.table("documents").read_all():
         mine = part.select(["document_id", "title", "url"]).filter(pc.is_in(part.column("document_id"), value_set=ids))
         found |= {row["document_id"]: (row["title"] or "", row["url"]) for row in mine.to_pylist()}
+    return found
+
+
+def _paragraphs(corpus: Corpus, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """Text of extracted nodes."""
+    found: dict[tuple[str, int], str] = {}
+    if not wanted or "documents" not in corpus.phases:
+        return found
+    ids = pa.array(sorted({document_id for document_id, _ in wanted}), pa.string())
+    for part in corpus.table("documents").read_all():
+        mine = part.select(["document_id", "nodes"]).filter(pc.is_in(part.column("document_id"), value_set=ids))
+        for row in mine.to_pylist():
+            for index, node in enumerate(row["nodes"]):
+                if (row["document_id"], index) in wanted and node["text"]:
+                    found[row["document_id"], index] = node["text"]
     return found
 
 

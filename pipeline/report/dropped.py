@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,18 @@ from pipeline.report.data import FunnelRow, Picture, RuleSamples, Sample
 # Rows of one rule in one file of decisions that are considered as samples: files are partitions by hash, so this
 # many are as good as all.
 CONSIDERED = 400
+DOCUMENT_ID = re.compile(r"\b[0-9a-f]{32}\b")
+
 Rule = tuple[str, str, str, str]  # phase, kind, rule, action
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Documents, images and paragraphs that samples speak of."""
+
+    documents: set[str]
+    images: set[str]
+    paragraphs: set[tuple[str, int]]  # document_id, node
 
 
 @dataclass
@@ -59,28 +71,43 @@ class Dropped:
         rows = [FunnelRow(phase, rule, kind, action, n) for (phase, kind, rule, action), n in self.counts.items()]
         return sorted(rows, key=lambda row: (order[row.phase], row.kind, -row.dropped, row.rule, row.action))
 
-    def wanted(self) -> tuple[set[str], set[str]]:
-        """(document ids, image ids) that the samples speak of."""
+    def wanted(self) -> Wanted:
+        """What has to be looked up to show the samples."""
         rows = [row for held in self._samples.values() for _, row in held]
         documents = {row["document_id"] for row in rows if row["document_id"] and not row["url"]}
-        return documents, {row["subject_id"] for row in rows if row["kind"] == "image"}
+        documents |= {name for row in rows for name in DOCUMENT_ID.findall(row["detail"] or "")}
+        images = {row["subject_id"] for row in rows if row["kind"] == "image"}
+        places = [(row["document_id"], row["position"]) for row in rows if row["kind"] == "paragraph"]
+        return Wanted(documents, images, {place for place in places if None not in place})
 
-    def samples(self, urls: Mapping[str, str], pictures: Mapping[str, Picture | None]) -> list[RuleSamples]:
-        """Samples in the order of the funnel; urls by document, thumbnails by image."""
+    def samples(
+        self,
+        urls: Mapping[str, str],
+        pictures: Mapping[str, Picture | None],
+        paragraphs: Mapping[tuple[str, int], str],
+    ) -> list[RuleSamples]:
+        """Samples in the order of the funnel; urls by document, thumbnails by image, texts by document and node."""
         found = []
         for row in self.funnel():
             held = [item for _, item in self._samples.get((row.phase, row.kind, row.rule, row.action), [])]
             if not held:
                 continue
-            samples = [_sample(item, urls, pictures) for item in held]
+            samples = [_sample(item, urls, pictures, paragraphs) for item in held]
             bounds = held[0]["low"], held[0]["high"]
             found.append(RuleSamples(row.phase, row.rule, row.kind, row.dropped, *bounds, samples))
         return found
 
 
-def _sample(row: Mapping[str, Any], urls: Mapping[str, str], pictures: Mapping[str, Picture | None]) -> Sample:
+def _sample(
+    row: Mapping[str, Any],
+    urls: Mapping[str, str],
+    pictures: Mapping[str, Picture | None],
+    paragraphs: Mapping[tuple[str, int], str],
+) -> Sample:
     subject = row["url"] or urls.get(row["document_id"] or "", "")
-    detail = row["detail"] or ""
+    # Ids of other documents are for programs; people read addresses.
+    detail = DOCUMENT_ID.sub(lambda found: urls.get(found.group(), found.group()), row["detail"] or "")
+    detail = paragraphs.get((row["document_id"], row["position"]), detail)
     # A yes-or-no rule (at most 0) has nothing to tell by its value.
     value = None if row["high"] == 0 else row["value"]
     return Sample(subject[:500], "" if detail == subject else detail[:300], value, pictures.get(row["subject_id"]))

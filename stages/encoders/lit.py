@@ -17,11 +17,10 @@ from torch import nn
 from torch.nn.functional import gelu, normalize
 
 from stages.encoders import efficientnet
+from stages.encoders.availability import LIT_WEIGHTS, lit_hash
 from stages.encoders.protocol import Encoder, Floats, Modality, Tower
-from stages.encoders.weight_files import hash_files, hash_of
 
 NAME = "lit"
-WEIGHTS = Path(__file__).with_name("lit_head.safetensors")
 
 
 class Correction(nn.Module):
@@ -102,7 +101,7 @@ def build(classes: torch.Tensor, hidden: int, dropout: float = 0.0) -> Heads:
 
 
 @functools.cache
-def load_heads(weights: Path = WEIGHTS) -> Heads:
+def load_heads(weights: Path = LIT_WEIGHTS) -> Heads:
     """The trained heads, float32, on the CPU."""
     tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
     heads = build(tensors["image.classes"], tensors["image.correction.widen.weight"].shape[0])
@@ -113,7 +112,7 @@ def load_heads(weights: Path = WEIGHTS) -> Heads:
     return heads
 
 
-def encoder(tower: Tower, modality: Modality, weights: Path = WEIGHTS) -> Encoder:
+def encoder(tower: Tower, modality: Modality, weights: Path = LIT_WEIGHTS) -> Encoder:
     """A locked tower with its head."""
     heads = load_heads(weights)
     head = heads.of(modality)
@@ -123,9 +122,4 @@ def encoder(tower: Tower, modality: Modality, weights: Path = WEIGHTS) -> Encode
             found: Floats = head(torch.from_numpy(features)).numpy()
         return found
 
-    return Encoder(NAME, heads.dimension, modality, tower, digest(modality, tower.weights, weights), project)
-
-
-def digest(modality: Modality, tower: str, weights: Path = WEIGHTS) -> str:
-    """Weights hash of one side, by that of its tower."""
-    return hash_of(NAME, modality, tower, hash_files(weights))
+    return Encoder(NAME, heads.dimension, modality, tower, lit_hash(modality, tower.weights, weights), project)

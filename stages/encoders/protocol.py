@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Modality = Literal["image", "text"]
+Precision = Literal["float32", "bfloat16", "float16"]
 Floats = NDArray[np.float32]
 
 

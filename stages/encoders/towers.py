@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.encoders.protocol import Floats, Modality, in_fixed_batches
+from stages.encoders.protocol import Floats, Modality, Precision, in_fixed_batches
 
-Precision = Literal["float32", "bfloat16", "float16"]
 # Padded lengths in tokens. A text's bucket follows from its own length, never from its company.
 BUCKETS = (16, 32, 64, 128, 256, 512)
 

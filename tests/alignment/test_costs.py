@@ -86,4 +86,7 @@ def test_clear_errors():
         pairwise_cost(x, torch.zeros((2, 3, 5)))
     with pytest.raises(ValueError, match="x must be float32"):
         pairwise_cost(x.half(), x)
-    with pytest.raises(ValueError, match
+    with pytest.raises(ValueError, match="is_image must be bool"):
+        Slices(x, x, torch.zeros((2, 3)))
+    with pytest.raises(ValueError, match="shared must have shape"):
+        Slices(x, x[:, :2], torch.zeros((2, 3), dtype=torch.bool))

@@ -222,14 +222,15 @@ def _ugly_pages() -> dict[str, bytes]:
     """Pages that are none, or hardly."""
     whole = article(50, "coffee-1").encode()
     noindex = article(53, "chelsea-2").replace("<title>", '<meta name="robots" content="noindex"><title>')
+    # Its server says UTF-8, as for all pages; the page knows better.
+    latin = article(51, "rocket-1", "<p>They met at the café that is called señor déjà vu.</p>")
+    latin = latin.replace("<title>", '<meta charset="iso-8859-1"><title>')
     few = '<html lang="en"><p>There is something about the photographs that nobody understood.</p>'
     few += '<img src="images/rocket-2.jpg"></html>'
     return {
         "not-html.html": bytes(range(256)) * 40,
         "truncated.html": whole[: len(whole) * 4 // 5],
-        "latin.html": article(51, "rocket-1", "<p>They met at the café that is called señor déjà vu.</p>").encode(
-            "latin-1"
-        ),
+        "latin.html": latin.encode("latin-1"),
         "deep.html": b"<html><body>" + b"<div>" * 100_000 + b"<p>At the bottom of it all.</p>",
         "empty.html": b"",
         "few.html": few.encode(),

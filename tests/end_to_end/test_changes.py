@@ -42,7 +42,7 @@ def test_a_changed_text_threshold_fetches_and_embeds_only_what_is_new(corpus: Pa
     planned = plan(dry.out)
     stale = [phase for phase in phases if planned[phase][0] == "would run"]
     assert stale == phases[phases.index("text") :]
-    assert planned["text"][1] == "settings.filter.document.num_words.min: 10 -> 5"
+    assert planned["text"][1] == "settings.filter.document.num_words.min: 10.0 -> 5.0"
     assert planned["signatures"][1] == "input text would change"
     assert dry.out.splitlines()[-1] == f"{len(stale)} of {len(phases)} phases would run; nothing was done"
 

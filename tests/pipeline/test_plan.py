@@ -110,7 +110,7 @@ def test_a_change_touches_what_follows_from_it_and_is_named(
         assert "would change" in found[phase] or "settings." in found[phase], found[phase]
 
 
-def test_resources_names_and_reports_touch_nothing(tmp_path: Path) -> None:
+def test_resources_reports_and_prices_touch_nothing(tmp_path: Path) -> None:
     finish(spec_of(tmp_path))
     changed = (
         "resources.workers=1",

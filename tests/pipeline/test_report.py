@@ -129,6 +129,8 @@ def test_samples_tell_where_and_show_dropped_pictures(data: ReportData) -> None:
     by_rule = {item.rule: item for item in data.samples}
     words = by_rule["num_words"].samples[0]
     assert (words.subject, words.detail, words.value) == (f"{SITE}/cats", "Buy now!", 2.0)
+    copy = by_rule["near_duplicate"].samples[0]
+    assert copy.detail == f"kept {SITE}/dogs of cluster {SITE}/dogs"
     assert by_rule["aspect_ratio"].samples[0].picture is not None
 
 

@@ -33,12 +33,17 @@ def test_the_schema_is_valid_and_describes_every_field() -> None:
     found = schema()
     jsonschema.Draft202012Validator.check_schema(found)
     models = [found, *found["$defs"].values()]
+
+    def described(field: dict[str, Any]) -> bool:
+        """By itself, or by what it refers to; the discriminator of a union says what it is by its value."""
+        name = field.get("$ref", "").rpartition("/")[2]
+        return bool(field.get("description") or found["$defs"].get(name, {}).get("description") or "const" in field)
+
     bare = [
         f"{model.get('title')}.{name}"
         for model in models
         for name, field in model.get("properties", {}).items()
-        # The discriminator of a union says what it is by its value.
-        if not field.get("description") and "const" not in field
+        if not described(field)
     ]
     assert bare == []
     assert all(model.get("additionalProperties") is False for model in models if model.get("type") == "object")
@@ -69,7 +74,7 @@ def test_a_missing_path_is_looked_up_among_the_packaged_specs(tmp_path: Path, mo
     assert load("demo") == load("demo.yaml") == load("specs/demo.yaml")
     (tmp_path / "demo.yaml").write_text(MINIMAL)
     assert load("demo.yaml").name == "small", "a file that is there comes first"
-    with pytest.raises(UserMistake, match="elsewhere/demo.yaml: no such file"):
+    with pytest.raises(UserMistake, match=r"elsewhere/demo\.yaml: no such file"):
         load("elsewhere/demo.yaml")
 
 
@@ -77,6 +82,18 @@ def test_overrides_are_yaml_and_reach_any_depth() -> None:
     spec = parse("x", MINIMAL, ["filter.document.languages=[en, de]", "filter.image.documents.max=7", "name=other"])
     assert spec.filter.document.languages == ("en", "de")
     assert spec.filter.image.documents.max == 7 and spec.name == "other"
+
+
+def test_an_override_leaves_its_neighbours_alone() -> None:
+    plain = parse("x", MINIMAL)
+    spec = parse("x", MINIMAL, ["filter.document.num_words.min=5", "source.snapshot=two", "dedup.bands=3"])
+    assert spec.filter.document.num_words.model_dump() == {"min": 5, "max": plain.filter.document.num_words.max}
+    assert spec.filter.model_copy(update={"document": plain.filter.document}) == plain.filter
+    assert spec.dedup == plain.dedup.model_copy(update={"bands": 3})
+    # What the file says of a bound is all of it.
+    text = MINIMAL + "filter: {document: {num_words: {max: 9}}}"
+    assert parse("x", text).filter.document.num_words.model_dump() == {"min": None, "max": 9}
+    assert parse("x", text, ["filter.document.num_words.min=5"]).filter.document.num_words.min == 5
 
 
 @pytest.mark.parametrize(
@@ -127,7 +144,7 @@ def test_files_that_are_no_spec(text: str, words: str) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("name: café".encode("latin-1"))
-    with pytest.raises(UserMistake, match="latin.yaml: cannot be read: "):
+    with pytest.raises(UserMistake, match=r"latin\.yaml: cannot be read: "):
         load(str(tmp_path / "latin.yaml"))
     with pytest.raises(UserMistake, match="no such file, nor a packaged spec"):
         load(str(tmp_path))

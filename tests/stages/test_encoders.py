@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 import assets
-from stages.encoders import conse, efficientnet, huggingface, lit
+from stages.encoders import conse, efficientnet, lit
+from stages.encoders.availability import efficientnet_file, minilm_folder, weights_hash
 from stages.encoders.embed import OUTPUT, EmbedImages, EmbedSentences, EmbedSettings, check_available
+from stages.encoders.names import UnknownEncoder
 from stages.encoders.protocol import Encoder, Modality, WeightsMissing
-from stages.encoders.registry import UnknownEncoder, load_encoder, weights_hash
+from stages.encoders.registry import load_encoder
 from stages.encoders.towers import Runtime
 from stages.row_function import RowFunction
 
@@ -34,8 +39,8 @@ SENTENCES = [*WORDS, "", "Größe: 12 µm, naïve 中文 🙂", LONG, LONG[:200]
 def fetched() -> None:
     """The offline weights, which `make assets` or `python -m assets fetch --group encoders` gets."""
     try:
-        efficientnet.path()
-        huggingface.minilm_folder()
+        efficientnet_file()
+        minilm_folder()
     except WeightsMissing as error:
         pytest.skip(f"the offline encoders' weights are not here: {error}")
 
@@ -82,7 +87,7 @@ def test_minilm_is_the_sentence_transformer(fetched: None) -> None:
     """Equal to the plain transformers call without padding, mean-pooled; longer texts are cut at 256 tokens."""
     from transformers import AutoModel, AutoTokenizer
 
-    folder = huggingface.minilm_folder()
+    folder = minilm_folder()
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     encoder = load_encoder("minilm", "text", Runtime(batch_size=4))
     assert (encoder.dimension, encoder.modality) == (384, "text")
@@ -177,8 +182,8 @@ def test_a_batch_without_a_good_row_and_an_empty_one(fetched: None) -> None:
 
 def test_encoders_on_one_tower_share_its_forward_pass(fetched: None, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = EmbedSettings(shared="conse")
-    tower = load_encoder("efficientnet_lite0", "image", settings.of("image").runtime).tower
-    assert tower is load_encoder("conse", "image", settings.of("image").runtime).tower
+    tower = load_encoder("efficientnet_lite0", "image", Runtime(batch_size=settings.image_batch_size)).tower
+    assert tower is load_encoder("conse", "image", Runtime(batch_size=settings.image_batch_size)).tower
     passes = []
     real = type(tower).features
 
@@ -235,7 +240,7 @@ def test_the_spec_is_checked_when_it_is_read() -> None:
 
 def test_a_vector_that_is_not_finite_is_an_error(fetched: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Zero features have no direction."""
-    tower = load_encoder("minilm", "text", EmbedSettings().of("text").runtime).tower
+    tower = load_encoder("minilm", "text", Runtime(batch_size=EmbedSettings().sentence_batch_size)).tower
     real = type(tower).features
 
     def broken(self: Any, batch: Any) -> Any:
@@ -247,3 +252,19 @@ def test_a_vector_that_is_not_finite_is_an_error(fetched: None, monkeypatch: pyt
     found = EmbedSentences(EmbedSettings(shared="conse"))(pa.table({"text": WORDS})).to_pylist()
     assert [row["error"] for row in found] == [None, "embed_sentence: not a finite vector", None, None]
     assert found[1]["primary"] is None and found[1]["shared"] is None
+
+
+def test_a_spec_is_read_and_checked_without_torch() -> None:
+    """A build that finds nothing to do should not wait three seconds for it."""
+    program = """
+import sys
+from stages.encoders.embed import EmbedImages, EmbedSettings, check_available
+from stages.encoders.protocol import WeightsMissing
+try:
+    check_available(EmbedSettings())
+    EmbedImages(EmbedSettings()).weights
+except WeightsMissing:
+    pass
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=True)

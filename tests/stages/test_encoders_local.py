@@ -23,9 +23,10 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
+from stages.encoders.availability import check_encoder, weights_hash
 from stages.encoders.embed import EmbedSettings, check_available
 from stages.encoders.protocol import Encoder, WeightsMissing
-from stages.encoders.registry import check_encoder, load_encoder, weights_hash
+from stages.encoders.registry import load_encoder, load_tower
 from stages.encoders.towers import Runtime
 
 # Untyped corners of typed libraries.
@@ -88,8 +89,6 @@ def test_sentence_encoders_are_pooled_as_their_folder_says(bert: Path, pooling: 
             json.dumps({"pooling_mode_mean_tokens": True}), encoding="utf-8"
         )
         load_encoder.cache_clear()
-        from stages.encoders.registry import load_tower
-
         load_tower.cache_clear()
     encoder = load_encoder(f"hf:{bert}", "text", RUNTIME)
     assert encoder.preprocessing.endswith(f"64 tokens, {pooling} pooling")
@@ -291,7 +290,8 @@ def elsewhere(program: str, home: Path, **environment: str) -> dict[str, Any]:
 
 USE = """
 import json
-from stages.encoders.registry import check_encoder, load_encoder, weights_hash
+from stages.encoders.availability import check_encoder, weights_hash
+from stages.encoders.registry import load_encoder
 check_encoder("hf:tiny/bert", "text")
 vector = load_encoder("hf:tiny/bert", "text").encode(["a cat"])[0]
 print(json.dumps({"weights": weights_hash("hf:tiny/bert", "text"), "vector": vector.tolist()}))
@@ -299,7 +299,7 @@ print(json.dumps({"weights": weights_hash("hf:tiny/bert", "text"), "vector": vec
 REFUSED = """
 import json, time
 from stages.encoders.protocol import WeightsMissing
-from stages.encoders.registry import check_encoder, weights_hash
+from stages.encoders.availability import check_encoder, weights_hash
 import huggingface_hub, open_clip, timm, transformers
 found = {}
 for name in ("hf:BAAI/bge-base-en-v1.5", "timm:vit_base_patch14_dinov2.lvd142m", "open_clip:ViT-B-32/openai"):

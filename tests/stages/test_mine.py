@@ -144,7 +144,7 @@ def by_document(negatives: pa.Table) -> dict[str, list[dict[str, Any]]]:
     return {row["document_id"]: row["negatives"] for row in negatives.to_pylist()}
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     st.integers(0, 10_000),
     st.sampled_from([1, 2, 3, 50]),

@@ -70,6 +70,17 @@ def test_rows_keep_their_places_and_nulls_have_no_spans() -> None:
     assert out.column("error").null_count == 4
 
 
+def test_a_program_is_one_sentence_where_its_tag_says_so() -> None:
+    code = "def f(x):\n    return x. y\n\nprint(f(1))\n"
+    table = pa.table({"text": [code, code, None], "language": ["en"] * 3, "tag": ["pre", "p", "pre"]})
+    whole, split_up, nothing = SplitSentences()(table).column("spans").to_pylist()
+    assert whole == [{"start": 0, "end": len(code.rstrip())}] and len(split_up) > 1 and nothing == []
+    short = SplitSentences(SentenceSettings(max_chars=16))(table).column("spans").to_pylist()[0]
+    assert [code[span["start"] : span["end"]] for span in short] == ["def f(x):", "return x. y", "print(f(1))"]
+    lines = SplitSentences(SentenceSettings(whole_tags=()))(table).column("spans").to_pylist()[0]
+    assert lines == split_up
+
+
 def test_a_failure_of_the_splitter_is_one_row_not_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     class PanicException(BaseException):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,10 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from tests.trainer.conftest import tiny
+from tests.trainer.fabricated import write_corpus
 from trainer.data.shards import open_corpus
+from trainer.launch import train_here
 from trainer.loop import Outcome
 from trainer.retrieval_metrics import chance, change, claim_against_chance, ranks, summarize
+from trainer.summary import show
 
 
 @settings(derandomize=True, deadline=None, max_examples=30)
@@ -55,6 +61,19 @@ def test_claims_need_queries() -> None:
     assert change([2.0] * 40, [50.0] * 40, 30).claim == "worse"
     assert change([5.0] * 40, [5.0] * 40, 30).claim.startswith("no change")
     assert change([50.0] * 5, [2.0] * 5, 30).claim.startswith("no claim")
+
+
+def test_nothing_held_out_is_said_and_not_divided_by(tmp_path: Path) -> None:
+    out = write_corpus(tmp_path / "corpus", documents=6, held_out=0)
+    outcome = train_here(tiny(out, tmp_path / "run", "optimizer.steps=1", "data.packs_per_step=1"), "auto", False)
+    text = (outcome.out / "evaluation.json").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    after = json.loads(text)["after"]
+    assert after["perplexity"]["loss"] is None and after["generation"] is None
+    assert after["retrieval"]["image_to_sentence"]["claim"].startswith("no claim: 0 queries")
+    printed = io.StringIO()
+    show(outcome, "tiny", "out", Console(file=printed, width=140))
+    assert "no held-out text" in printed.getvalue()
 
 
 def test_a_run_leaves_what_the_report_reads(corpus: Path, finished: Outcome) -> None:

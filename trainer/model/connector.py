@@ -39,5 +39,5 @@ class Connector(nn.Module):
         if self.grid != self.tower_grid:
             square = features.transpose(1, 2).reshape(len(features), -1, self.tower_grid, self.tower_grid)
             features = adaptive_avg_pool2d(square, self.grid).flatten(2).transpose(1, 2)
-        output: Tensor = self.norm(self.mlp(features))
+        output: Tensor = self.norm(self.mlp(features).float())
         return output

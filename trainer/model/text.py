@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.utils import logging
 
 from assets import MissingAsset, resolve
 from trainer.errors import UserError
@@ -110,7 +109,6 @@ def _smollm2() -> TextModel:
     except MissingAsset as error:
         raise UserError(str(error)) from None
     file = next(iter(sorted(folder.glob("*.gguf")))).name
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers'
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
     # A model loaded from GGUF refuses to be saved; its weights in a model of the plain configuration do not.

@@ -1,0 +1,102 @@
+"""What a trainer left beside the corpus: curves of its metrics file and answers of its evaluation.
+
+Read as plain files (OUT/train/metrics.jsonl, OUT/train/evaluation.json): the trainer is another house.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.corpus import Corpus
+from pipeline.report.data import Chart, Curve, Picture, Retrieval, Retrieved
+from pipeline.report.pictures import thumbnail
+
+RUN = "train"
+_CHARTS = (
+    ("Loss", "nats", ("loss", "generative")),
+    ("Structure loss", "mean square", ("structure",)),
+    ("Effective rank of the retrieval vectors", "dimensions", ("effective_rank",)),
+)
+_DIRECTIONS = ("image_to_sentence", "sentence_to_image", "context_to_image")
+_EXAMPLES = 2
+_ANSWERS = 4
+_SIDE = 132  # pixels
+
+
+def charts(corpus: Corpus) -> list[Chart]:
+    """Training curves; none when nothing was trained here."""
+    try:
+        text = corpus.storage.read(f"{RUN}/metrics.jsonl").decode()
+    except FileNotFoundError:
+        return []
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    found = []
+    for title, unit, names in _CHARTS:
+        curves = [Curve(name, points) for name in names if (points := _points(rows, name))]
+        if curves:
+            found.append(Chart(title, unit, curves))
+    return found
+
+
+def _points(rows: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [
+        (float(row["step"]), float(row[name]))
+        for row in rows
+        if isinstance(row.get(name), int | float) and math.isfinite(row[name])
+    ]
+
+
+def retrieval(corpus: Corpus, shards: Iterable[pa.Table]) -> list[Retrieval]:
+    """Queries of the held-out documents to the trained model, with its best answers and pictures."""
+    try:
+        evaluation = json.loads(corpus.storage.read(f"{RUN}/evaluation.json"))
+    except FileNotFoundError:
+        return []
+    measured = evaluation.get("after") or {}
+    examples = [
+        example
+        for direction in _DIRECTIONS
+        for example in measured.get("retrieval", {}).get(direction, {}).get("examples", [])[:_EXAMPLES]
+    ]
+    wanted = {
+        item["sha256"]
+        for example in examples
+        for item in (example["query"], *example["top"][:_ANSWERS])
+        if item.get("sha256")
+    }
+    pictures = _pictures(shards, wanted)
+    return [_example(example, pictures) for example in examples]
+
+
+def _pictures(shards: Iterable[pa.Table], wanted: set[str]) -> dict[str, Picture | None]:
+    found: dict[str, Picture | None] = {}
+    for shard in shards if wanted else ():
+        for images in shard.column("images").to_pylist():
+            for image in images:
+                if image["sha256"] in wanted and image["sha256"] not in found:
+                    found[image["sha256"]] = thumbnail(image["bytes"], _SIDE, image["alt"] or "")
+    return found
+
+
+def _example(example: Mapping[str, Any], pictures: Mapping[str, Picture | None]) -> Retrieval:
+    target = example["target"]
+    answers: Sequence[Mapping[str, Any]] = example["top"][:_ANSWERS]
+    query = example["query"]
+    return Retrieval(
+        query=f"{query.get('text') or 'this picture'} (right answer at rank {example['rank']:g})",
+        picture=pictures.get(query.get("sha256", "")),
+        results=[
+            Retrieved(
+                text=answer.get("text") or answer["url"].rsplit("/", 1)[-1],
+                picture=pictures.get(answer.get("sha256", "")),
+                score=float(answer["score"]),
+                correct=(answer["document_id"], answer["slice"]) == (target["document_id"], target["slice"]),
+            )
+            for answer in answers
+        ],
+    )
