@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -133,13 +134,10 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
         print(line)
 
 
-def _storage_full(error: BaseException | None) -> str | None:
-    """The line of a StorageFull that a worker raised, however deep Ray has wrapped it."""
-    text = str(error)
-    for line in text.splitlines():
-        if "StorageFull" in line or "No space left" in line:
-            return line.split("StorageFull:", 1)[-1].strip().removeprefix("[Errno 28] ")
-    return None
+def _storage_full(error: BaseException) -> str | None:
+    """The line of a StorageFull that a worker raised, out of the traceback that Ray has made its text."""
+    found = re.search(r"(?:StorageFull: |\[Errno 28\] )+(.*)", str(error))
+    return found.group(1).strip() if found else None
 
 
 def main() -> None:

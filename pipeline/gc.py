@@ -15,7 +15,7 @@ from pipeline.command import run_command
 from pipeline.corpus import LATEST, Corpus, version_folder
 from pipeline.keys import digest_json
 from pipeline.mistake import UserMistake
-from pipeline.storage import Storage
+from pipeline.storage import HALF_WRITTEN, Storage, StorageError
 from schemas.manifest import VersionManifest
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -48,14 +48,15 @@ def doomed(storage: Storage, keep: int) -> list[str]:
                 stores.add(f"rows/{name}/{digest_json(ingredients)}/")
     found = []
     for name in storage.walk("tables"):
-        if "/".join(name.split("/")[:3]) + "/" not in tables:
+        if "/".join(name.split("/")[:3]) + "/" not in tables or name.endswith(HALF_WRITTEN):
             found.append(name)
     for name in storage.walk("rows"):
         parts = name.split("/")
-        if parts[1] not in _FETCHED and "/".join(parts[:3]) + "/" not in stores:
+        wanted = parts[1] in _FETCHED or "/".join(parts[:3]) + "/" in stores
+        if not wanted or name.endswith(HALF_WRITTEN):
             found.append(name)
     for name in storage.walk("versions"):
-        if name.split("/")[1] not in kept:
+        if name.split("/")[1] not in kept or name.endswith(HALF_WRITTEN):
             found.append(name)
     return sorted(found)
 
@@ -66,7 +67,10 @@ def collect(
     keep: Annotated[int, typer.Option(min=1, help="Newest versions to keep.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
 ) -> None:
-    storage = Storage(corpus)
+    try:
+        storage = Storage(corpus)
+    except StorageError as error:
+        raise UserMistake(f"--corpus {corpus}: {error}") from None
     names = doomed(storage, keep)
     total = sum(storage.size(name) for name in names)
     if not dry_run:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.cluster import submitted
 from pipeline.corpus import LATEST, Corpus, version_of
+from pipeline.expect import unmet
 from pipeline.generation import Generation
 from pipeline.keys import differences
 from pipeline.mistake import UserMistake
@@ -62,7 +63,11 @@ def finished(spec: Spec) -> Corpus | None:
         keys[phase.name] = phase.key(phase.ingredients(spec.output.partitions, keys))
         if Table(storage, phase.name, keys[phase.name]).manifest() is None:
             return None
-    return Corpus(spec.output.url) if version_of(keys["shards"]) == latest else None
+    if version_of(keys["shards"]) != latest:
+        return None
+    corpus = Corpus(spec.output.url)
+    # Expectations are no part of a key: new ones may not hold for what is there.
+    return None if unmet(spec.expect, corpus.manifest.counts) else corpus
 
 
 def _why(storage: Storage, phase: str, ingredients: dict[str, Any]) -> str:

@@ -15,6 +15,9 @@ from typing import Any
 
 import fsspec
 
+# How the name of a local object ends while it is being written, and after its writer was killed.
+HALF_WRITTEN = ".tmp"
+
 
 class StorageFull(OSError):
     """No space left under the root; what was committed before is intact."""
@@ -92,7 +95,7 @@ class Storage:
         if not self.local:
             self._fs.pipe_file(path, data)
             return
-        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}{HALF_WRITTEN}"
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(temporary, "wb") as file:
@@ -119,7 +122,7 @@ class Storage:
         path = self.path(folder)
         if self.local:
             try:
-                return sorted(name for name in os.listdir(path) if not name.endswith(".tmp"))
+                return sorted(name for name in os.listdir(path) if not name.endswith(HALF_WRITTEN))
             except (FileNotFoundError, NotADirectoryError):
                 return []
         try:

@@ -302,6 +302,7 @@ class _Evaluation:
                     change(
                         before["retrieval"][name]["ranks"],
                         after["retrieval"][name]["ranks"],
+                        after["retrieval"][name]["candidates"],
                         self.recipe.evaluation.minimum_queries,
                     )
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,28 +81,43 @@ def claim_against_chance(found: Sequence[float], candidates: int, minimum: int) 
 
 @dataclass(frozen=True)
 class Change:
-    """After minus before in mean reciprocal rank, with a 95% interval of a paired bootstrap over queries."""
+    """After minus before for the same queries, with 99% intervals of a paired bootstrap over queries.
 
+    rank: mean rank as a share of the candidates, negative is better; mrr: mean reciprocal rank, positive is better.
+    The claim is about rank, which a few hundred queries can move; reciprocal rank hangs on the handful at the top.
+    """
+
+    rank: float
+    rank_low: float
+    rank_high: float
     mrr: float
-    low: float
-    high: float
+    mrr_low: float
+    mrr_high: float
     claim: str
 
 
-def change(before: Sequence[float], after: Sequence[float], minimum: int) -> Change:
+def change(before: Sequence[float], after: Sequence[float], candidates: int, minimum: int) -> Change:
     """What training changed for the same queries, and whether the interval leaves out zero."""
     if not before or len(before) != len(after):
-        return Change(math.nan, math.nan, math.nan, "no claim: no common queries")
-    difference = 1 / np.asarray(after) - 1 / np.asarray(before)
-    generator = np.random.Generator(np.random.PCG64(len(difference)))
-    means = difference[generator.integers(0, len(difference), (RESAMPLES, len(difference)))].mean(axis=1)
-    low, high = (float(value) for value in np.quantile(means, (0.025, 0.975)))
-    if len(difference) < minimum:
-        claim = f"no claim: {len(difference)} queries are too few"
-    elif low > 0:
+        nothing = math.nan
+        return Change(nothing, nothing, nothing, nothing, nothing, nothing, "no claim: no common queries")
+    first, last = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    rank, rank_low, rank_high = _interval((last - first) / candidates)
+    mrr, mrr_low, mrr_high = _interval(1 / last - 1 / first)
+    if len(before) < minimum:
+        claim = f"no claim: {len(before)} queries are too few"
+    elif rank_high < 0:
         claim = "improved"
-    elif high < 0:
+    elif rank_low > 0:
         claim = "worse"
     else:
         claim = "no change that the queries can show"
-    return Change(float(difference.mean()), low, high, claim)
+    return Change(rank, rank_low, rank_high, mrr, mrr_low, mrr_high, claim)
+
+
+def _interval(difference: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float]:
+    """(mean, low, high) of a mean by the bootstrap, seeded by the number of queries alone."""
+    generator = np.random.Generator(np.random.PCG64(len(difference)))
+    means = difference[generator.integers(0, len(difference), (RESAMPLES, len(difference)))].mean(axis=1)
+    low, high = np.quantile(means, (0.005, 0.995))
+    return float(difference.mean()), float(low), float(high)

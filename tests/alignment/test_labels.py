@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+import alignment.log_kernel
 from alignment import LabelSettings, Slices, gak_labels, log_gak, triple_kernel_cost
 from alignment.labels import shuffled_slices
 from tests.alignment.paths import delannoy
@@ -224,3 +225,11 @@ def test_clear_errors(batch):
     ]:
         with pytest.raises(ValueError, match=name):
             LabelSettings(**{name: value})
+
+
+@pytest.mark.parametrize("span", ["window", "prefix"])
+def test_the_path_of_other_devices_gives_the_same_labels(batch, span, monkeypatch):
+    settings = LabelSettings(span=span, same_document="kernel", unequal_lengths="keep")
+    wanted = gak_labels(*batch, settings).values
+    monkeypatch.setattr(alignment.log_kernel, "choose_backend", lambda cost: "wavefront")
+    torch.testing.assert_close(gak_labels(*batch, settings).values, wanted, rtol=1e-9, atol=1e-12)

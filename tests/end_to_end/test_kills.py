@@ -71,7 +71,6 @@ def test_killed_builds_go_on_to_the_same_shards(built: Path, spec: Path, tmp_pat
                 continue
         assert code == 0, f"{victims}\n{log.read_text()}"
         assert shards(out) == expected, (completed, victims)
-        assert not list(out.glob("versions/**/*.tmp")), "a half-written shard was left"
         shutil.rmtree(out)
         completed += 1
     print(f"{len(victims)} kills, {completed} builds completed: {victims}")

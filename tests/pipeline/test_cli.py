@@ -121,3 +121,19 @@ def test_a_dry_run_leaves_nothing_and_says_what_would_run(
     )
     assert lines[-1] == f"{len(lines) - 1} of {len(lines) - 1} phases would run; nothing was done"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (
+            'ray::Map()\n  File "storage.py", line 113, in write\n    raise StorageFull(\n'
+            "pipeline.storage.StorageFull: [Errno 28] no space left for /c/x; free space and run again",
+            "no space left for /c/x; free space and run again",
+        ),
+        ("OSError: [Errno 28] No space left on device: '/tmp/x'", "No space left on device: '/tmp/x'"),
+        ("    raise StorageFull(\nValueError: StorageFull is only named", None),
+    ],
+)
+def test_a_full_disk_under_a_worker_is_found_in_what_ray_tells(told: str, line: str | None) -> None:
+    assert build._storage_full(RuntimeError(told)) == line

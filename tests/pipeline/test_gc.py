@@ -42,6 +42,13 @@ def storage(tmp_path: Path) -> Storage:
     made.write(LATEST, b"bbbb\n")
     made.write("tables/documents/d3/receipt-00000.json", b"{}")
     made.write("versions/cccc/shards/part-00000.arrow", b"half")
+    # Writers that were killed.
+    for name in (
+        "tables/pages/p1/part-00001.parquet",
+        "rows/fetch_page/s1/y.pack",
+        "versions/bbbb/shards/part-1.arrow",
+    ):
+        made.write(f"{name}.0123abcd.tmp", b"ha")
     for name in ("fetch_page/s1/x.pack", "fetch_image/s1/x.pack", "read_source/html/x.pack", "generations/s1.json"):
         made.write(f"rows/{name}", b"from outside")
     return made
@@ -51,17 +58,20 @@ def test_what_only_old_versions_need_goes(storage: Storage) -> None:
     old = digest_json(FUNCTION["extract_old"])
     assert doomed(storage, keep=1) == [
         f"rows/extract_old/{old}/00-ff-documents.parquet",
+        "rows/fetch_page/s1/y.pack.0123abcd.tmp",
         "tables/documents/d1/manifest.json",
         "tables/documents/d1/part-00000.parquet",
         "tables/documents/d3/receipt-00000.json",
+        "tables/pages/p1/part-00001.parquet.0123abcd.tmp",
         "versions/aaaa/manifest.json",
         "versions/aaaa/shards/part-00000.arrow",
+        "versions/bbbb/shards/part-1.arrow.0123abcd.tmp",
         "versions/cccc/shards/part-00000.arrow",
     ]
 
 
 def test_more_versions_may_be_kept(storage: Storage) -> None:
-    assert doomed(storage, keep=2) == [
+    assert [name for name in doomed(storage, keep=2) if not name.endswith(".tmp")] == [
         "tables/documents/d3/receipt-00000.json",
         "versions/cccc/shards/part-00000.arrow",
     ]
@@ -70,7 +80,7 @@ def test_more_versions_may_be_kept(storage: Storage) -> None:
 def test_the_published_version_is_kept_however_old(storage: Storage) -> None:
     storage.write(LATEST, b"aaaa\n")
     going = doomed(storage, keep=1)
-    assert not [name for name in going if "aaaa" in name or "bbbb" in name]
+    assert not [name for name in going if ("aaaa" in name or "bbbb" in name) and not name.endswith(".tmp")]
 
 
 def test_the_command_removes_what_it_announced_and_then_finds_nothing(storage: Storage) -> None:
@@ -78,9 +88,9 @@ def test_the_command_removes_what_it_announced_and_then_finds_nothing(storage: S
     going = set(doomed(storage, 1))
     arguments = ["--corpus", str(storage)]
     announced = CliRunner().invoke(app, [*arguments, "--dry-run"])
-    assert announced.exit_code == 0 and announced.stdout == "7 objects, 0.0 MB would be removed\n"
+    assert announced.exit_code == 0 and announced.stdout == "10 objects, 0.0 MB would be removed\n"
     assert set(storage.walk("")) == before
-    assert CliRunner().invoke(app, arguments).stdout == "7 objects, 0.0 MB removed\n"
+    assert CliRunner().invoke(app, arguments).stdout == "10 objects, 0.0 MB removed\n"
     assert set(storage.walk("")) == before - going
     assert Corpus(str(storage)).version == "bbbb"
     assert CliRunner().invoke(app, arguments).stdout == "0 objects, 0.0 MB removed\n"
@@ -92,3 +102,5 @@ def test_a_folder_that_is_no_corpus_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserMistake, match="no version there"):
         doomed(Storage(str(tmp_path)), 1)
     assert (tmp_path / "photos" / "cat.jpg").exists()
+    done = CliRunner().invoke(app, ["--corpus", "nosuch://x"])
+    assert isinstance(done.exception, UserMistake) and "--corpus nosuch://x: cannot open" in str(done.exception)

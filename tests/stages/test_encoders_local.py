@@ -129,8 +129,10 @@ def test_timm_by_a_local_checkpoint(tmp_path: Path, architecture: str) -> None:
     whole = timm.create_model(architecture, pretrained=False).eval()
     file = tmp_path / "weights.safetensors"
     save_file(whole.state_dict(), file)
-    bare = timm.create_model(architecture, pretrained=False, num_classes=0).eval()
-    bare.load_state_dict(whole.state_dict(), strict=False)
+    bare = whole
+    if whole.num_classes:
+        bare = timm.create_model(architecture, pretrained=False, num_classes=0).eval()
+        bare.load_state_dict(whole.state_dict(), strict=False)
     transform = TIMM_DATA.create_transform(**TIMM_DATA.resolve_model_data_config(bare), is_training=False)
     # DINOv2 sees 518 pixels a side, which costs a second a picture here.
     photos = PHOTOS[:1] if "dinov2" in architecture else PHOTOS

@@ -57,10 +57,13 @@ def test_claims_need_queries() -> None:
     assert claim_against_chance([1.0] * 40, 100, 30) == "better than chance"
     assert claim_against_chance([100.0] * 40, 100, 30) == "worse than chance"
     assert claim_against_chance([50.0, 51.0] * 20, 100, 30) == "not distinguishable from chance"
-    assert change([50.0] * 40, [2.0] * 40, 30).claim == "improved"
-    assert change([2.0] * 40, [50.0] * 40, 30).claim == "worse"
-    assert change([5.0] * 40, [5.0] * 40, 30).claim.startswith("no change")
-    assert change([50.0] * 5, [2.0] * 5, 30).claim.startswith("no claim")
+    found = change([50.0] * 40, [2.0] * 40, 100, 30)
+    assert found.claim == "improved" and found.rank == pytest.approx(-0.48) and found.mrr == pytest.approx(0.48)
+    assert change([2.0] * 40, [50.0] * 40, 100, 30).claim == "worse"
+    assert change([5.0] * 40, [5.0] * 40, 100, 30).claim.startswith("no change")
+    assert change([50.0] * 5, [2.0] * 5, 100, 30).claim.startswith("no claim")
+    noisy = change([10.0, 20.0] * 20, [20.0, 10.0] * 20, 100, 30)
+    assert noisy.claim.startswith("no change") and noisy.rank_low < 0 < noisy.rank_high
 
 
 def test_nothing_held_out_is_said_and_not_divided_by(tmp_path: Path) -> None:
