@@ -124,6 +124,7 @@ def align_pairs(
         count = min(lanes, number_of_pairs - block * lanes)
         n = 0
         m = 0
+        shortest = rows
         below = 0
         above = 0
         for k in range(lanes):
@@ -133,6 +134,7 @@ def align_pairs(
             lengths_x[k] = all_lengths_x[pairs[k]]
             lengths_y[k] = all_lengths_y[pairs[k]]
             n = max(n, lengths_x[k])
+            shortest = min(shortest, lengths_x[k])
             m = max(m, lengths_y[k])
             below = max(below, lengths_x[k] - lengths_y[k])
             above = max(above, lengths_y[k] - lengths_x[k])
@@ -161,7 +163,9 @@ def align_pairs(
                     store(kept_exponents, kept, load(exponents, j * lanes))
             first = max(0, min(i - below, m))
             stop = min(m, i + above + 1)
-            bounds_of_row(i, lengths_x, lengths_y, band, begins, ends)
+            # Without a band the bounds change only where a pair ends.
+            if i == 0 or i >= shortest or band >= 0:
+                bounds_of_row(i, lengths_x, lengths_y, band, begins, ends)
             invalid = take_row(flat_costs, offsets, begins, ends, first, stop, row, invalid, lanes)
             if want_expected and number == last_strip:
                 lowest = forward_row(
@@ -195,6 +199,8 @@ def align_pairs(
                 value_row(row, mantissas, exponents, first, stop, lanes, factors)
                 give_row(row, offsets, begins, ends, stop, columns, np.inf, flat_table, lanes)
             for k in range(lanes):
+                offsets[k] += columns
+            for k in range(lanes if i >= shortest - 1 else 0):
                 if i == lengths_x[k] - 1:
                     end = lengths_y[k] * lanes + k
                     if exponents[end] < unreachable // 2:
@@ -205,7 +211,6 @@ def align_pairs(
                         values[pairs[k]] = -factors[4] * power
                         if abs(power) > limits[2]:
                             status[pairs[k]] |= TOO_STEEP
-                offsets[k] += columns
         store(row, 0, lowest)
         for k in range(lanes):
             if -row[k] * (n + m) > limits[2]:
@@ -256,10 +261,12 @@ def align_pairs(
                 stop = min(m, i + above + 1)
                 for k in range(lanes):
                     offsets[k] = (pairs[k] * rows + i) * columns
+                for k in range(lanes if i >= shortest - 1 else 0):
                     if i == lengths_x[k] - 1 and status[pairs[k]] & NO_PATH == 0:
                         arriving[(lengths_y[k] - 1) * lanes + k] += 1.0
                 backward_row(row, arriving, transitions, (i - begin) * 3 * width, first, stop, lanes)
-                bounds_of_row(i, lengths_x, lengths_y, band, begins, ends)
+                if i == end - 1 or i >= shortest - 1 or band >= 0:
+                    bounds_of_row(i, lengths_x, lengths_y, band, begins, ends)
                 give_row(row, offsets, begins, ends, stop, columns, 0.0, flat_expected, lanes)
         for k in range(count):
             expected[pairs[k], n:, :] = 0.0

@@ -1,6 +1,6 @@
 """Seconds of the demo's build: from nothing, and again with nothing to do.
 
-    python -m benchmarks.demo_build --runs 3
+python -m benchmarks.demo_build --runs 3
 """
 
 from __future__ import annotations

@@ -234,6 +234,6 @@ def _ugly_pages() -> dict[str, bytes]:
         "deep.html": b"<html><body>" + b"<div>" * 100_000 + b"<p>At the bottom of it all.</p>",
         "empty.html": b"",
         "few.html": few.encode(),
-        "private/secret.html": article(52, "coffee-2").encode(),
+        "private/secret.html": article(52, "coffee-2").replace('src="images', 'src="../images').encode(),
         "noindex.html": noindex.encode(),
     }

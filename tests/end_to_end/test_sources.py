@@ -84,7 +84,7 @@ def write_warc(path: Path, pages: dict[str, bytes]) -> None:
     for url, body in pages.items():
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n"
         record = WarcRecord()
-        record.init_headers(0, WarcRecordType.response)
+        record.init_headers(WarcRecordType.response)
         record.headers["WARC-Target-URI"] = url
         record.headers["WARC-Date"] = "2026-01-02T03:04:05Z"
         record.headers["Content-Type"] = "application/http; msgtype=response"
