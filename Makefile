@@ -26,7 +26,7 @@ demo: install
 	@$(BIN)/python -m pipeline.demo --out $(OUT) --port $(PORT)
 
 test: install lint
-	$(BIN)/python -m assets fetch --group test
+	$(BIN)/python -m assets fetch --group encoders
 	$(BIN)/python -m pytest
 
 lint: install
