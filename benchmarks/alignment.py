@@ -35,10 +35,10 @@ from alignment import (
     expected_alignment,
     gak_labels,
     log_gak_all_pairs,
-    pairwise_cost,
     soft_dtw,
     soft_dtw_all_pairs,
 )
+from alignment.costs import unit
 from benchmarks.alignment_peers import maghoumi_style, plain_torch
 
 Call = Callable[[], Any]
@@ -182,10 +182,11 @@ def all_pairs(rounds: int, gamma: float = 0.1, dimension: int = 512) -> list[dic
             step = min(sample, max(1, 4096 // len(y)))
             gradients = [torch.zeros_like(x), torch.zeros_like(y)]
             for first in range(0, sample, step):
-                wide_x = leaves[0][first : first + step].repeat_interleave(len(y), 0)
-                wide_y = leaves[1].repeat(step, 1, 1)
+                # Normalised before they are expanded: the cheapest way to write it.
+                wide_x = unit(leaves[0][first : first + step]).repeat_interleave(len(y), 0)
+                wide_y = unit(leaves[1]).repeat(step, 1, 1)
                 pair_n, pair_m = n[first : first + step].repeat_interleave(len(y)), m.repeat(step)
-                cost = pairwise_cost(wide_x, wide_y, "cosine")
+                cost = 1.0 - wide_x @ wide_y.mT
                 function = recursion_peers(pair_n, pair_m, gamma, ragged)[peer]
                 for total, found in zip(gradients, torch.autograd.grad(function(cost).sum(), leaves), strict=True):
                     total += found

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -51,15 +52,23 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def workers(driver: psutil.Process) -> list[psutil.Process]:
+class Worker(NamedTuple):
+    """One of Ray's worker processes, called after what it does: ray::MapBatches(emit), ray::Tally."""
+
+    name: str
+    pid: int
+    process: psutil.Process
+
+
+def workers(driver: psutil.Process) -> list[Worker]:
     """Ray's worker processes below a driver that have been given something to do, by name."""
     found = []
     for process in descendants(driver):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             name = (process.cmdline() or [""])[0]
             if name.startswith("ray::") and not name.startswith((*_DAEMONS, "ray::IDLE")):
-                found.append((name, process.pid, process))
-    return [process for _, _, process in sorted(found, key=lambda each: each[:2])]
+                found.append(Worker(name, process.pid, process))
+    return sorted(found, key=lambda each: each[:2])
 
 
 def left_over(family: list[psutil.Process], seconds: float) -> list[str]:
