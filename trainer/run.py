@@ -20,6 +20,8 @@ from rich.console import Console
 
 # Stopping a finished or a waiting run must not hang on tokenizer threads of forked loader workers.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Threads that spin while they wait take the cores from whatever else runs: an evaluation of 13 s took 300.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # One live line is enough: bars of the libraries inside (unpacking weights, writing files) would cut it up.
 os.environ.setdefault("TQDM_DISABLE", "1")
 
