@@ -40,7 +40,7 @@ def strike_driver(driver: psutil.Popen, and_all: bool) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     assert driver.wait() == -9
-    assert left_over(family, seconds=180) == []
+    assert left_over(family, seconds=400) == []
 
 
 @pytest.mark.slow
