@@ -50,7 +50,6 @@ class Resources:
     cpus: float
     gpus: float
     encoder_workers: int | None = None
-    partitions_at_once: int | None = None
 
 
 @dataclass

@@ -12,13 +12,11 @@ import ray
 
 from pipeline.partition import partition_of
 from pipeline.phase import Part, Phase
-from pipeline.storage import Storage, StorageFull
+from pipeline.storage import Storage
 from pipeline.tables import Receipt, Table
 from schemas.decision import DECISION
 
 PARTITION = "partition"
-# Set by a phase's own errors that another try cannot mend, so that the driver does not try.
-FATAL = (StorageFull,)
 
 
 def tell(tally: Any, phase: str, looked_up: int, computed: int, dropped: int, *, seen: bool = False) -> None:
