@@ -4,6 +4,7 @@ One matrix multiplication a block, in the layout the kernel reads; the gradient 
 grows with pairs * dimension, and only a block of products exists at a time.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from alignment.recursion import soft_dtw
 # Gradients of the products up to this many bytes are kept from forward to backward; above, the
 # products are computed again.
 KEEP_BYTES = 256 * 2**20
+# They are weighed in pieces of this size: fresh memory costs more than the multiplication that fills it.
+WEIGH_BYTES = 8 * 2**20
 VALUES, GRADIENT = 0, 1
 
 
@@ -54,9 +57,6 @@ class _Grid:
         self.x = x.detach().reshape(-1, x.shape[2])[self.rows.slices]
         self.y = other.detach().reshape(-1, x.shape[2])[self.columns.slices]
         self.y.masked_fill_(self.columns.padded[:, None], 0.0)
-        for name, vectors in (("x", self.x), ("x" if y is None else "y", self.y)):
-            if not bool(torch.isfinite(vectors).all()):
-                raise ValueError(f"{name} has NaN or infinite numbers inside its lengths")
         scale = abs(recursion.slope)
         if metric == "cosine":
             self.row_bias = self.x.new_full((len(self.x),), scale)
@@ -68,6 +68,13 @@ class _Grid:
             self.y -= offset
             self.row_bias = (self.x * self.x).sum(1) * (scale / 2.0)
             self.column_bias = (self.y * self.y).sum(1) * (scale / 2.0)
+
+    def refuse_invalid(self) -> None:
+        """ValueError for vectors that are not finite."""
+        for name, vectors in (("x", self.x), ("x" if self.symmetric else "y", self.y)):
+            # NaN is the least and the largest of whatever it is among.
+            if not bool(torch.isfinite(torch.stack(torch.aminmax(vectors))).all()):
+                raise ValueError(f"{name} has NaN or infinite numbers inside its lengths")
 
     def blocks(self) -> Any:
         return row_blocks(self.rows, self.columns, self.lanes, self.x.element_size(), self.symmetric)
@@ -114,20 +121,27 @@ class _Grid:
         missing = len(self.columns.lengths) - self.columns.places
         return torch.nn.functional.pad(sorted_gradient, (0, missing))
 
-    def weigh(self, block: tuple[int, int, int], slopes: torch.Tensor, incoming: torch.Tensor) -> torch.Tensor:
-        """Slopes of a block times what arrives for their pair."""
+    def weighed(
+        self, block: tuple[int, int, int], slopes: torch.Tensor, incoming: torch.Tensor
+    ) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """(first, stop, slopes times what arrives for their pair), some documents at a time, in one buffer."""
         first, stop, group = block
         column = int(self.columns.group_starts[group])
         wide = incoming[first:stop][:, self.columns.places_of[column:]]
-        place = torch.repeat_interleave(self.rows.lengths[first:stop])
-        return slopes * wide[place]
+        lengths = self.rows.lengths[first:stop].tolist()
+        most = max(*lengths, WEIGH_BYTES // (slopes.shape[1] * slopes.element_size()))
+        buffer = slopes.new_empty((min(most, len(slopes)), slopes.shape[1]))
+        begin, held = first, 0
+        for document, (source, weights) in enumerate(zip(slopes.split(lengths), wide, strict=True), first):
+            if held + len(source) > most:
+                yield begin, document, buffer[:held]
+                begin, held = document, 0
+            torch.mul(source, weights, out=buffer[held : held + len(source)])
+            held += len(source)
+        yield begin, stop, buffer[:held]
 
     def pull_back(
-        self,
-        block: tuple[int, int, int],
-        slopes: torch.Tensor,
-        grad_x: torch.Tensor,
-        grad_y: torch.Tensor,
+        self, block: tuple[int, int, int], slopes: torch.Tensor, grad_x: torch.Tensor, grad_y: torch.Tensor
     ) -> None:
         """Add the gradient of a block to the gradients of the packed vectors."""
         first, stop, group = block
@@ -154,6 +168,7 @@ class _AllPairs(torch.autograd.Function):
         metric: Metric,
     ) -> torch.Tensor:
         grid = _Grid(x, y, lengths_x, lengths_y, recursion, metric)
+        grid.refuse_invalid()
         size = len(grid.x) * len(grid.y) * grid.x.element_size()
         keep = any(ctx.needs_input_grad) and size <= KEEP_BYTES
         values, kept = [], []
@@ -185,10 +200,11 @@ class _AllPairs(torch.autograd.Function):
         grad_x, grad_y = torch.zeros_like(grid.x), torch.zeros_like(grid.y)
         for number, block in enumerate(grid.blocks()):
             if kept:
-                slopes = grid.weigh(block, kept[number], incoming)
+                for first, stop, slopes in grid.weighed(block, kept[number], incoming):
+                    grid.pull_back((first, stop, block[2]), slopes, grad_x, grad_y)
             else:
                 _, slopes = grid.run(block, GRADIENT, incoming[block[0] : block[1]])
-            grid.pull_back(block, slopes, grad_x, grad_y)
+                grid.pull_back(block, slopes, grad_x, grad_y)
         grad_y.masked_fill_(grid.columns.padded[:, None], 0.0)
         flat_x = x.new_zeros((x.shape[0] * x.shape[1], x.shape[2]))
         flat_x[grid.rows.slices] = grad_x

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 Lengths = torch.Tensor | Sequence[int] | None
@@ -67,9 +68,10 @@ def check_lengths(lengths: Lengths, name: str, count: int, most: int) -> torch.T
         raise ValueError(f"{name} must have shape ({count},), got {tuple(given.shape)}")
     if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
         raise ValueError(f"{name} must be whole numbers, got {given.dtype}")
-    given = given.detach().to(device="cpu", dtype=torch.int64)
+    if given.dtype != torch.int64 or given.device.type != "cpu" or given.requires_grad:
+        given = given.detach().to(device="cpu", dtype=torch.int64)
     numbers = given.numpy()
-    if count and (numbers.min() < 1 or numbers.max() > most):
+    if count and (np.minimum.reduce(numbers) < 1 or np.maximum.reduce(numbers) > most):
         worst = int(((numbers < 1) | (numbers > most)).argmax())
         raise ValueError(
             f"{name} must lie in 1..{most}, got {numbers[worst]} at index {worst}; drop empty series before aligning"

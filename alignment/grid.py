@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignment.lanes import factors_of, integers_like, limits_of
+from alignment.lanes import NO_PATH, TOO_STEEP, factors_of, integers_like, limits_of
 from alignment.packing import Columns, Rows
 from alignment.threads import scratch, share
 
@@ -62,8 +62,6 @@ def run_grid(
     products: their rows of the product, overwritten as `mode` says. Returns values (stop - first,
     filled places). Raises ValueError if float32 cannot carry cost / gamma.
     """
-    from alignment.lane_kernel import NO_PATH, TOO_STEEP
-
     dtype = products.dtype
     limits = limits_of(dtype)
     lanes = int(limits[0])

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from alignment.lanes import INVALID, NO_PATH, TOO_STEEP
 from alignment.rows import backward_row, forward_row, value_row
 from alignment.simd import inner, jit, load, mark_invalid, splat, store
 from alignment.transpose import gather, scatter
-
-INVALID, TOO_STEEP, NO_PATH = 1, 2, 4
 
 
 @inner

@@ -16,12 +16,23 @@ TRANSITION_BYTES = 4 * 2**20
 STEEPEST = 1e13
 
 
+# Bits of a pair's status; the kernel writes the same ones.
+INVALID, TOO_STEEP, NO_PATH = 1, 2, 4
+
+
 @cache
 def _kernel() -> Any:
     """numba is imported and the kernel compiled (or read from disk) at first use."""
     from alignment.lane_kernel import align_pairs
 
     return align_pairs
+
+
+@cache
+def _nothing(dtype: torch.dtype) -> tuple[torch.Tensor, Any]:
+    """What stands for a result that is not wanted, as a tensor and as an array."""
+    empty = torch.empty((0, 1, 1), dtype=dtype)
+    return empty, empty.numpy()
 
 
 @cache
@@ -53,7 +64,7 @@ def by_size(n: Any, m: Any, lanes: int) -> Any:
     Sorting by n alone would let every block meet the longest m: so bands of like n, sorted by m.
     """
     pairs = len(n)
-    if n.min() == n.max() and m.min() == m.max():
+    if not ((n != n[0]).any() or (m != m[0]).any()):
         return np.arange(pairs)
     bands = max(1, round((pairs / lanes) ** 0.5))
     # Whole blocks a band.
@@ -89,14 +100,13 @@ def align(
     cost: float32 or float64 on the CPU. Raises ValueError for NaN, and for float64 costs so large
     against gamma that they cannot be told from infinity.
     """
-    from alignment.lane_kernel import INVALID, NO_PATH, TOO_STEEP
-
     costs = cost.detach().contiguous()
     pairs, rows, columns = costs.shape
-    limits = limits_of(costs.dtype)
+    dtype = costs.dtype
+    limits = limits_of(dtype)
     lanes = int(limits[0])
-    values = torch.empty(pairs, dtype=costs.dtype)
-    nothing = costs.new_empty((0, rows, columns))
+    values = torch.empty(pairs, dtype=dtype)
+    nothing, no_array = _nothing(dtype)
     expected = torch.empty_like(costs) if want_expected else nothing
     table = torch.empty_like(costs) if want_table else nothing
     status = np.zeros(pairs, np.int32)
@@ -110,13 +120,18 @@ def align(
     transitions = strip * 3 * width if want_expected else 0
     kept = strips * state if want_expected else 0
     arrays = (costs.numpy(), order, n, m, -1 if band is None else band)
-    constants = (factors_of(gamma, costs.dtype), limits)
-    targets = (values.numpy(), expected.numpy(), table.numpy(), status)
+    constants = (factors_of(gamma, dtype), limits)
+    targets = (
+        values.numpy(),
+        expected.numpy() if want_expected else no_array,
+        table.numpy() if want_table else no_array,
+        status,
+    )
     kernel = _kernel()
 
     def task(first: int, step: int) -> None:
-        floats = scratch("floats", 2 * width + state + transitions + kept, costs.dtype)
-        integers = scratch("integers", state + lanes + kept, integers_like(costs.dtype))
+        floats = scratch("floats", 2 * width + state + transitions + kept, dtype)
+        integers = scratch("integers", state + lanes + kept, integers_like(dtype))
         kernel(*arrays, *constants, first, step, strip, floats, integers, *targets)
 
     share(task, -(-pairs // lanes), costs.numel())

@@ -39,7 +39,7 @@ class _SoftDTW(torch.autograd.Function):
         (gradient,) = gradients
         cost, expected = ctx.saved_tensors
         if not torch.is_grad_enabled():
-            return gradient[:, None, None] * expected, None, None, None, None, None
+            return gradient.reshape(-1, 1, 1) * expected, None, None, None, None, None
         values = wavefront_values(cost, *ctx.settings)
         reached = values < torch.inf
         (again,) = torch.autograd.grad(

@@ -77,10 +77,10 @@ def share(task: Callable[[int, int], None], blocks: int, cells: int) -> None:
 
 def scratch(name: str, elements: int, dtype: torch.dtype) -> Any:
     """An uninitialised numpy array of this thread, aligned to 64 bytes, valid until the next call."""
-    kept: dict[tuple[str, torch.dtype], torch.Tensor] = _local.__dict__.setdefault("kept", {})
+    kept: dict[tuple[str, torch.dtype], Any] = _local.__dict__.setdefault("kept", {})
     buffer = kept.get((name, dtype))
-    if buffer is None or buffer.numel() < elements:
-        buffer = torch.empty(elements, dtype=dtype)
-        if buffer.numel() * buffer.element_size() <= KEEP_BYTES:
+    if buffer is None or buffer.size < elements:
+        buffer = torch.empty(elements, dtype=dtype).numpy()
+        if buffer.nbytes <= KEEP_BYTES:
             kept[name, dtype] = buffer
-    return buffer.numpy()
+    return buffer

@@ -245,14 +245,16 @@ def labels(rounds: int) -> list[dict[str, Any]]:
 
 
 def memory() -> list[dict[str, Any]]:
-    """Peak resident growth of one all-pairs step, in a process of its own, by dimension."""
+    """Peak resident growth of one all-pairs step, in a process of its own, by dimension. Linux."""
     code = (
-        "import resource, sys, torch; from alignment import soft_dtw_all_pairs;"
+        "import pathlib, re, sys, torch; from alignment import soft_dtw_all_pairs;"
+        "status = lambda name: int(re.search(name + r':\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]);"
         "small = torch.randn((16, 8, 4), requires_grad=True);"
         "soft_dtw_all_pairs(small).sum().backward();"
         "x = torch.randn((128, 32, int(sys.argv[1])), requires_grad=True);"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
-        "before = peak(); soft_dtw_all_pairs(x, None, 1.0).sum().backward(); print(peak() - before)"
+        # 5 sets the peak back to what is resident now (proc(5)).
+        "pathlib.Path('/proc/self/clear_refs').write_text('5'); before = status('VmRSS');"
+        "soft_dtw_all_pairs(x, None, 1.0).sum().backward(); print((status('VmHWM') - before) / 1024)"
     )
     import subprocess
     import sys

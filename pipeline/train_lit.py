@@ -1,7 +1,7 @@
 """Train the LiT heads: `python -m pipeline.train_lit [--out FOLDER] [--cache FOLDER] [--seed N]`.
 
 Writes `lit_head.safetensors` and its card. Needs Debian's `apt-get download` and `dpkg` for the pairs, and the offline
-towers (`python -m assets fetch --group encoders`). About ten minutes on two cores, most of it for the towers.
+towers (`python -m assets fetch --group encoders`). About five minutes, most of it for the towers.
 """
 
 from __future__ import annotations

@@ -52,13 +52,13 @@ def publish(spec: Spec, runner: Runner, seconds: float) -> Corpus:
     there = storage.exists(f"{folder}/manifest.json")
     if not there:
         storage.write(f"{folder}/manifest.json", manifest.to_json().encode())
-    if failures := unmet(spec.expect, manifest.counts):
-        raise PhaseFailed(f"expect: {'; '.join(failures)}; {folder} is built, latest stays where it was")
     corpus = Corpus(storage.url, version)
     if not storage.exists(f"{folder}/README.md"):
         storage.write(f"{folder}/README.md", card(summary(corpus)).encode())
     if not storage.exists(f"{folder}/{REPORT}"):
         write_report(corpus)
+    if failures := unmet(spec.expect, manifest.counts):
+        raise PhaseFailed(f"expect: {'; '.join(failures)}; see {storage}/{folder}/{REPORT}; latest stays where it was")
     if _latest(storage) != version:
         storage.write(LATEST, f"{version}\n".encode())
     return corpus

@@ -11,7 +11,7 @@ import re
 import unicodedata
 
 import xxhash
-from charset_normalizer import from_bytes
+from chardetng_py import detect
 from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom, to_unicode
 
 # Soft hyphens, zero-width spaces and joiners of nothing, byte order marks, directional marks, and the control
@@ -27,8 +27,8 @@ _UNSPACED = (
 _MARKS = "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u064b-\u065f\u0670\u0900-\u0963\u0971-\u0dff"
 _WORD = re.compile(f"[{_UNSPACED}]|(?:[^\\W{_UNSPACED}]|[{_MARKS}])+(?:['\u2019](?:[^\\W{_UNSPACED}]|[{_MARKS}])+)*")
 
-# What the charset detector may read of a page: it costs about a second a megabyte.
-_DETECT_BYTES = 1 << 16
+# What the charset detector may read of a page.
+_DETECT_BYTES = 1 << 20
 # Encodings whose text can be pure ASCII bytes, or hold zero bytes: "valid UTF-8" proves nothing against them.
 _STATEFUL = ("utf-16", "utf-32", "iso2022", "iso-2022", "hz")
 
@@ -68,8 +68,9 @@ def decode(body: bytes, content_type: str | None) -> tuple[str, str]:
     """Characters of an HTML body and the codec that gave them; never fails.
 
     Order: byte order mark; valid UTF-8 with non-ASCII characters (which is never an accident); the header's
-    charset; the page's own declaration; detection; UTF-8 with U+FFFD. A declared encoding that does not fit
-    the bytes is passed over. Labels follow the WHATWG encoding standard through w3lib (latin-1 is windows-1252).
+    charset; the page's own declaration; detection as browsers do it (chardetng, which falls back on windows-1252);
+    UTF-8 with U+FFFD. A declared encoding that does not fit the bytes is passed over. Labels follow the WHATWG
+    encoding standard through w3lib (latin-1 is windows-1252).
     """
     bom_encoding, bom = read_bom(body)
     if bom_encoding is not None and bom is not None:
@@ -89,11 +90,10 @@ def decode(body: bytes, content_type: str | None) -> tuple[str, str]:
         text = to_unicode(body, f"{label}-be" if label in ("utf-16", "utf-32") else label)
         if _fits(text):
             return text, label
-    detected = from_bytes(_sample(body)).best()
-    if detected is not None:
-        text = to_unicode(body, detected.encoding)
-        if _fits(text):
-            return text, detected.encoding
+    detected = detect(_sample(body), allow_utf8=False).lower()
+    text = to_unicode(body, detected)
+    if _fits(text):
+        return text, detected
     return body.decode("utf-8", "replace"), "utf-8"
 
 

@@ -36,7 +36,7 @@ class EmbedSettings(Settings):
     sentence_primary: str = "minilm"
     """Vectors that compare sentences with sentences: minilm, hf:NAME_OR_FOLDER (pooled as its sentence-transformers
     files say, else CLS) or open_clip:NAME/PRETRAINED."""
-    shared: str = "conse"
+    shared: str = "lit"
     """Vectors that compare images with sentences: open_clip:NAME/PRETRAINED (a tag or a path), lit (small heads that
     were trained for figures and drawings) or conse (no training: good on photographs alone)."""
     image_batch_size: int = Field(default=8, ge=1)

@@ -16,7 +16,7 @@ from pipeline.corpus import Corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = 3
-SHARED = "conse"
+SHARED = "lit"
 
 
 @dataclass(frozen=True)

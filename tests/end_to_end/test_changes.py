@@ -10,10 +10,11 @@ import pytest
 
 from pipeline.corpus import Corpus
 from stages.urls import url_id
-from tests.end_to_end.builds import build, documents, ran, run, setting, shards
+from tests.end_to_end.builds import SHARED, build, documents, ran, run, setting, shards
 from tests.servers import Site
 
 pytestmark = pytest.mark.slow
+OTHER = "conse"
 LOOSER = setting(filter__document__num_words__min=5)
 
 
@@ -74,11 +75,13 @@ def _contents(row: dict[str, Any]) -> set[str]:
 
 
 def test_a_changed_encoder_runs_only_from_the_embeddings_on(corpus: Path, spec: Path, site: Site) -> None:
-    other = [*LOOSER, *setting(embed__precision="bfloat16")]
+    other = [*LOOSER, *setting(embed__shared=OTHER)]
     phases = Corpus(str(corpus)).phases
     planned = plan(build(spec, corpus, "--dry-run", *other).check().out)
     assert [p for p in phases if planned[p][0] == "would run"] == phases[phases.index("embeddings") :]
-    assert "settings.precision: float32 -> bfloat16" in planned["embeddings"][1]
+    assert f"settings.shared: {SHARED!r} ->".replace("'", "") in planned["embeddings"][1].replace("'", "").replace(
+        '"', ""
+    )
     asked = len(site.log)
     build(spec, corpus, *other).check()
     assert len(site.log) == asked
@@ -98,6 +101,6 @@ def test_collected_garbage_is_missed_by_nobody(corpus: Path, spec: Path) -> None
     assert [path.name for path in (corpus / "versions").iterdir() if any(path.rglob("*.arrow"))] == [
         (corpus / "latest").read_text().strip()
     ]
-    other = [*LOOSER, *setting(embed__precision="bfloat16")]
+    other = [*LOOSER, *setting(embed__shared=OTHER)]
     assert "nothing to do" in build(spec, corpus, *other).check().out
     assert documents(corpus) and "0 objects" in run("pipeline.gc", "--corpus", str(corpus)).check().out

@@ -179,7 +179,6 @@ def test_untrained_heads_are_conse(towers: None) -> None:
     assert torch.allclose(heads.text(words), torch.nn.functional.normalize(words), atol=1e-6)
 
 
-@pytest.mark.skipif(not LIT_WEIGHTS.is_file(), reason="python -m pipeline.train_lit makes its weights")
 def test_the_stored_heads_have_a_card_that_names_them() -> None:
     import hashlib
 

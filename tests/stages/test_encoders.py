@@ -18,8 +18,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 import assets
-from stages.encoders import conse, efficientnet
-from stages.encoders.availability import LIT_WEIGHTS, efficientnet_file, minilm_folder, weights_hash
+from stages.encoders import conse, efficientnet, lit
+from stages.encoders.availability import efficientnet_file, minilm_folder, weights_hash
 from stages.encoders.embed import OUTPUT, EmbedImages, EmbedSentences, EmbedSettings, check_available
 from stages.encoders.names import UnknownEncoder
 from stages.encoders.protocol import Encoder, Modality, WeightsMissing
@@ -33,10 +33,6 @@ PHOTOS = [Image.fromarray(getattr(skimage.data, name)()) for name in ("chelsea",
 WORDS = ["a cat", "a cup of coffee", "a rocket launch", "a woman in a space suit"]
 LONG = " ".join(f"word {number} of a long and winding sentence," for number in range(80))
 SENTENCES = [*WORDS, "", "Größe: 12 µm, naïve 中文 🙂", LONG, LONG[:200], "one two three four five six " * 4]
-
-LIT = pytest.param(
-    "lit", marks=pytest.mark.skipif(not LIT_WEIGHTS.is_file(), reason="python -m pipeline.train_lit makes its weights")
-)
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +63,12 @@ def assert_independent_of_company(encoder: Encoder, contents: list[Any]) -> None
         assert abs(float(np.linalg.norm(vector)) - 1) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "conse", LIT])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "conse", "lit"])
 def test_an_image_vector_depends_on_its_image_alone(fetched: None, name: str) -> None:
     assert_independent_of_company(load_encoder(name, "image", Runtime(batch_size=4)), PHOTOS)
 
 
-@pytest.mark.parametrize("name", ["minilm", LIT])
+@pytest.mark.parametrize("name", ["minilm", "lit"])
 def test_a_sentence_vector_depends_on_its_sentence_alone(fetched: None, name: str) -> None:
     assert_independent_of_company(load_encoder(name, "text", Runtime(batch_size=4)), SENTENCES)
 
@@ -112,7 +108,7 @@ def test_efficientnet_knows_what_it_sees(fetched: None) -> None:
     assert named[:2] == ["Egyptian Mau", "espresso"]
 
 
-@pytest.mark.parametrize("name", ["conse", LIT])
+@pytest.mark.parametrize("name", ["conse", "lit"])
 def test_the_shared_space_brings_photographs_to_their_words(fetched: None, name: str) -> None:
     images = load_encoder(name, "image", Runtime(batch_size=4)).encode(PHOTOS[:3])
     words = load_encoder(name, "text", Runtime(batch_size=4)).encode(WORDS[:3])
@@ -163,7 +159,7 @@ def test_images_become_vectors_and_bad_rows_become_errors(fetched: None) -> None
     expected = primary.encode(decoded).astype(np.float16)
     good = [found[row] for row in (0, 3, 4, 5)]
     assert np.allclose([row["primary"] for row in good], expected, atol=2e-3)
-    assert {len(row["shared"]) for row in good} == {384}
+    assert {len(row["shared"]) for row in good} == {lit.load_heads().dimension}
     for row, body in zip(good, bodies, strict=True):
         assert function(pa.table({"body": pa.array([body], pa.large_binary())})).to_pylist() == [row]
 
@@ -202,7 +198,7 @@ def test_encoders_on_one_tower_share_its_forward_pass(fetched: None, monkeypatch
 
 @pytest.mark.parametrize(
     ("name", "modality"),
-    [("efficientnet_lite0", "image"), ("minilm", "text"), ("conse", "image")],
+    [("efficientnet_lite0", "image"), ("minilm", "text"), ("conse", "image"), ("lit", "image"), ("lit", "text")],
 )
 def test_the_weights_hash_is_known_without_loading(fetched: None, name: str, modality: Modality) -> None:
     assert weights_hash(name, modality) == load_encoder(name, modality, Runtime(batch_size=4)).weights
@@ -212,8 +208,8 @@ def test_each_modality_has_its_own_key(fetched: None) -> None:
     base, other = EmbedSettings(), EmbedSettings(sentence_primary="hf:elsewhere/bge", sentence_batch_size=7)
     assert EmbedImages(base).settings == EmbedImages(other).settings
     assert EmbedSentences(base).settings != EmbedSentences(other).settings
-    hashes = {weights_hash(name, "image") for name in ("efficientnet_lite0", "conse")}
-    assert len(hashes | {weights_hash(name, "text") for name in ("minilm", "conse")}) == 3
+    hashes = {weights_hash(name, "image") for name in ("efficientnet_lite0", "conse", "lit")}
+    assert len(hashes | {weights_hash(name, "text") for name in ("minilm", "lit")}) == 5
 
 
 def test_missing_assets_are_one_line_before_any_work(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.text import normalize, normalize_lines, text_hash, words
+from stages.text import decode, normalize, normalize_lines, text_hash, words
 
 
 def test_normalize() -> None:
@@ -38,3 +39,19 @@ def test_words() -> None:
 def test_text_hash_is_stable() -> None:
     assert text_hash("interloom") == text_hash("interloom")
     assert text_hash("a") == "a96faf705af16834e6c632b61e964e1f"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Le café est fermé", "windows-1252"),
+        ("El señor compró una piñata", "windows-1252"),
+        ("Die Straße führt über schöne Hügel", "windows-1252"),
+        ("Zażółć gęślą jaźń, czyli krótki pangram", "windows-1250"),
+        ("Съешь же ещё этих мягких булок", "windows-1251"),
+        ("Αυτό είναι ένα σύντομο κείμενο", "windows-1253"),
+        ("これは天気についての短いページです", "shift_jis"),
+    ],
+)
+def test_a_short_page_without_a_charset_is_read_as_browsers_read_it(text: str, encoding: str) -> None:
+    assert decode(f"<p>{text}</p>".encode(encoding), "text/html") == (f"<p>{text}</p>", encoding)
