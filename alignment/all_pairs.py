@@ -132,7 +132,7 @@ class _Grid:
         most = max(*lengths, WEIGH_BYTES // (slopes.shape[1] * slopes.element_size()))
         buffer = slopes.new_empty((min(most, len(slopes)), slopes.shape[1]))
         begin, held = first, 0
-        for document, (source, weights) in enumerate(zip(slopes.split(lengths), wide, strict=True), first):
+        for document, (source, weights) in enumerate(zip(torch.split(slopes, lengths), wide, strict=True), first):
             if held + len(source) > most:
                 yield begin, document, buffer[:held]
                 begin, held = document, 0

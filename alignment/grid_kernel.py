@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.lane_kernel import NO_PATH, TOO_STEEP
+from alignment.lanes import NO_PATH, TOO_STEEP
 from alignment.rows import (
     backward_row,
     divisible_row,

@@ -49,7 +49,7 @@ def _sources() -> str:
     """A digest of every source file whose code a kernel contains."""
     folder = pathlib.Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("simd.py", "transpose.py", "rows.py", "lane_kernel.py", "grid_kernel.py"):
+    for name in ("simd.py", "transpose.py", "rows.py", "lanes.py", "lane_kernel.py", "grid_kernel.py"):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()
 

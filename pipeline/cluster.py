@@ -16,6 +16,8 @@ from pipeline.storage import Storage, StorageError, is_local
 
 # Ray gives a node 30 seconds to start, which no setting changes and a busy machine exceeds.
 START_TRIES = 3
+# Ray ends a worker that was idle for one second, as all are while actors embed; the next phase would wait for new ones.
+IDLE_SECONDS = 60
 
 
 def submitted() -> bool:
@@ -50,6 +52,7 @@ def _start_local(workers: int | None, object_store_bytes: int | None) -> None:
                 logging_level=logging.ERROR,
                 log_to_driver=bool(os.environ.get("INTERLOOM_WORKER_LOGS")),
                 object_store_memory=object_store_bytes,
+                _system_config={"idle_worker_killing_time_threshold_ms": IDLE_SECONDS * 1000},
             )
             return
         except Exception as error:

@@ -64,11 +64,19 @@ def _imports(tree: ast.AST) -> set[str]:
 
 @functools.cache
 def _source(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
+    """A module's file, found without importing it or the packages around it."""
+    top, *inner = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None:
         return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    if not inner:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():
+        at = Path(folder, *inner)
+        for file in (at / "__init__.py", at.parent / f"{at.name}.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 @functools.cache

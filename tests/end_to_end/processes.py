@@ -15,7 +15,8 @@ import psutil
 
 from tests.end_to_end.builds import ROOT, environment
 
-# The node's own daemons also call themselves ray::; when one of them dies, Ray ends the node.
+# The node's own daemons also call themselves ray::; when one of them dies, Ray ends the node. When the node dies they
+# try for a minute, fixed in Ray, to tell it so before they end.
 _DAEMONS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
@@ -69,6 +70,16 @@ def workers(driver: psutil.Process) -> list[Worker]:
             if name.startswith("ray::") and not name.startswith((*_DAEMONS, "ray::IDLE")):
                 found.append(Worker(name, process.pid, process))
     return sorted(found, key=lambda each: each[:2])
+
+
+def daemons(family: list[psutil.Process]) -> list[psutil.Process]:
+    """Those of a family that are the node's agents."""
+    found = []
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if (process.cmdline() or [""])[0].startswith(_DAEMONS):
+                found.append(process)
+    return found
 
 
 def left_over(family: list[psutil.Process], seconds: float) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import datasets
@@ -12,7 +11,7 @@ from pipeline.corpus import Corpus
 from schemas.contract import conform
 from schemas.shard import SHARD
 from stages.urls import url_id
-from tests.end_to_end.builds import PARTITIONS, build, decisions, documents, setting, shards, tree
+from tests.end_to_end.builds import PARTITIONS, build, decisions, documents, tree
 from tests.end_to_end.site import EXPECTED_IMAGES, EXPECTED_PAGES, NEVER_FETCHED, NUM_ARTICLES, SERIES
 from tests.servers import Site
 
@@ -168,12 +167,3 @@ def test_a_second_build_does_nothing_and_says_so(built: Path, spec: Path, site: 
     dry = build(spec, built, "--dry-run").check()
     assert dry.out.splitlines()[-1] == "nothing to do" and dry.out.count("finished ") == len(Corpus(str(built)).phases)
     assert tree(built) == before
-
-
-@pytest.mark.parametrize("resources", [{"workers": 1}, {"block_megabytes": 0.0005, "encoder_workers": 1}])
-def test_resources_change_no_byte(built: Path, spec: Path, tmp_path: Path, resources: dict[str, float]) -> None:
-    fields = {f"resources__{name}": value for name, value in resources.items()}
-    build(spec, tmp_path / "out", *setting(**fields)).check()
-    assert shards(tmp_path / "out") == shards(built)
-    told = json.loads(next((tmp_path / "out" / "versions").glob("*/manifest.json")).read_text())["spec"]["resources"]
-    assert {name: told[name] for name in resources} == resources

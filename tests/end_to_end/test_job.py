@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.end_to_end.builds import ROOT, environment, shards
+from tests.end_to_end.builds import ROOT, environment, setting, shards
 from tests.end_to_end.processes import descendants, left_over
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -126,19 +126,22 @@ def test_the_head_turns_strangers_away(head: Head) -> None:
         urllib.request.urlopen(f"{head.address}/api/jobs/", timeout=60)
 
 
-def test_a_job_makes_the_same_shards(head: Head, built: Path, spec: Path, tmp_path: Path) -> None:
+def test_a_job_makes_the_same_shards_from_other_blocks(head: Head, built: Path, spec: Path, tmp_path: Path) -> None:
     ignored = ROOT / "out" / f"not-for-the-cluster-{secrets.token_hex(4)}"
     ignored.mkdir(parents=True)
     (ignored / "large.bin").write_bytes(b"0")
     try:
         out = tmp_path / "out"
-        done = head.submit("whole", "python", "-m", "pipeline.build", "--spec", str(spec), "--out", str(out))
+        command = ["python", "-m", "pipeline.build", "--spec", str(spec), "--out", str(out)]
+        done = head.submit("whole", *command, *setting(resources__block_megabytes=0.0005, resources__encoder_workers=1))
     finally:
         shutil.rmtree(ignored)
         if not any((ROOT / "out").iterdir()):
             (ROOT / "out").rmdir()
     assert done.returncode == 0, done.stdout + done.stderr
     assert shards(out) == shards(built)
+    manifest = json.loads((out / "versions" / (out / "latest").read_text().strip() / "manifest.json").read_text())
+    assert manifest["spec"]["resources"]["block_megabytes"] == 0.0005
     assert not list(out.glob(".shared-*")) and not list(out.glob(".probe-*"))
     assert head.driver_exit_code("whole") == 0
     uploaded = [path for path in head.folder.glob("session_*/runtime_resources/working_dir_files/*") if path.is_dir()]

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from tests.end_to_end.builds import shards
-from tests.end_to_end.processes import count_files, descendants, left_over, started, wait_for_files, workers
+from tests.end_to_end.processes import count_files, daemons, descendants, left_over, started, wait_for_files, workers
 
 # New files after which a kill strikes, at most; a whole build writes about 200.
-MOST_FILES = 60
+MOST_FILES = 40
 
 
 def strike_worker(driver: psutil.Popen, kind: str, seeded: random.Random) -> str | None:
@@ -33,14 +33,16 @@ def strike_worker(driver: psutil.Popen, kind: str, seeded: random.Random) -> str
     return None
 
 
-def strike_driver(driver: psutil.Popen, and_all: bool) -> None:
-    """Kill the driver, and all its processes with it or none; whatever is left must end by itself."""
+def strike_driver(driver: psutil.Popen, and_all: bool) -> list[psutil.Process]:
+    """Kill the driver, and all its processes with it or none; the rest ends by itself, last the agents it returns."""
     family = descendants(driver)
+    agents = daemons(family)
     for process in [driver, *(family if and_all else [])]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     assert driver.wait() == -9
-    assert left_over(family, seconds=400) == []
+    assert left_over([each for each in family if each not in agents], seconds=60) == []
+    return agents
 
 
 @pytest.mark.slow
@@ -51,6 +53,7 @@ def test_killed_builds_go_on_to_the_same_shards(built: Path, spec: Path, tmp_pat
     plan = ["driver"] * 5 + ["everything"] * 5 + ["worker"] * 7 + ["servant"] * 3
     seeded.shuffle(plan)
     victims: list[str] = []
+    agents: list[psutil.Process] = []
     completed = 0
     # A build that was struck goes on with what it left; when one completes, the next starts from nothing.
     out = tmp_path / "out"
@@ -66,7 +69,7 @@ def test_killed_builds_go_on_to_the_same_shards(built: Path, spec: Path, tmp_pat
                         victims.append(name)
                         plan.pop()
                     continue
-                strike_driver(driver, and_all=plan[-1] == "everything")
+                agents += strike_driver(driver, and_all=plan[-1] == "everything")
                 victims.append(plan.pop())
                 break
             if (code := driver.wait()) == -9:
@@ -77,3 +80,4 @@ def test_killed_builds_go_on_to_the_same_shards(built: Path, spec: Path, tmp_pat
         completed += 1
     print(f"{len(victims)} kills, {completed} builds completed: {victims}")
     assert len(victims) == 20 and completed >= 1
+    assert left_over(agents, seconds=120) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.end_to_end.builds import build, shards
+from tests.end_to_end.builds import build, setting, shards
 
 pytestmark = pytest.mark.slow
 
@@ -52,11 +53,12 @@ def _objects(env: dict[str, str]) -> dict[str, tuple[str, str]]:
     return {name: (each["ETag"], str(each["LastModified"])) for name, each in found.items()}
 
 
-def test_a_bucket_holds_the_same_bytes_and_a_second_build_puts_none(
+def test_one_worker_puts_the_same_bytes_into_a_bucket_and_a_second_build_none(
     built: Path, spec: Path, bucket: dict[str, str]
 ) -> None:
+    """The undisturbed build had two workers and a local folder."""
     url = "s3://corpora/some/prints"
-    build(spec, url, **bucket).check()
+    build(spec, url, *setting(resources__workers=1), **bucket).check()
     files = _filesystem(bucket)
     version = files.cat_file("corpora/some/prints/latest").decode().strip()
     found = {
@@ -64,6 +66,8 @@ def test_a_bucket_holds_the_same_bytes_and_a_second_build_puts_none(
         for name in files.glob(f"corpora/some/prints/versions/{version}/shards/*.arrow")
     }
     assert found == shards(built)
+    told = json.loads(files.cat_file(f"corpora/some/prints/versions/{version}/manifest.json"))
+    assert told["spec"]["resources"]["workers"] == told["run"]["cpus"] == 1
     before = _objects(bucket)
     assert not [name for name in before if ".probe-" in name or ".shared-" in name]
     ended = build(spec, url, **bucket).check()

@@ -22,7 +22,7 @@ ELSEWHERE = {
     "make test": (".ci/run", "make test"),
     "make demo": ("tests/end_to_end/test_demo.py", "def test_the_demo_from_nothing_and_again"),
     "python -m trainer.run --config recipes/demo.yaml": ("tests/end_to_end/test_demo.py", "pipeline.demo"),
-    "ray job submit": ("tests/end_to_end/test_job.py", "def test_a_job_makes_the_same_shards"),
+    "ray job submit": ("tests/end_to_end/test_job.py", "def test_a_job_makes_the_same_shards_from_other_blocks"),
     "airflow dags test corpus_build": ("tests/dags/test_corpus_build.py", "def test_builds_then_trains"),
 }
 

@@ -122,6 +122,8 @@ def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder
         assert (out / "latest").read_bytes() == before["latest"][0]
         assert {name: after[name] for name in before} == before
         assert not [name for name in after if name.endswith(".arrow") and name not in before]
+        (report,) = (name for name in after if name.endswith("report/index.html") and name not in before)
+        assert report in said, "where to look for the reason"
         asked = down.paths().count("/index.html")
         ended = build(spec, out, "--until", "documents").check()
         assert down.paths().count("/index.html") == asked == 1, "a remembered failure was asked for again"
