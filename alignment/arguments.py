@@ -63,13 +63,13 @@ def check_lengths(lengths: Lengths, name: str, count: int, most: int) -> torch.T
     """int64 lengths on the CPU, one a series and in 1..most; None stays None (all are `most`)."""
     if lengths is None:
         return None
-    given = torch.as_tensor(lengths)
-    if given.dim() != 1 or given.shape[0] != count:
+    given = lengths if isinstance(lengths, torch.Tensor) else torch.as_tensor(lengths)
+    if given.shape != (count,):
         raise ValueError(f"{name} must have shape ({count},), got {tuple(given.shape)}")
-    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
-        raise ValueError(f"{name} must be whole numbers, got {given.dtype}")
-    if given.dtype != torch.int64 or given.device.type != "cpu" or given.requires_grad:
-        given = given.detach().to(device="cpu", dtype=torch.int64)
+    if given.dtype != torch.int64 or not given.is_cpu:
+        if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+            raise ValueError(f"{name} must be whole numbers, got {given.dtype}")
+        given = given.to(device="cpu", dtype=torch.int64)
     numbers = given.numpy()
     if count and (np.minimum.reduce(numbers) < 1 or np.maximum.reduce(numbers) > most):
         worst = int(((numbers < 1) | (numbers > most)).argmax())

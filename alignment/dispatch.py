@@ -10,6 +10,7 @@ from alignment.lanes import align
 from alignment.wavefront import wavefront_alignment, wavefront_table, wavefront_values
 
 Backend = Literal["auto", "lanes", "triton", "wavefront"]
+_BACKENDS = get_args(Backend)
 
 
 @cache
@@ -26,9 +27,9 @@ def choose_backend(cost: torch.Tensor, backend: Backend = "auto") -> Backend:
 
     Raises ValueError for a backend that cannot run on the tensor's device.
     """
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend must be one of {get_args(Backend)}, got {backend!r}")
-    on_cpu = cost.device.type == "cpu"
+    if backend not in _BACKENDS:
+        raise ValueError(f"backend must be one of {_BACKENDS}, got {backend!r}")
+    on_cpu = cost.is_cpu
     if backend == "lanes" and not on_cpu:
         raise ValueError(f'backend "lanes" runs on the CPU, the cost is on {cost.device}')
     if backend != "auto":
@@ -50,9 +51,9 @@ def values_of(
 ) -> torch.Tensor:
     """soft-DTW of each pair, detached."""
     chosen = choose_backend(cost, backend)
-    cost = cost.detach()
     if chosen == "lanes":
         return align(cost, gamma, lengths_x, lengths_y, band)[0]
+    cost = cost.detach()
     if chosen == "triton":
         from alignment.triton_launch import triton_align
 
@@ -70,9 +71,9 @@ def alignment_of(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Values and expected alignments, detached."""
     chosen = choose_backend(cost, backend)
-    cost = cost.detach()
     if chosen == "lanes":
         return align(cost, gamma, lengths_x, lengths_y, band, want_expected=True)[:2]
+    cost = cost.detach()
     if chosen == "triton":
         from alignment.triton_launch import triton_align
 
@@ -89,8 +90,7 @@ def table_of(
     backend: Backend,
 ) -> torch.Tensor:
     """R of every cell, detached. Triton has no kernel for it: tables are labels, made on the CPU."""
-    cost = cost.detach()
     if choose_backend(cost, backend) == "lanes":
         return align(cost, gamma, lengths_x, lengths_y, band, want_table=True)[2]
     with torch.no_grad():
-        return wavefront_table(cost, gamma, lengths_x, lengths_y, band)
+        return wavefront_table(cost.detach(), gamma, lengths_x, lengths_y, band)

@@ -64,7 +64,7 @@ def by_size(n: Any, m: Any, lanes: int) -> Any:
     Sorting by n alone would let every block meet the longest m: so bands of like n, sorted by m.
     """
     pairs = len(n)
-    if not ((n != n[0]).any() or (m != m[0]).any()):
+    if np.logical_and.reduce(n == n[0]) and np.logical_and.reduce(m == m[0]):
         return np.arange(pairs)
     bands = max(1, round((pairs / lanes) ** 0.5))
     # Whole blocks a band.
@@ -136,7 +136,7 @@ def align(
 
     share(task, -(-pairs // lanes), costs.numel())
 
-    if not status.any():
+    if not np.bitwise_or.reduce(status):
         return values, expected, table
     if (status & INVALID).any():
         raise_for_invalid(int(np.flatnonzero(status & INVALID)[0]))

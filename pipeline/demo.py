@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -65,6 +66,13 @@ def served(port: int) -> Iterator[str]:
         server.wait(timeout=10)
 
 
+def _report_is_older(out: Path, evaluation: Path) -> bool:
+    """Whether the report of the latest version has not seen this evaluation yet."""
+    version = (out / "latest").read_text().strip()
+    report = out / "versions" / version / "report" / "index.html"
+    return not report.exists() or report.stat().st_mtime < evaluation.stat().st_mtime
+
+
 @app.command()
 def demo(
     out: Annotated[str, typer.Option(help="Where the corpus goes.")] = "out/demo",
@@ -86,7 +94,8 @@ def demo(
         override = [] if steps is None else ["--set", f"optimizer.steps={steps}"]
         run = f"{out}/train"
         _run("trainer.run", "--config", "recipes/demo.yaml", "--corpus", out, "--out", run, *override)
-        _run("pipeline.report", "--corpus", out)
+        if _report_is_older(Path(out), Path(run) / "evaluation.json"):
+            _run("pipeline.report", "--corpus", out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line, exit code 2."""
+"""What ends a run early, by its exit code."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class CorruptRecordError(Exception):
     """A record that cannot be read; the message names the document and the image."""
+
+
+class Terminated(Exception):
+    """SIGTERM came and a checkpoint was written; the command exits 143."""

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import UserError
-from trainer.loop import Outcome, Terminated, train
+from trainer.errors import Terminated, UserError
+from trainer.loop import train
+from trainer.outcome import Outcome
 from trainer.parallel import start
 from trainer.recipe import Recipe
 

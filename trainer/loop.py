@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,16 @@ from trainer.data.features import FeatureSource, ImageSource, PixelSource, build
 from trainer.data.plan import Plan, plan_epoch
 from trainer.data.rows import Limits, Row, load_rows
 from trainer.data.shards import Corpus, open_corpus
-from trainer.errors import UserError
+from trainer.errors import Terminated, UserError
 from trainer.evaluate import Evaluator, choose
 from trainer.log import RunLog, plain
 from trainer.model.build import Built, build_model, export
 from trainer.optimizer import build_optimizer
+from trainer.outcome import Outcome, last_metrics
 from trainer.parallel import Ranks, precision, wrap
 from trainer.recipe import Recipe
 from trainer.retrieval_metrics import change
 from trainer.step import PackedForward, Stepper, StepResult
-
-
-class Terminated(Exception):
-    """SIGTERM came and a checkpoint was written; the command exits 143."""
 
 
 @dataclass
@@ -128,16 +125,6 @@ class Batches:
                 yield batch, checkpoints.Progress(step, epoch, index)
 
 
-@dataclass
-class Outcome:
-    """What a finished run left."""
-
-    out: Path
-    steps: int
-    last: dict[str, Any] = field(default_factory=dict)
-    evaluation: dict[str, Any] = field(default_factory=dict)
-
-
 def train(recipe: Recipe, ranks: Ranks, resume: str = "auto", allow_changes: bool = False) -> Outcome:
     """Run a recipe to its last step from wherever its checkpoints are; evaluates, exports, returns what it found.
 
@@ -227,7 +214,7 @@ def train(recipe: Recipe, ranks: Ranks, resume: str = "auto", allow_changes: boo
             if ranks.first:
                 export(model, built.tokenizer, out / "model")
         if not last:
-            last = _last_metrics(out)
+            last = last_metrics(out)
         evaluation.finish(prepared.corpus, settings, time.monotonic() - started)
     ranks.wait()
     return Outcome(out, progress.step, last, evaluation.results)
@@ -247,20 +234,6 @@ def metrics(result: StepResult, progress: checkpoints.Progress, seconds: float, 
         "tokens_per_second": round(result.tokens / max(seconds, 1e-9), 1),
         "images_per_second": round(result.images / max(seconds, 1e-9), 2),
     }
-
-
-def read_outcome(out: Path) -> Outcome:
-    """What a run in another process left in its folder."""
-    last = _last_metrics(out)
-    evaluation = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-    return Outcome(out, int(last.get("step", -1)) + 1, last, evaluation)
-
-
-def _last_metrics(out: Path) -> dict[str, Any]:
-    lines = (
-        (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines() if (out / "metrics.jsonl").is_file() else []
-    )
-    return dict(json.loads(lines[-1])) if lines else {}
 
 
 class _Evaluation:

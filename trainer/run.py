@@ -74,8 +74,8 @@ def main(
 
     Under torchrun every rank runs this command; data.packs_per_step must be a multiple of their number.
     """
-    from trainer.errors import CorruptRecordError, UserError
-    from trainer.loop import Terminated
+    from trainer.errors import CorruptRecordError, Terminated, UserError
+    from trainer.outcome import finished, read_outcome
     from trainer.recipe import load_recipe
 
     overrides = list(set_ or [])
@@ -88,17 +88,24 @@ def main(
             for line in describe_run(recipe):
                 typer.echo(line)
             return
-        from trainer.launch import train_here, train_on_ray
-        from trainer.loop import read_outcome
         from trainer.summary import show
 
         started = time.monotonic()
-        if launcher is Launcher.ray:
-            if "WORLD_SIZE" in os.environ:
-                raise UserError("--launcher ray starts its own ranks; run it without torchrun")
+        if launcher is Launcher.ray and "WORLD_SIZE" in os.environ:
+            raise UserError("--launcher ray starts its own ranks; run it without torchrun")
+        done = finished(recipe) if resume == "auto" else None
+        if done is not None:
+            outcome = done
+            if os.environ.get("RANK", "0") == "0":
+                typer.echo(f"nothing to do: {recipe.out} was trained to step {done.steps} and evaluated")
+        elif launcher is Launcher.ray:
+            from trainer.launch import train_on_ray
+
             train_on_ray(recipe, resume, allow_changes, workers)
             outcome = read_outcome(Path(recipe.out))
         else:
+            from trainer.launch import train_here
+
             outcome = train_here(recipe, resume, allow_changes)
         if os.environ.get("RANK", "0") == "0":
             show(outcome, config, recipe.corpus, Console(width=max(100, Console().width)))

@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from trainer.loop import Outcome
-from trainer.retrieval_metrics import CUTOFFS
+from trainer.outcome import Outcome
 
 TITLES = {
     "image_to_sentence": "image -> sentence",
@@ -42,15 +41,16 @@ def show(outcome: Outcome, config: str, corpus: str, console: Console) -> None:
 
 def retrieval_table(before: dict[str, Any] | None, after: dict[str, Any]) -> Table:
     """Held-out retrieval before and after training, with n, candidates and chance."""
+    cutoffs = list(after["retrieval"]["image_to_sentence"]["recall"])
     table = Table(title="held-out retrieval", title_justify="left")
-    for column in ("", "", "n", "among", "median rank", "MRR", *(f"R@{k}" for k in CUTOFFS)):
+    for column in ("", "", "n", "among", "median rank", "MRR", *(f"R@{k}" for k in cutoffs)):
         table.add_column(column, justify="left" if not column else "right")
     for name, title in TITLES.items():
         found = after["retrieval"][name]
         rows = [("chance", found["chance"]), *([("before", before["retrieval"][name])] if before else [])]
         for label, figures in [*rows, ("after", found)]:
             cells = [_number(figures["median_rank"], 1), _number(figures["mrr"], 3)]
-            cells += [_number(figures["recall"][str(k)], 3) for k in CUTOFFS]
+            cells += [_number(figures["recall"][k], 3) for k in cutoffs]
             first = label == "chance"
             count = [str(found["n"]), str(found["candidates"])] if first else ["", ""]
             table.add_row(title if first else "", label, *count, *cells, end_section=label == "after")

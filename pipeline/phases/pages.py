@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -65,7 +66,9 @@ def pages(spec: Spec, generation: int) -> Phase:
         left_out = _left_out(unit, source.snapshot)
         if not unit.urls:
             return left_out
-        fetched = fetch_host(part, unit, settings, source.snapshot, generation)
+        # What a crawl fetched it has counted already.
+        quiet = replace(part, tell=lambda looked_up, computed: None) if isinstance(source, SiteSource) else part
+        fetched = fetch_host(quiet, unit, settings, source.snapshot, generation)
         return pa.concat_tables([_page_rows(fetched, unit.depth, source.kind, source.snapshot), left_out])
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:

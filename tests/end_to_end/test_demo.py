@@ -41,6 +41,6 @@ def test_the_demo_from_nothing_and_again(tmp_path: Path) -> None:
 
     began = time.monotonic()
     again = run(*arguments, timeout=600).check()
-    assert "nothing to do" in again.out
+    assert again.out.count("nothing to do") == 2, "the build and the training"
     assert {part.name: part.hash for part in Corpus(str(out)).manifest.shards} == shards
-    assert time.monotonic() - began < 300
+    assert time.monotonic() - began < 60

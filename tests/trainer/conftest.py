@@ -9,7 +9,7 @@ import torch
 
 from tests.trainer.fabricated import write_corpus
 from trainer.launch import train_here
-from trainer.loop import Outcome
+from trainer.outcome import Outcome
 from trainer.recipe import Recipe, load_recipe
 
 

@@ -18,7 +18,8 @@ from tests.trainer.fabricated import write_corpus
 from trainer import checkpoint as checkpoints
 from trainer.errors import UserError
 from trainer.launch import train_here
-from trainer.loop import Outcome
+from trainer.outcome import Outcome, read_outcome
+from trainer.outcome import finished as finished_outcome
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,6 +127,25 @@ def test_a_finished_run_trains_no_more(corpus: Path, tmp_path: Path, finished: O
     outcome = train_here(tiny(corpus, out), "auto", False)
     assert outcome.steps == 8 and outcome.last["loss"] == finished.last["loss"]
     assert same(weights(out, 8), weights(finished.out, 8))
+
+
+def test_a_finished_run_is_known_by_its_files(corpus: Path, tmp_path: Path, finished: Outcome) -> None:
+    """No model is loaded for it; anything that is missing, or another recipe or corpus, is for the run itself."""
+    same = ("log.tensorboard=true",)
+    out = copy(finished.out, tmp_path / "run")
+    found = finished_outcome(tiny(corpus, out, *same))
+    assert found is not None and (found.steps, found.last["loss"]) == (8, finished.last["loss"])
+    assert found.evaluation["after"] == read_outcome(finished.out).evaluation["after"]
+    assert finished_outcome(tiny(corpus, out, *same, "optimizer.steps=9")) is None
+    other = write_corpus(tmp_path / "other", documents=18)
+    assert finished_outcome(tiny(other, out, *same)) is None
+    for missing in ("model/config.json", "evaluation.json", "metrics.jsonl"):
+        content = (out / missing).read_bytes()
+        (out / missing).unlink()
+        assert finished_outcome(tiny(corpus, out, *same)) is None, missing
+        (out / missing).write_bytes(content[: len(content) // 2])
+        assert missing == "model/config.json" or finished_outcome(tiny(corpus, out, *same)) is None, missing
+        (out / missing).write_bytes(content)
 
 
 def test_starting_over_removes_what_was_there(corpus: Path, tmp_path: Path, finished: Outcome) -> None:

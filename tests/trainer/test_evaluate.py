@@ -16,7 +16,7 @@ from tests.trainer.conftest import tiny
 from tests.trainer.fabricated import write_corpus
 from trainer.data.shards import open_corpus
 from trainer.launch import train_here
-from trainer.loop import Outcome
+from trainer.outcome import Outcome
 from trainer.retrieval_metrics import chance, change, claim_against_chance, ranks, summarize
 from trainer.summary import show
 

@@ -14,11 +14,11 @@ from trainer.data.features import PixelSource
 from trainer.data.rows import Limits, build_rows
 from trainer.data.shards import Corpus, open_corpus
 from trainer.errors import UserError
-from trainer.loop import Outcome
 from trainer.model import attention
 from trainer.model.build import Built, build_model, export, merged_state
 from trainer.model.interleaved import InterleavedForCausalLM
 from trainer.model.vision import EfficientNetLite0
+from trainer.outcome import Outcome
 from trainer.recipe import ModelRecipe
 
 LIMIT = 158

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.trainer.test_checkpoint import ROOT, command, same, weights
-from trainer.loop import Outcome
+from trainer.outcome import Outcome
 
 STEPS = 8
 

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from tests.trainer.conftest import tiny
 from trainer.errors import UserError
-from trainer.loop import Outcome, train
+from trainer.loop import train
+from trainer.outcome import Outcome
 from trainer.parallel import Ranks
 from trainer.run import app
 from trainer.summary import show
