@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -242,6 +242,28 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """How a direction of retrieval did at one moment; None where nothing was asked."""
+
+    label: str  # chance, before, after
+    median_rank: float | None
+    mrr: float | None
+    recall: Mapping[str, float | None]  # by cutoff
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of retrieval over the held-out documents: figures, what may be claimed of them, examples."""
+
+    title: str
+    n: int
+    candidates: int
+    claim: str
+    ranks: Sequence[Ranks]
+    examples: Sequence[Retrieval]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """The whole report."""
 
@@ -261,5 +283,5 @@ class ReportData:
     spec: str  # YAML
     facts: Sequence[tuple[str, str]] = ()  # versions, keys, machine: name, value
     charts: Sequence[Chart] = ()
-    retrieval: Sequence[Retrieval] = ()
+    retrieval: Sequence[Direction] = ()
     notes: Sequence[str] = ()  # what the reader should know first, one sentence each

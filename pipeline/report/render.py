@@ -109,6 +109,8 @@ def _environment() -> jinja2.Environment:
         address=address,
         host=lambda url: urlsplit(url).hostname or url[:60],
         cosine=lambda value: "" if value is None else f"{value:.2f}".replace("0.", ".", 1),
+        fraction=lambda value: "–" if value is None else f"{value:.2f}".replace("0.", ".", 1),
+        rank=lambda value: "–" if value is None else f"{value:.1f}",
         is_figure=lambda block: isinstance(block, Figure),
     )
     return environment

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.corpus import Corpus
-from pipeline.report.data import Chart, Curve, Picture, Retrieval, Retrieved
+from pipeline.report.data import Chart, Curve, Direction, Picture, Ranks, Retrieval, Retrieved
 from pipeline.report.pictures import thumbnail
 
 RUN = "train"
@@ -22,7 +22,11 @@ _CHARTS = (
     ("Structure loss", "mean square", ("structure",)),
     ("Effective rank of the retrieval vectors", "dimensions", ("effective_rank",)),
 )
-_DIRECTIONS = ("image_to_sentence", "sentence_to_image", "context_to_image")
+_DIRECTIONS = {
+    "image_to_sentence": "A picture finds its sentence",
+    "sentence_to_image": "A sentence finds its picture",
+    "context_to_image": "The text before it finds a picture",
+}
 _EXAMPLES = 2
 _ANSWERS = 4
 _SIDE = 132  # pixels
@@ -51,26 +55,41 @@ def _points(rows: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, f
     ]
 
 
-def retrieval(corpus: Corpus, shards: Iterable[pa.Table]) -> list[Retrieval]:
-    """Queries of the held-out documents to the trained model, with its best answers and pictures."""
+def retrieval(corpus: Corpus, shards: Iterable[pa.Table]) -> list[Direction]:
+    """Retrieval among the held-out documents: figures by direction, and the trained model's best answers to some."""
     try:
         evaluation = json.loads(corpus.storage.read(f"{RUN}/evaluation.json"))
     except FileNotFoundError:
         return []
-    measured = evaluation.get("after") or {}
-    examples = [
-        example
-        for direction in _DIRECTIONS
-        for example in measured.get("retrieval", {}).get(direction, {}).get("examples", [])[:_EXAMPLES]
-    ]
+    measured = (evaluation.get("after") or {}).get("retrieval", {})
+    asked = {name: measured[name].get("examples", [])[:_EXAMPLES] for name in _DIRECTIONS if name in measured}
     wanted = {
         item["sha256"]
+        for examples in asked.values()
         for example in examples
         for item in (example["query"], *example["top"][:_ANSWERS])
         if item.get("sha256")
     }
     pictures = _pictures(shards, wanted)
-    return [_example(example, pictures) for example in examples]
+    return [
+        _direction(name, evaluation, [_example(example, pictures) for example in examples])
+        for name, examples in asked.items()
+    ]
+
+
+def _direction(name: str, evaluation: Mapping[str, Any], examples: Sequence[Retrieval]) -> Direction:
+    after = evaluation["after"]["retrieval"][name]
+    before = (evaluation.get("before") or {}).get("retrieval", {}).get(name)
+    changed = evaluation.get("change", {}).get(name)
+    moments = [("chance", after["chance"]), *([("before", before)] if before else []), ("after", after)]
+    return Direction(
+        title=_DIRECTIONS[name],
+        n=after["n"],
+        candidates=after["candidates"],
+        claim=after["claim"] + (f"; before to after: {changed['claim']}" if changed else ""),
+        ranks=[Ranks(label, found["median_rank"], found["mrr"], found["recall"]) for label, found in moments],
+        examples=examples,
+    )
 
 
 def _pictures(shards: Iterable[pa.Table], wanted: set[str]) -> dict[str, Picture | None]:

@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,16 +93,12 @@ def head() -> Iterator[Head]:
         _wait_for(address, token["RAY_AUTH_TOKEN"], process, folder / "head.log")
         yield Head(address, env, folder)
     finally:
-        # Not `ray stop`, which would end every Ray on the machine.
-        family = descendants(process)
-        process.terminate()
-        try:
-            process.wait(60)
-        except psutil.TimeoutExpired:
-            process.kill()
+        # `ray stop` would end every Ray on the machine, and a request to stop takes the head half a minute.
+        family = [process, *descendants(process)]
         for member in family:
-            if member.is_running():
+            with suppress(psutil.NoSuchProcess):
                 member.kill()
+        process.wait()
         assert left_over(family, 60) == []
         shutil.rmtree(folder, ignore_errors=True)
 

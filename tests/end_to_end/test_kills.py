@@ -50,7 +50,7 @@ def strike_driver(driver: psutil.Popen, and_all: bool) -> list[psutil.Process]:
 def test_killed_builds_go_on_to_the_same_shards(built: Path, spec: Path, tmp_path: Path) -> None:
     seeded = random.Random(20)
     expected = shards(built)
-    plan = ["driver"] * 5 + ["everything"] * 5 + ["worker"] * 7 + ["servant"] * 3
+    plan = ["driver"] * 4 + ["everything"] * 3 + ["worker"] * 9 + ["servant"] * 4
     seeded.shuffle(plan)
     victims: list[str] = []
     agents: list[psutil.Process] = []

@@ -15,7 +15,7 @@ import pytest
 from pipeline.corpus import Corpus
 from pipeline.report import charts, write_report
 from pipeline.report.collect import collect
-from pipeline.report.data import Chart, Curve, Histogram, ReportData, Retrieval, Retrieved, Thread
+from pipeline.report.data import Chart, Curve, Direction, Histogram, Ranks, ReportData, Retrieval, Retrieved, Thread
 from pipeline.report.pictures import thumbnail
 from pipeline.report.render import render
 from pipeline.report.scores import SCALES, Score, draw
@@ -42,10 +42,19 @@ def data(corpus: Corpus) -> ReportData:
             )
         ],
         retrieval=[
-            Retrieval(
+            Direction(
                 HOSTILE,
-                None,
-                [Retrieved("a", thumbnail(picture(1), 90), 0.4, True), Retrieved(HOSTILE, None, 0.2, False)],
+                54,
+                53,
+                HOSTILE,
+                [Ranks("chance", 27.5, 0.08, {"1": 0.02, "5": None}), Ranks(HOSTILE, None, None, {"1": 1.0, "5": 1.0})],
+                [
+                    Retrieval(
+                        HOSTILE,
+                        None,
+                        [Retrieved("a", thumbnail(picture(1), 90), 0.4, True), Retrieved(HOSTILE, None, 0.2, False)],
+                    )
+                ],
             )
         ],
     )
