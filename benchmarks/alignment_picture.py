@@ -123,6 +123,14 @@ def wrapped(text: str, font: Any, width: int, lines: int) -> str:
     return "\n".join(rows)
 
 
+def font_of(size: int) -> Any:
+    """A font with signs beyond Latin where the system has one."""
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)
+
+
 def slice_label(label: Any, font: Any, width: int) -> Image.Image:
     """A slice as a strip of `width` x CELL pixels: a thumbnail or the first words, at the right end."""
     strip = Image.new("RGB", (width, CELL), PAPER)
@@ -144,7 +152,7 @@ def draw_alignment(x: Document, y: Document, delta: float) -> Image.Image:
     expected = expected_alignment(divisible_cost(squared / (2 * sigma**2)))[0]
     label = normalised_kernel(x, y, delta)
     paths = float(log_gak_table(squared, sigma)[0, -1, -1])
-    small, large = ImageFont.load_default(14), ImageFont.load_default(18)
+    small, large = font_of(14), font_of(18)
     rows, columns = expected.shape
     picture = Image.new("RGB", (SIDE + columns * CELL + 24, TOP + rows * CELL + FOOT), PAPER)
     draw = ImageDraw.Draw(picture)
@@ -171,7 +179,7 @@ def draw_alignment(x: Document, y: Document, delta: float) -> Image.Image:
     draw.text((8, 8), "Expected alignment of two documents", INK, large)
     draw.text((8, foot), wrapped(f"rows: {x.title}", small, picture.width - 16, 1), INK, small)
     draw.text((8, foot + 22), wrapped(f"columns: {y.title}", small, picture.width - 16, 1), INK, small)
-    numbers = f"sigma {sigma:.2f}, log K {paths:.2f}, normalised kernel {label:.3f}"
+    numbers = f"sigma {sigma:.2f}, log K {paths:.2f}, normalised kernel {label:.2g}"
     draw.text((8, foot + 44), numbers, INK, small)
     return picture
 
@@ -181,8 +189,8 @@ def main() -> None:
     parser.add_argument("--corpus", type=pathlib.Path, required=True, help="output folder of a build")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="PNG to write")
     parser.add_argument("--documents", nargs=2, metavar="ID", help="two document ids instead of the best pair")
-    parser.add_argument("--slices", nargs=2, type=int, default=(6, 12), metavar=("FEWEST", "MOST"))
-    parser.add_argument("--delta", type=float, default=0.5, help="bandwidth; smaller draws sharper paths")
+    parser.add_argument("--slices", nargs=2, type=int, default=(12, 20), metavar=("FEWEST", "MOST"))
+    parser.add_argument("--delta", type=float, default=0.3, help="bandwidth; smaller draws sharper paths")
     parser.add_argument("--candidates", type=int, default=60, help="documents to choose from")
     options = parser.parse_args()
     try:

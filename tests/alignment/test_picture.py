@@ -69,7 +69,7 @@ def run(monkeypatch, *arguments):
 
 def test_draws_the_most_alike_pair(corpus, tmp_path, monkeypatch):
     out = tmp_path / "images" / "picture.png"
-    run(monkeypatch, "--corpus", corpus, "--out", out)
+    run(monkeypatch, "--corpus", corpus, "--out", out, "--slices", 6, 12)
     with Image.open(out) as picture:
         pixels = np.asarray(picture.convert("RGB"), dtype=int)
     first = pixels[alignment_picture.TOP + 4, alignment_picture.SIDE + 4]
