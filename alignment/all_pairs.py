@@ -56,7 +56,9 @@ class _Grid:
         self.columns = pack_columns(lengths_y, other.shape[1], x.dtype)
         self.x = x.detach().reshape(-1, x.shape[2])[self.rows.slices]
         self.y = other.detach().reshape(-1, x.shape[2])[self.columns.slices]
-        self.y.masked_fill_(self.columns.padded[:, None], 0.0)
+        self.has_padding = bool(self.columns.padded.any())
+        if self.has_padding:
+            self.y.masked_fill_(self.columns.padded[:, None], 0.0)
         scale = abs(recursion.slope)
         if metric == "cosine":
             self.row_bias = self.x.new_full((len(self.x),), scale)
@@ -143,13 +145,13 @@ class _Grid:
     def pull_back(
         self, block: tuple[int, int, int], slopes: torch.Tensor, grad_x: torch.Tensor, grad_y: torch.Tensor
     ) -> None:
-        """Add the gradient of a block to the gradients of the packed vectors."""
+        """Write the gradient of a block's rows to grad_x, and add that of its columns to grad_y."""
         first, stop, group = block
         rows = slice(int(self.rows.starts[first]), int(self.rows.starts[stop]))
         columns = slice(int(self.columns.group_starts[group]), None)
         x, y, slope = self.x[rows], self.y[columns], self.recursion.slope
         with full_precision(x):
-            grad_x[rows].addmm_(slopes, y, alpha=slope)
+            grad_x[rows].addmm_(slopes, y, beta=0.0, alpha=slope)
             grad_y[columns].addmm_(slopes.mT, x, alpha=slope)
         if self.metric == "sqeuclidean":
             grad_x[rows].addcmul_(slopes.sum(1)[:, None], x, value=-slope)
@@ -181,6 +183,7 @@ class _AllPairs(torch.autograd.Function):
             if keep:
                 kept.append(slopes)
         ctx.save_for_backward(x, y, lengths_x, lengths_y, *kept)
+        ctx.grid = grid if keep else None
         ctx.recursion, ctx.metric = recursion, metric
         return grid.unsort(torch.cat(values))
 
@@ -195,9 +198,10 @@ class _AllPairs(torch.autograd.Function):
             found = iter(torch.autograd.grad(values, wanted, gradient, create_graph=True))
             both = [next(found) if one is not None and one.requires_grad else None for one in (x, y)]
             return *both, None, None, None, None
-        grid = _Grid(x, y, lengths_x, lengths_y, ctx.recursion, ctx.metric)
+        grid = ctx.grid or _Grid(x, y, lengths_x, lengths_y, ctx.recursion, ctx.metric)
         incoming = grid.sort(gradient)
-        grad_x, grad_y = torch.zeros_like(grid.x), torch.zeros_like(grid.y)
+        # Every row of the grid is written once, columns are added up.
+        grad_x, grad_y = torch.empty_like(grid.x), torch.zeros_like(grid.y)
         for number, block in enumerate(grid.blocks()):
             if kept:
                 for first, stop, slopes in grid.weighed(block, kept[number], incoming):
@@ -205,7 +209,8 @@ class _AllPairs(torch.autograd.Function):
             else:
                 _, slopes = grid.run(block, GRADIENT, incoming[block[0] : block[1]])
                 grid.pull_back(block, slopes, grad_x, grad_y)
-        grad_y.masked_fill_(grid.columns.padded[:, None], 0.0)
+        if grid.has_padding:
+            grad_y.masked_fill_(grid.columns.padded[:, None], 0.0)
         flat_x = x.new_zeros((x.shape[0] * x.shape[1], x.shape[2]))
         flat_x[grid.rows.slices] = grad_x
         if y is None:

@@ -1,7 +1,7 @@
 """Costs between slices: matrix products, never a (pairs, rows, columns, dimension) tensor."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -46,9 +46,31 @@ def full_precision(tensor: torch.Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
+class _Unit(torch.autograd.Function):
+    """torch's normalize, with a gradient that takes half as many passes over the vectors."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: torch.Tensor) -> torch.Tensor:
+        lengths: torch.Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-12)
+        ctx.save_for_backward(vectors)
+        ctx.lengths = lengths
+        return vectors / lengths
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,), (vectors,) = gradients, ctx.saved_tensors
+        if torch.is_grad_enabled():
+            again = torch.nn.functional.normalize(vectors, dim=-1)
+            return torch.autograd.grad(again, vectors, gradient, create_graph=True)
+        with full_precision(vectors):
+            along = torch.linalg.vecdot(gradient, vectors)[..., None] / ctx.lengths.square()
+            return torch.addcmul(gradient, vectors, along, value=-1.0) / ctx.lengths
+
+
 def unit(vectors: torch.Tensor) -> torch.Tensor:
     """Vectors scaled to length 1; zero vectors stay zero."""
-    return torch.nn.functional.normalize(vectors, dim=-1)
+    found: torch.Tensor = _Unit.apply(vectors)
+    return found
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ def all_pairs(rounds: int, gamma: float = 0.1, dimension: int = 512) -> list[dic
         for name in [OURS, *names]:
             label = "interloom, pair by pair" if name == OURS else f"{name}, pair by pair"
             calls[label] = lambda name=name: by_pair(name)
-        times = take_turns(calls, 3)
+        times = take_turns(calls, 3 if sample < count else 9)
         scaled = {name: value.scaled(count / sample if name != OURS else 1.0) for name, value in times.items()}
         shape = f"{count} x {count}, {low}" + (f" to {high}" if ragged else "")
         rows.append(row("all pairs", shape + (" (peers: sample)" if sample < count else ""), scaled, {}))

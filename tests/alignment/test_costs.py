@@ -90,3 +90,16 @@ def test_clear_errors():
         Slices(x, x, torch.zeros((2, 3)))
     with pytest.raises(ValueError, match="shared must have shape"):
         Slices(x, x[:, :2], torch.zeros((2, 3), dtype=torch.bool))
+
+
+def test_unit_is_normalize_with_both_derivatives():
+    generator = torch.Generator().manual_seed(2)
+    vectors = torch.randn((3, 4, 5), generator=generator, dtype=torch.float64).requires_grad_(True)
+    assert torch.autograd.gradcheck(unit, vectors) and torch.autograd.gradgradcheck(unit, vectors)
+    with_zero = torch.cat((vectors.detach(), torch.zeros((1, 4, 5), dtype=torch.float64))).requires_grad_(True)
+    for weights in (torch.ones(()), torch.arange(5.0, dtype=torch.float64)):
+        found, expected = (
+            torch.autograd.grad((function(with_zero) * weights).sum(), with_zero)[0]
+            for function in (unit, lambda each: torch.nn.functional.normalize(each, dim=-1))
+        )
+        torch.testing.assert_close(found, expected)
