@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignment.arguments import raise_for_invalid
+from alignment.arguments import raise_for_invalid, uniform
 from alignment.threads import scratch, share
 
 # Transitions of this many bytes are kept a thread; longer series run strips of rows twice instead.
@@ -64,7 +64,7 @@ def by_size(n: Any, m: Any, lanes: int) -> Any:
     Sorting by n alone would let every block meet the longest m: so bands of like n, sorted by m.
     """
     pairs = len(n)
-    if np.logical_and.reduce(n == n[0]) and np.logical_and.reduce(m == m[0]):
+    if uniform(n) and uniform(m):
         return np.arange(pairs)
     bands = max(1, round((pairs / lanes) ** 0.5))
     # Whole blocks a band.
