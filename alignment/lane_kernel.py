@@ -88,7 +88,7 @@ def align_pairs(
 
     costs (pairs, rows, columns); order: pairs by size, so that a block wastes little; values (pairs,);
     expected and table: like costs, or with no pairs when not wanted; status (pairs,): bits above.
-    floats, integers: scratch of one thread, see `scratch_of`. `strip`: rows whose transitions are
+    floats, integers: scratch of one thread, see `align` in lanes.py. `strip`: rows whose transitions are
     kept; longer series store the state at each strip and run strips forward again on the way back.
     """
     lanes = limits[0]

@@ -21,7 +21,9 @@ import typer
 
 import assets
 from pipeline.command import run_command
+from pipeline.corpus import Corpus
 from pipeline.mistake import UserMistake
+from pipeline.report import REPORT
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -66,10 +68,9 @@ def served(port: int) -> Iterator[str]:
         server.wait(timeout=10)
 
 
-def _report_is_older(out: Path, evaluation: Path) -> bool:
+def _report_is_older(out: str, evaluation: Path) -> bool:
     """Whether the report of the latest version has not seen this evaluation yet."""
-    version = (out / "latest").read_text().strip()
-    report = out / "versions" / version / "report" / "index.html"
+    report = Path(out, Corpus(out).folder, REPORT)
     return not report.exists() or report.stat().st_mtime < evaluation.stat().st_mtime
 
 
@@ -94,7 +95,7 @@ def demo(
         override = [] if steps is None else ["--set", f"optimizer.steps={steps}"]
         run = f"{out}/train"
         _run("trainer.run", "--config", "recipes/demo.yaml", "--corpus", out, "--out", run, *override)
-        if _report_is_older(Path(out), Path(run) / "evaluation.json"):
+        if _report_is_older(out, Path(run) / "evaluation.json"):
             _run("pipeline.report", "--corpus", out)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pipeline import memo
@@ -91,6 +92,10 @@ class Part:
     def add(self, name: str, number: int) -> None:
         """Count something for the manifest."""
         self.counts[name] = self.counts.get(name, 0) + number
+
+    def add_true(self, name: str, flags: pa.ChunkedArray) -> None:
+        """Count a column's true values for the manifest; null is not true."""
+        self.add(name, int(pc.sum(flags).as_py() or 0))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.corpus import Corpus
+from pipeline.report import REPORT
 from pipeline.settings import PricesSettings
 
 _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -60,7 +61,7 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
     if line := _cost(corpus):
         yield line
     yield f"  shards in        {root}/shards"
-    yield f"  report           {root}/report/index.html"
+    yield f"  report           {root}/{REPORT}"
 
 
 def _cost(corpus: Corpus) -> str | None:

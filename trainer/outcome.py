@@ -43,17 +43,16 @@ def finished(recipe: Recipe) -> Outcome | None:
 
     None when anything is missing or unreadable: the run itself finds out which. UserError for a corpus that is none.
     """
-    corpus = open_corpus(recipe.corpus)
     out = Path(recipe.out)
     try:
         outcome = read_outcome(out)
         run, after = outcome.evaluation["run"], outcome.evaluation["after"]
         same = _identity(run["recipe"]) == _identity(recipe.model_dump(mode="json"))
-        same = same and run["corpus"]["shards"] == corpus.hash
         complete = outcome.steps == after["step"] == recipe.optimizer.steps and (out / "model/config.json").is_file()
+        shards = run["corpus"]["shards"]
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         return None
-    return outcome if same and complete else None
+    return outcome if same and complete and shards == open_corpus(recipe.corpus).hash else None
 
 
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:

@@ -93,11 +93,11 @@ def main(
         started = time.monotonic()
         if launcher is Launcher.ray and "WORLD_SIZE" in os.environ:
             raise UserError("--launcher ray starts its own ranks; run it without torchrun")
-        done = finished(recipe) if resume == "auto" else None
-        if done is not None:
-            outcome = done
-            if os.environ.get("RANK", "0") == "0":
-                typer.echo(f"nothing to do: {recipe.out} was trained to step {done.steps} and evaluated")
+        first = os.environ.get("RANK", "0") == "0"
+        outcome = finished(recipe) if resume == "auto" else None
+        if outcome is not None:
+            if first:
+                typer.echo(f"nothing to do: {recipe.out} was trained to step {outcome.steps} and evaluated")
         elif launcher is Launcher.ray:
             from trainer.launch import train_on_ray
 
@@ -107,7 +107,7 @@ def main(
             from trainer.launch import train_here
 
             outcome = train_here(recipe, resume, allow_changes)
-        if os.environ.get("RANK", "0") == "0":
+        if first:
             show(outcome, config, recipe.corpus, Console(width=max(100, Console().width)))
             typer.echo(f"done in {time.monotonic() - started:.0f} s: {outcome.out}")
     except UserError as error:

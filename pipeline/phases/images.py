@@ -119,8 +119,8 @@ def fetched_images(spec: Spec, generation: int) -> Phase:
         if not made:
             return FETCHED_IMAGE.empty_table()
         result = pa.concat_tables(made).sort_by([("image_id", "ascending")])
-        part.add("images_fetched", int(pc.sum(pc.equal(result.column("status"), "ok")).as_py() or 0))
-        part.add("retryable", int(pc.sum(pc.fill_null(result.column("retryable"), False)).as_py() or 0))
+        part.add_true("images_fetched", pc.equal(result.column("status"), "ok"))
+        part.add_true("retryable", result.column("retryable"))
         return result
 
     return Phase(

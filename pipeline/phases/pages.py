@@ -78,7 +78,7 @@ def pages(spec: Spec, generation: int) -> Phase:
         first = [index for index, each in enumerate(ids) if index == 0 or ids[index - 1] != each]
         made = rows.take(pa.array(first, pa.int64()))
         part.add("pages", made.num_rows)
-        part.add("retryable", int(pa.compute.sum(pa.compute.fill_null(made.column("retryable"), False)).as_py() or 0))
+        part.add_true("retryable", made.column("retryable"))
         return made
 
     return Phase(

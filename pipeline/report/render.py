@@ -108,12 +108,17 @@ def _environment() -> jinja2.Environment:
         counted=lambda value, name: f"{value:,} {name}{'' if value == 1 else 's'}",
         address=address,
         host=lambda url: urlsplit(url).hostname or url[:60],
-        cosine=lambda value: "" if value is None else f"{value:.2f}".replace("0.", ".", 1),
-        fraction=lambda value: "–" if value is None else f"{value:.2f}".replace("0.", ".", 1),
+        cosine=hundredths,
+        fraction=lambda value: hundredths(value, missing="–"),
         rank=lambda value: "–" if value is None else f"{value:.1f}",
         is_figure=lambda block: isinstance(block, Figure),
     )
     return environment
+
+
+def hundredths(value: float | None, missing: str = "") -> str:
+    """Two decimals without the leading zero, `missing` for None."""
+    return missing if value is None else f"{value:.2f}".replace("0.", ".", 1)
 
 
 def address(url: str) -> str | None:

@@ -53,33 +53,36 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-class Worker(NamedTuple):
-    """One of Ray's worker processes, called after what it does: ray::MapBatches(emit), ray::Tally."""
+class Named(NamedTuple):
+    """A process under its name; Ray's are called after what they do: ray::MapBatches(emit), ray::Tally."""
 
     name: str
     pid: int
     process: psutil.Process
 
 
-def workers(driver: psutil.Process) -> list[Worker]:
-    """Ray's worker processes below a driver that have been given something to do, by name."""
+def named(family: list[psutil.Process]) -> list[Named]:
+    """The living of a family, by name."""
     found = []
-    for process in descendants(driver):
+    for process in family:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            name = (process.cmdline() or [""])[0]
-            if name.startswith("ray::") and not name.startswith((*_DAEMONS, "ray::IDLE")):
-                found.append(Worker(name, process.pid, process))
+            found.append(Named((process.cmdline() or [""])[0], process.pid, process))
     return sorted(found, key=lambda each: each[:2])
+
+
+def workers(driver: psutil.Process) -> list[Named]:
+    """Ray's worker processes below a driver that have been given something to do, by name."""
+    others = (*_DAEMONS, "ray::IDLE")
+    return [
+        each
+        for each in named(descendants(driver))
+        if each.name.startswith("ray::") and not each.name.startswith(others)
+    ]
 
 
 def daemons(family: list[psutil.Process]) -> list[psutil.Process]:
     """Those of a family that are the node's agents."""
-    found = []
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if (process.cmdline() or [""])[0].startswith(_DAEMONS):
-                found.append(process)
-    return found
+    return [each.process for each in named(family) if each.name.startswith(_DAEMONS)]
 
 
 def left_over(family: list[psutil.Process], seconds: float) -> list[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.corpus import Corpus
 from tests.end_to_end.builds import ROOT, environment, setting, shards
 from tests.end_to_end.processes import descendants, left_over
 
@@ -136,8 +137,8 @@ def test_a_job_makes_the_same_shards_from_other_blocks(head: Head, built: Path, 
             (ROOT / "out").rmdir()
     assert done.returncode == 0, done.stdout + done.stderr
     assert shards(out) == shards(built)
-    manifest = json.loads((out / "versions" / (out / "latest").read_text().strip() / "manifest.json").read_text())
-    assert manifest["spec"]["resources"]["block_megabytes"] == 0.0005
+    told = Corpus(str(out)).manifest.spec["resources"]
+    assert (told["block_megabytes"], told["encoder_workers"]) == (0.0005, 1)
     assert not list(out.glob(".shared-*")) and not list(out.glob(".probe-*"))
     assert head.driver_exit_code("whole") == 0
     uploaded = [path for path in head.folder.glob("session_*/runtime_resources/working_dir_files/*") if path.is_dir()]

@@ -22,9 +22,8 @@ def strike_worker(driver: psutil.Popen, kind: str, seeded: random.Random) -> str
     """Kill one of the driver's workers as soon as there is one of the kind; its name, or None when the build ends."""
     while driver.poll() is None:
         # Actors that serve a build have a name of their own; tasks and encoders are called after what they do to rows.
-        serving = [each for each in workers(driver) if each.name.startswith(("ray::_", "ray::Tally"))]
-        working = [each for each in workers(driver) if each not in serving]
-        if found := serving if kind == "servant" else working:
+        serving = ("ray::_", "ray::Tally")
+        if found := [each for each in workers(driver) if each.name.startswith(serving) == (kind == "servant")]:
             victim = seeded.choice(found)
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.process.kill()
