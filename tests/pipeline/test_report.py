@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -21,6 +25,7 @@ from pipeline.report.render import render
 from pipeline.report.scores import SCALES, Score, draw
 from pipeline.report.words import bounds_words, duration, number, rule_words
 from tests.pipeline.small_corpus import HOSTILE, SITE, VERSION, picture, write
+from tests.servers import static_site
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -267,42 +272,47 @@ def test_pictures_that_cannot_be_drawn_are_none() -> None:
 def test_a_browser_lays_it_out_without_overflow_and_draws_all_pictures(
     data: ReportData, tmp_path: Path, width: int
 ) -> None:
-    # The page itself runs no script; the copy that measures it does.
+    # The page itself runs no script; the copy that measures it does, and asks the server for what it saw.
     probe = (
         "<script>addEventListener('load', () => { for (const d of document.querySelectorAll('details')) d.open = true;"
         "const images = [...document.images]; images.forEach(i => i.loading = 'eager');"
-        "Promise.all(images.map(i => i.decode().catch(() => 0))).then(() => parent.postMessage(JSON.stringify({"
-        "wide: document.documentElement.scrollWidth, window: innerWidth, height: document.body.scrollHeight,"
-        "broken: images.filter(i => !i.naturalWidth).length, images: images.length }), '*')) })</script>"
+        "Promise.all(images.map(i => i.decode().catch(() => 0))).then(() => fetch('/seen?' + encodeURIComponent("
+        "JSON.stringify({wide: document.documentElement.scrollWidth, window: innerWidth, "
+        "height: document.body.scrollHeight, images: images.length, "
+        "broken: images.filter(i => !i.naturalWidth).length })))) })</script>"
     )
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', probe, render(data), count=1)
-    path = tmp_path / "probe.html"
-    path.write_text(page, encoding="utf-8")
+    (tmp_path / "probe.html").write_text(page, encoding="utf-8")
     # A window of a headless browser is never as narrow as a phone; a frame is.
-    frame = tmp_path / "frame.html"
-    frame.write_text(
-        "<title></title><script>onmessage = (event) => { document.title = event.data }</script>"
-        f'<iframe src="probe.html" style="width:{width}px;height:800px;border:0"></iframe>'
-    )
-    command = [
-        str(CHROMIUM),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        f"--window-size={width + 200},900",
-        "--virtual-time-budget=10000",
-        "--dump-dom",
-        frame.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
-    assert title, done.stderr[-500:]
-    seen = json.loads(title.group(1).replace("&quot;", '"'))
+    frame = f'<iframe src="probe.html" style="width:{width}px;height:800px;border:0"></iframe>'
+    (tmp_path / "frame.html").write_text(frame)
+    with static_site(tmp_path) as site, open(tmp_path / "browser.log", "wb") as log:
+        command = [
+            str(CHROMIUM),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--no-proxy-server",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width + 200},900",
+            f"{site.url}/frame.html",
+        ]
+        browser = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            until = time.monotonic() + 120
+            while not (answers := [path for path in site.paths() if path.startswith("/seen?")]):
+                words = (tmp_path / "browser.log").read_text(errors="replace")[-500:]
+                assert browser.poll() is None and time.monotonic() < until, words
+                time.sleep(0.05)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(browser.pid, signal.SIGKILL)
+            browser.wait()
+    seen = json.loads(unquote(answers[0].removeprefix("/seen?")))
     assert seen["images"] >= 9 and seen["broken"] == 0
     assert seen["window"] == width and seen["wide"] <= width and seen["height"] > 2000
