@@ -7,6 +7,7 @@ from schemas.document import NODE
 from schemas.embedding import VECTOR
 from schemas.image import IMAGE
 from schemas.negative import NEGATIVE
+from stages.score_text import OUTPUT as TEXT_SCORES
 
 _DOCUMENT_ID = pa.field("document_id", pa.string(), nullable=False)
 
@@ -24,6 +25,17 @@ CANDIDATE = contract(
 )
 
 UNIQUE = contract("unique", 1, [_DOCUMENT_ID])
+
+# Text scores of the unique documents, ordered by document: what every rule over words decides by.
+SCORED = contract(
+    "scored",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("url", pa.string(), nullable=False),
+        *(field for field in TEXT_SCORES if field.name != "error"),
+    ],
+)
 
 # One paragraph that is cut from a document, for standing in too many.
 CUT = contract("cut", 1, [_DOCUMENT_ID, pa.field("position", pa.int32(), nullable=False)])

@@ -12,7 +12,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("crawl", ("pages",)),
     ("extract", ("documents",)),
     ("duplicates", ("unique_urls", "unique_texts", "unique", "paragraphs", "signatures", "edges", "clusters")),
-    ("filters", ("text", "kept")),
+    ("filters", ("scores", "text", "kept")),
     ("images", ("fetched_images", "images")),
     ("embed", ("slices", "embeddings")),
     ("pair and mine", ("splits", "pairs", "negatives")),

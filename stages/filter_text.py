@@ -126,7 +126,7 @@ def decide_text(
     final = judge(
         [
             Rule("num_images", num_images, Bounds(min=rules.num_images.min)),
-            *_text_rules(paragraphs, kept_texts, scores, rules),
+            *document_rules(paragraphs, kept_texts, scores, rules),
         ],
         len(ids),
     )
@@ -174,7 +174,8 @@ def _sums(paragraphs: Nodes, name: str, kept: NDArray[np.bool_], num_documents: 
     return np.bincount(paragraphs.owner[kept], weights=weights, minlength=num_documents).astype(np.float64)
 
 
-def _text_rules(paragraphs: Nodes, kept: NDArray[np.bool_], scores: pa.Table, rules: DocumentRules) -> list[Rule]:
+def document_rules(paragraphs: Nodes, kept: NDArray[np.bool_], scores: pa.Table, rules: DocumentRules) -> list[Rule]:
+    """Rules over what is left of each document's text, in the declared order; `kept` masks its paragraphs."""
     sums = {name: _sums(paragraphs, name, kept, scores.num_rows) for name in _COUNTS}
     num_words = sums["words"]
     return [

@@ -219,11 +219,25 @@ def _jaccard(a: frozenset[bytes], b: frozenset[bytes]) -> float:
     return len(a & b) / len(a | b) if a or b else 0.0
 
 
-def choose_kept(members: pa.Table, phase: str = "near_duplicates") -> tuple[pa.Array, pa.Table]:
+def nearest(pairs: pa.Table, similarity: NDArray[np.float64], ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Of each id the similarity (float64) of its most similar pair; null without a pair, or without a similarity.
+
+    `pairs`: columns a, b; `similarity` of each pair, NaN where it was not measured.
+    """
+    ends = pa.chunked_array([*pairs.column("a").chunks, *pairs.column("b").chunks], pa.string())
+    values = pa.array(np.concatenate([similarity, similarity]), from_pandas=True)
+    most = pa.table({"id": ends, "similarity": values}).group_by("id").aggregate([("similarity", "max")])
+    return most.column("similarity_max").take(pc.index_in(ids, value_set=most.column("id").combine_chunks()))
+
+
+def choose_kept(
+    members: pa.Table, threshold: float | None = None, phase: str = "near_duplicates"
+) -> tuple[pa.Array, pa.Table]:
     """(document ids kept, sorted; DECISION rows naming the kept copy), rule "near_duplicate".
 
-    `members`: columns id, cluster, num_images, modified, and optionally url; all members of every cluster. Kept
-    is the one with most images, then the newest (no date is oldest), then the smallest id.
+    `members`: columns id, cluster, num_images, modified, and optionally url and similarity (`nearest`, the value of
+    the decisions, whose bound is `threshold`); all members of every cluster. Kept is the one with most images, then
+    the newest (no date is oldest), then the smallest id.
     """
     order = pc.sort_indices(
         members,
@@ -237,7 +251,10 @@ def choose_kept(members: pa.Table, phase: str = "near_duplicates") -> tuple[pa.A
     members = members.take(order)
     clusters = members.column("cluster").to_pylist()
     ids = members.column("id").to_pylist()
-    urls = members.column("url").to_pylist() if "url" in members.column_names else [None] * len(ids)
+    urls, similarity = (
+        members.column(name).to_pylist() if name in members.column_names else [None] * len(ids)
+        for name in ("url", "similarity")
+    )
     kept: dict[str, str] = {}
     dropped: list[int] = []
     for row, (cluster, document_id) in enumerate(zip(clusters, ids, strict=True)):
@@ -252,6 +269,8 @@ def choose_kept(members: pa.Table, phase: str = "near_duplicates") -> tuple[pa.A
         document_id=subjects,
         url=[urls[row] for row in dropped],
         rule=["near_duplicate"] * len(subjects),
+        value=[similarity[row] for row in dropped],
+        high=[threshold if similarity[row] is not None else None for row in dropped],
         detail=[f"kept {kept[clusters[row]]} of cluster {clusters[row]}" for row in dropped],
     )
     return pa.array(sorted(kept.values()), pa.string()), decisions.sort_by("subject_id")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.decisions import decision_table, float_values
-from stages.filter_text import KEPT, flatten
+from stages.filter_text import flatten
 from stages.urls import host_of
 
 OCCURRENCES = pa.schema(
@@ -23,33 +23,24 @@ OCCURRENCES = pa.schema(
 )
 
 
-def occurrences(kept: pa.Table, documents: pa.Table, scores: pa.Table) -> pa.Table:
-    """OCCURRENCES of the kept paragraphs.
+def occurrences(scores: pa.Table) -> pa.Table:
+    """OCCURRENCES of all paragraphs, by document and position.
 
-    `kept`: KEPT of filter_text; `documents` (document_id, url) and `scores` (`ScoreText`), row by row the same.
+    `scores`: columns document_id, url and the paragraphs of `ScoreText`.
     """
-    ids = documents.column("document_id").to_pylist()
-    domains = [host_of(url) for url in documents.column("url").to_pylist()]
-    keep = {
-        (document_id, position)
-        for document_id, positions in zip(
-            kept.column("document_id").to_pylist(), kept.column("positions").to_pylist(), strict=True
-        )
-        for position in positions
-    }
     paragraphs = flatten(scores.column("paragraphs"))
-    rows = [
-        (domains[owner], paragraph_hash, ids[owner], position)
-        for owner, paragraph_hash, position in zip(
-            paragraphs.owner.tolist(),
-            paragraphs.column("paragraph_hash").to_pylist(),
-            paragraphs.column("position").to_pylist(),
-            strict=True,
-        )
-        if (ids[owner], position) in keep
-    ]
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 4
-    return pa.table([pa.array(column, f.type) for column, f in zip(columns, OCCURRENCES, strict=True)], OCCURRENCES)
+    owners = pa.array(paragraphs.owner)
+    domains = pa.array([host_of(url) for url in scores.column("url").to_pylist()], pa.string())
+    ids = scores.column("document_id").combine_chunks()
+    return pa.table(
+        [
+            domains.take(owners),
+            paragraphs.column("paragraph_hash"),
+            ids.take(owners),
+            paragraphs.column("position"),
+        ],
+        schema=OCCURRENCES,
+    )
 
 
 def choose_paragraphs(rows: pa.Table, max_documents: int, phase: str = "paragraph_frequency") -> pa.Table:
@@ -90,16 +81,3 @@ def choose_paragraphs(rows: pa.Table, max_documents: int, phase: str = "paragrap
         detail=details,
     )
     return decisions.sort_by([("subject_id", "ascending"), ("position", "ascending")])
-
-
-def without_paragraphs(kept: pa.Table, decisions: pa.Table) -> pa.Table:
-    """KEPT without the (document_id, position) pairs that paragraph decisions drop."""
-    gone = set(zip(decisions.column("document_id").to_pylist(), decisions.column("position").to_pylist(), strict=True))
-    if not gone:
-        return kept
-    ids = kept.column("document_id").to_pylist()
-    positions = [
-        [position for position in own if (document_id, position) not in gone]
-        for document_id, own in zip(ids, kept.column("positions").to_pylist(), strict=True)
-    ]
-    return pa.table([pa.array(ids, pa.string()), pa.array(positions, KEPT.field("positions").type)], schema=KEPT)

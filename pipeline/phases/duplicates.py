@@ -14,10 +14,10 @@ from pipeline.phases.documents import failed
 from pipeline.spec import Spec
 from stages.components import components
 from stages.exact_duplicates import choose_by_text, choose_by_url, url_key
-from stages.near_duplicates import MinHashSignatures, band_keys, choose_kept, star_edges, verify
-from stages.paragraph_frequency import OCCURRENCES, choose_paragraphs
+from stages.near_duplicates import MinHashSignatures, band_keys, choose_kept, nearest, star_edges, verify
+from stages.paragraph_frequency import OCCURRENCES, choose_paragraphs, occurrences
 from stages.text import text_hash
-from stages.urls import host_of, url_id
+from stages.urls import url_id
 
 _CANDIDATE_COLUMNS = ["document_id", "url", "canonical_url", "text_hash", "modified"]
 _BY_KEY = pa.schema([pa.field("key", pa.string()), *CANDIDATE])
@@ -99,32 +99,16 @@ def unique(spec: Spec) -> Phase:
 
 def _occurrences(part: Part, _: Any) -> pa.Table:
     """Every paragraph of the unique documents, by domain and text."""
-    alive = set(part.read("unique").column("document_id").to_pylist())
-    rows: list[dict[str, Any]] = []
-    for document in part.read("documents").select(["document_id", "url", "nodes"]).to_pylist():
-        if document["document_id"] not in alive:
-            continue
-        domain = host_of(document["url"])
-        for position, node in enumerate(document["nodes"]):
-            if node["kind"] == "text":
-                paragraph = text_hash(node["text"])
-                rows.append(
-                    {
-                        "key": digest(domain, paragraph),
-                        "domain": domain,
-                        "paragraph_hash": paragraph,
-                        "document_id": document["document_id"],
-                        "position": position,
-                    }
-                )
-    return pa.Table.from_pylist(rows, schema=_OCCURRENCE)
+    rows = occurrences(part.read("scores"))
+    pairs = zip(rows.column("domain").to_pylist(), rows.column("paragraph_hash").to_pylist(), strict=True)
+    return rows.add_column(0, "key", pa.array([digest(*pair) for pair in pairs], pa.string()))
 
 
 _OCCURRENCE = pa.schema([pa.field("key", pa.string()), *OCCURRENCES])
 
 
 def paragraphs(spec: Spec) -> Phase:
-    """documents + unique -> paragraphs: copies of what a domain repeats, to be cut."""
+    """scores -> paragraphs: copies of what a domain repeats, to be cut."""
     most = spec.dedup.paragraph_max_documents
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
@@ -137,7 +121,7 @@ def paragraphs(spec: Spec) -> Phase:
         name="paragraphs",
         schema=CUT,
         run=run,
-        inputs=("documents", "unique"),
+        inputs=("scores",),
         settings={"paragraph_max_documents": most},
         modules=("stages.paragraph_frequency",),
         exchange=Exchange(key="key", order=("key", "document_id", "position"), schema=_OCCURRENCE, emit=_occurrences),
@@ -219,13 +203,14 @@ def clusters(spec: Spec) -> Phase:
             sketches.append(signed.select(["document_id", "signature"]).filter(mine))
             texts.append(text.select(["document_id", "text"]).filter(mine))
         known = pa.concat_tables(facts).sort_by([("document_id", "ascending")])
-        same, _similarity = verify(
+        same, similarity = verify(
             pairs,
             pa.concat_tables(sketches).rename_columns(["id", "signature"]),
             spec.dedup,
             pa.concat_tables(texts).rename_columns(["id", "text"]),
         )
-        roots = components(pairs.filter(pa.array(same)))
+        verified = pairs.filter(pa.array(same))
+        roots = components(verified)
         root_of = dict(zip(roots.column("id").to_pylist(), roots.column("root").to_pylist(), strict=True))
         ids = known.column("document_id").to_pylist()
         cluster_ids = [root_of.get(document_id, document_id) for document_id in ids]
@@ -235,9 +220,10 @@ def clusters(spec: Spec) -> Phase:
                 "cluster": pa.array(cluster_ids, pa.string()),
                 "num_images": known.column("num_images"),
                 "modified": known.column("modified"),
+                "similarity": nearest(verified, similarity[same], known.column("document_id")),
             }
         )
-        kept, decisions = choose_kept(members)
+        kept, decisions = choose_kept(members, spec.dedup.threshold)
         part.decide(decisions)
         part.add("candidate_pairs", pairs.num_rows)
         part.add("verified_pairs", int(same.sum()))

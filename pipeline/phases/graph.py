@@ -12,7 +12,7 @@ from pipeline.phases.pages import pages
 from pipeline.phases.pairs import negatives, pairs, splits
 from pipeline.phases.shards import shards
 from pipeline.phases.slices import embeddings, slices
-from pipeline.phases.text import text
+from pipeline.phases.text import scores, text
 from pipeline.spec import Spec
 
 # What becomes of the pages; how they and the pictures are fetched also depends on the retry generation.
@@ -22,6 +22,7 @@ _MAKERS: tuple[Callable[[Spec], Phase] | Callable[[Spec, int], Phase], ...] = (
     unique_urls,
     unique_texts,
     unique,
+    scores,
     paragraphs,
     text,
     signatures,

@@ -15,13 +15,11 @@ from pipeline.fetching import fetch_remembered, host_key
 from pipeline.intermediate import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE, KEPT
 from pipeline.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
-from pipeline.phases.text import scored
 from pipeline.sources import lies_in_folder, local_images
 from pipeline.spec import Spec
 from schemas.image import IMAGE
 from stages.filter_images import decide_images
 from stages.images import DecodeImage
-from stages.score_text import ScoreText
 from stages.urls import host_of
 
 
@@ -244,8 +242,7 @@ def _by_document(part: Part, _: Any) -> pa.Table:
 
 
 def kept(spec: Spec) -> Phase:
-    """images + text + clusters -> kept: what the image rules and the last document rules leave."""
-    score = ScoreText(spec.filter.scores)
+    """images + text + scores + clusters -> kept: what the image rules and the last document rules leave."""
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
@@ -256,7 +253,8 @@ def kept(spec: Spec) -> Phase:
         ids = selected.column("document_id").combine_chunks()
         documents = part.read("documents")
         documents = documents.filter(pc.is_in(documents.column("document_id"), ids))
-        scores = scored(part, score, documents)
+        scores = part.read("scores")
+        scores = scores.filter(pc.is_in(scores.column("document_id"), ids))
         facts = rows.drop_columns(["owner_id"])
         images = _distinct(facts)
         ok = images.filter(pc.is_valid(images.column("sha256")))
@@ -303,9 +301,8 @@ def kept(spec: Spec) -> Phase:
         name="kept",
         schema=KEPT,
         run=run,
-        inputs=("documents", "text", "clusters", "images"),
+        inputs=("documents", "scores", "text", "clusters", "images"),
         settings={"filter": spec.filter},
-        functions=(score,),
         modules=("stages.filter_images",),
         exchange=Exchange(key="owner_id", order=("owner_id", "image_id"), schema=_IMAGE_OF, emit=_by_document),
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.intermediate import SELECTED
+from pipeline.intermediate import SCORED, SELECTED
 from pipeline.keys import digest_json
 from pipeline.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
@@ -22,34 +23,53 @@ def _cuts(part: Part, _: Any) -> pa.Table:
     return part.read("paragraphs").select(_CUT.names)
 
 
-def text(spec: Spec) -> Phase:
-    """documents + unique + paragraphs -> text: documents whose words passed, and the nodes that are left of them."""
+def scores(spec: Spec) -> Phase:
+    """documents + unique -> scores: the words of every document measured; no rule has been applied yet."""
     score = ScoreText(spec.filter.scores)
 
-    def run(part: Part, rows: pa.Table | None) -> pa.Table:
-        assert rows is not None
-        alive = pa.array(sorted(part.read("unique").column("document_id").to_pylist()), pa.string())
-        documents = part.read("documents")
-        documents = documents.filter(pa.compute.is_in(documents.column("document_id"), alive))
-        cut: dict[str, set[int]] = {}
-        for row in rows.to_pylist():
-            cut.setdefault(row["document_id"], set()).add(row["position"])
-        scores = scored(part, score, documents)
-        good = scores.column("error").is_null()
+    def run(part: Part, _: pa.Table | None) -> pa.Table:
+        alive = part.read("unique").column("document_id").combine_chunks()
+        documents = part.read("documents").select(["document_id", "url", "nodes", "language"])
+        documents = documents.filter(pc.is_in(documents.column("document_id"), value_set=alive))
+        keys = [digest_json(nodes) for nodes in documents.column("nodes").to_pylist()]
+        rows = documents.drop_columns(["url"]).append_column("nodes_key", pa.array(keys, pa.string()))
+        found = part.apply(score, rows, owner="document_id", key=("nodes_key",))
+        errors = found.column("error").to_pylist()
+        subjects = zip(*(documents.column(name).to_pylist() for name in ("document_id", "url")), errors, strict=True)
         part.decide(
             [
                 failed("document", "score_text", error, subject_id=document_id, document_id=document_id, url=url)
-                for document_id, url, error in zip(
-                    documents.column("document_id").to_pylist(),
-                    documents.column("url").to_pylist(),
-                    scores.column("error").to_pylist(),
-                    strict=True,
-                )
+                for document_id, url, error in subjects
                 if error is not None
             ]
         )
-        documents, scores = documents.filter(good), scores.filter(good)
-        selected, decisions = decide_text(documents, _without(scores, documents, cut), spec.filter)
+        columns = {name: (documents if name in documents.column_names else found).column(name) for name in SCORED.names}
+        columns["language"] = found.column("language")
+        return pa.table(columns).filter(pc.is_null(found.column("error")))
+
+    return Phase(
+        name="scores",
+        schema=SCORED,
+        run=run,
+        inputs=("documents", "unique"),
+        functions=(score,),
+    )
+
+
+def text(spec: Spec) -> Phase:
+    """documents + scores + paragraphs -> text: documents whose words passed, and the nodes that are left of them."""
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        cut: dict[str, set[int]] = {}
+        for row in rows.to_pylist():
+            cut.setdefault(row["document_id"], set()).add(row["position"])
+        scores = part.read("scores")
+        documents = part.read("documents")
+        documents = documents.filter(
+            pc.is_in(documents.column("document_id"), value_set=scores.column("document_id").combine_chunks())
+        )
+        selected, decisions = decide_text(documents, _without(scores, cut), spec.filter)
         part.decide(decisions)
         part.add("documents", selected.num_rows)
         return _selected(documents, scores, selected)
@@ -58,26 +78,16 @@ def text(spec: Spec) -> Phase:
         name="text",
         schema=SELECTED,
         run=run,
-        inputs=("documents", "unique", "paragraphs"),
+        inputs=("documents", "scores", "paragraphs"),
         settings={"filter": spec.filter},
-        functions=(score,),
         modules=("stages.filter_text",),
         exchange=Exchange(key="document_id", order=("document_id", "position"), schema=_CUT, emit=_cuts),
     )
 
 
-def scored(part: Part, score: ScoreText, documents: pa.Table) -> pa.Table:
-    """Scores of documents, aligned with them."""
-    keys = [digest_json(nodes) for nodes in documents.column("nodes").to_pylist()]
-    rows = documents.select(["document_id", "nodes", "language"]).append_column(
-        "nodes_key", pa.array(keys, pa.string())
-    )
-    return part.apply(score, rows, owner="document_id", key=("nodes_key",))
-
-
-def _without(scores: pa.Table, documents: pa.Table, cut: dict[str, set[int]]) -> pa.Table:
+def _without(scores: pa.Table, cut: dict[str, set[int]]) -> pa.Table:
     """Scores less those of paragraphs that were cut as repetitions: nothing keeps what has no score."""
-    ids = documents.column("document_id").to_pylist()
+    ids = scores.column("document_id").to_pylist()
     paragraphs = scores.column("paragraphs").to_pylist()
     left = [
         [each for each in found or () if each["position"] not in cut.get(document_id, ())]
@@ -90,9 +100,7 @@ def _without(scores: pa.Table, documents: pa.Table, cut: dict[str, set[int]]) ->
 def _selected(documents: pa.Table, scores: pa.Table, selected: pa.Table) -> pa.Table:
     """Kept documents with their kept nodes joined as text, for the near-duplicate search."""
     of = {row["document_id"]: row for row in selected.to_pylist()}
-    language = dict(
-        zip(documents.column("document_id").to_pylist(), scores.column("language").to_pylist(), strict=True)
-    )
+    language = dict(zip(*(scores.column(name).to_pylist() for name in ("document_id", "language")), strict=True))
     made: list[dict[str, Any]] = []
     for document in documents.select(["document_id", "modified", "nodes"]).to_pylist():
         if (row := of.get(document["document_id"])) is None:

@@ -19,6 +19,7 @@ from pipeline.report.pictures import thumbnail
 from pipeline.report.scores import Scores
 from pipeline.report.training import charts, retrieval
 from pipeline.settings import ReportSettings
+from stages.filter_settings import FilterSettings
 
 # Bytes of shards that are looked at for scores and the gallery; shards are partitions by hash, so the first are
 # as good as any others.
@@ -38,6 +39,8 @@ def collect(corpus: Corpus) -> ReportData:
     for shard in _shards(corpus):
         scores.add_shard(shard)
         chooser.add(shard)
+    for kept, scored in _texts(corpus):
+        scores.add_text(kept, scored, FilterSettings.model_validate(corpus.manifest.spec["filter"]))
     for decisions in corpus.decisions():
         scores.add_decisions(decisions)
         dropped.add(decisions)
@@ -77,6 +80,12 @@ def collect(corpus: Corpus) -> ReportData:
 
 def _shards(corpus: Corpus) -> Iterator[pa.Table]:
     return islice(corpus.shards(), _looked_at(corpus))
+
+
+def _texts(corpus: Corpus) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Kept documents with the text scores of all, a partition at a time."""
+    if {"kept", "scores"} <= set(corpus.phases):
+        yield from zip(corpus.table("kept").read_all(), corpus.table("scores").read_all(), strict=True)
 
 
 def _looked_at(corpus: Corpus) -> int:

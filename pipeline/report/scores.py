@@ -1,4 +1,4 @@
-"""Score histograms, counted in fine bins while shards and decisions stream by, drawn in coarse ones."""
+"""Score histograms, counted in fine bins while tables and decisions stream by, drawn in coarse ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.report.data import Histogram
+from stages.decisions import float_values
+from stages.filter_settings import FilterSettings
+from stages.filter_text import document_rules, flatten, paragraph_rules
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -29,7 +32,7 @@ SCALES: dict[str, tuple[Floats, bool]] = {
 }
 # Fine bins that a chart spans at least, so that few equal values do not fill it.
 NARROWEST = {"cosine": 300, "share": 200, "number": 10, "size": 200, "ratio": 160}
-# Rules over shares of a text; their passing values are in no table, so only what they dropped is drawn.
+# Rules over shares of a text.
 SHARES = (
     "special_characters",
     "stop_words",
@@ -43,7 +46,7 @@ SHARES = (
 
 @dataclass
 class Score:
-    """One score: where its kept values come from is `Scores.add_shard`'s business."""
+    """One score: where its kept values come from is the business of `Scores.add_shard` and `add_text`."""
 
     title: str
     unit: str
@@ -63,7 +66,7 @@ class Scores:
     """All scores of a corpus."""
 
     def __init__(self) -> None:
-        image, document = ("filter", "image"), ("filter", "document")
+        image, document, paragraph = (("filter", kind) for kind in ("image", "document", "paragraph"))
         self._scores: dict[str, Score] = {
             "pair": Score("An image and its sentence", "cosine", "cosine", ("image", "similarity")),
             "other": Score("An image and the other sentences", "cosine", "cosine", note="of the same document"),
@@ -73,9 +76,17 @@ class Scores:
             "num_images": Score(
                 "Images of a document", "", "number", ("document", "num_images"), (*document, "num_images")
             ),
-            "num_words": Score(
-                "Words of a document", "", "size", ("document", "num_words"), (*document, "num_words"),
-                note="kept ones as split at blanks",
+            "document.language": Score(
+                "Language of a document", "probability", "share", ("document", "language"), (*document, "language")
+            ),
+            "document.num_words": Score(
+                "Words of a document", "", "size", ("document", "num_words"), (*document, "num_words")
+            ),
+            "paragraph.num_words": Score(
+                "Words of a paragraph", "", "size", ("paragraph", "num_words"), (*paragraph, "num_words")
+            ),
+            "near_duplicate": Score(
+                "A near-duplicate and its nearest", "Jaccard similarity", "share", ("document", "near_duplicate")
             ),
             "num_sentences": Score("Sentences of a document", "", "size"),
             "width": Score(
@@ -91,9 +102,7 @@ class Scores:
         for kind in ("paragraph", "document"):
             for rule in SHARES:
                 title = f"{rule.replace('_', ' ').capitalize()} of a {kind}"
-                self._scores[f"{kind}.{rule}"] = Score(
-                    title, "share", "share", (kind, rule), ("filter", kind, rule), note="only what the rule dropped"
-                )
+                self._scores[f"{kind}.{rule}"] = Score(title, "share", "share", (kind, rule), ("filter", kind, rule))
         self._by_rule = {score.rule: score for score in self._scores.values() if score.rule}
 
     def add_shard(self, shard: pa.Table) -> None:
@@ -108,11 +117,6 @@ class Scores:
         self._keep("num_sentences", count.astype(np.float64))
         self._keep("num_images", np.bincount(owner[is_image], minlength=len(shard)).astype(np.float64))
 
-        nodes, node_owner = _flat(shard, "nodes")
-        words = pc.list_value_length(pc.utf8_split_whitespace(pc.fill_null(pc.struct_field(nodes, "text"), "")))
-        weights = np.asarray(words, np.float64) * np.asarray(pc.is_valid(pc.struct_field(nodes, "text")))
-        self._keep("num_words", np.bincount(node_owner, weights=weights, minlength=len(shard)).astype(np.float64))
-
         images, _ = _flat(shard, "images")
         width, height = _floats(images, "original_width"), _floats(images, "original_height")
         self._keep("width", width)
@@ -124,6 +128,21 @@ class Scores:
         for kind in ("image_to_sentence", "sentence_to_image"):
             self._keep(kind, score[kinds == kind])
         self._keep("guard", _floats(negatives, "guard"))
+
+    def add_text(self, kept: pa.Table, scores: pa.Table, rules: FilterSettings) -> None:
+        """Count the text scores of what is left (pipeline.intermediate.KEPT) of one partition's documents (SCORED)."""
+        rows = pc.index_in(kept.column("document_id"), value_set=scores.column("document_id").combine_chunks())
+        scores = scores.take(rows)
+        paragraphs = flatten(scores.column("paragraphs"))
+        positions, owner = _flat(kept, "positions")
+        # One number a node of any document: positions are 32-bit.
+        places = paragraphs.owner << 32 | np.asarray(paragraphs.column("position"), np.int64)
+        stays = np.isin(places, owner << 32 | np.asarray(positions, np.int64))
+        for rule in paragraph_rules(paragraphs, rules.paragraph):
+            self._keep(f"paragraph.{rule.name}", rule.values[stays])
+        for rule in document_rules(paragraphs, stays, scores, rules.document):
+            self._keep(f"document.{rule.name}", rule.values)
+        self._keep("document.language", float_values(scores.column("language_probability")))
 
     def add_decisions(self, decisions: pa.Table) -> None:
         """Count the values that rules dropped (schemas.decision.DECISION)."""
@@ -209,6 +228,8 @@ def _bounds(name: str, score: Score, spec: Mapping[str, Any]) -> tuple[float | N
         return spec.get("pair", {}).get("min_similarity"), None
     if name == "guard":
         return None, spec.get("mine", {}).get("max_same_modality_similarity")
+    if name == "near_duplicate":
+        return None, spec.get("dedup", {}).get("threshold")
     place: Any = spec
     for key in score.bounds:
         place = place.get(key, {}) if isinstance(place, Mapping) else {}

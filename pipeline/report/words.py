@@ -89,6 +89,7 @@ _PHASES = {
     "unique_urls": "same address",
     "unique_texts": "same text",
     "unique": "exact duplicates",
+    "scores": "text scores",
     "paragraphs": "repeated paragraphs",
     "text": "text filters",
     "signatures": "MinHash",

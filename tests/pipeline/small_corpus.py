@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.corpus import LATEST, Corpus, version_folder
-from pipeline.intermediate import CLUSTER, IMAGE_USE, KEPT, MINED, PAIRED, SELECTED, UNIQUE
+from pipeline.intermediate import CLUSTER, IMAGE_USE, KEPT, MINED, PAIRED, SCORED, SELECTED, UNIQUE
 from pipeline.phases.shards import SHARD_ROW
 from pipeline.spec import parse
 from pipeline.storage import Storage
@@ -21,6 +21,7 @@ from schemas.document import DOCUMENT
 from schemas.manifest import Manifest, Part, VersionManifest
 from schemas.page import PAGE
 from schemas.shard import SHARD
+from stages.score_text import ScoreText, ScoreTextSettings
 from stages.shards import ShardDocument, ShardSettings, shard_bytes, shard_table
 from stages.slices import Slice, slices
 from stages.urls import url_id
@@ -140,7 +141,15 @@ def decisions() -> dict[str, list[dict[str, Any]]]:
             decision("document", "num_images", old, document_id=old, url=f"{SITE}/old", value=0.0, low=1.0, high=30.0),
         ],
         "clusters": [
-            decision("document", "near_duplicate", copy, document_id=copy, detail=f"kept {dogs} of cluster {dogs}"),
+            decision(
+                "document",
+                "near_duplicate",
+                copy,
+                document_id=copy,
+                value=0.93,
+                high=0.7,
+                detail=f"kept {dogs} of cluster {dogs}",
+            ),
         ],
         "kept": [
             decision(
@@ -240,6 +249,16 @@ def image_rows(storage: Storage) -> list[dict[str, Any]]:
     return rows
 
 
+def text_scores() -> list[dict[str, Any]]:
+    nodes = pa.array(NODES.values(), DOCUMENT.field("nodes").type)
+    scores = ScoreText(ScoreTextSettings())(pa.table({"nodes": nodes})).to_pylist()
+    return [
+        {name: value for name, value in row.items() if name != "error"}
+        | {"document_id": document_id(path), "url": f"{SITE}{path}"}
+        for path, row in zip(NODES, scores, strict=True)
+    ]
+
+
 def write(folder: str) -> Corpus:
     """Write the corpus and open it."""
     storage = Storage(folder)
@@ -275,6 +294,7 @@ def write(folder: str) -> Corpus:
             ],
         ),
         "unique": (UNIQUE, [{"document_id": document_id(path)} for path in NODES]),
+        "scores": (SCORED, text_scores()),
         "text": (
             SELECTED,
             [

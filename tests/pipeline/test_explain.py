@@ -39,7 +39,8 @@ def test_a_kept_page_is_told_node_by_node(corpus: Corpus) -> None:
     [
         (
             "/dogs-copy",
-            f"near-duplicates: dropped, nearly the same text as another page [near_duplicate]; kept is {SITE}/dogs",
+            "near-duplicates: dropped, nearly the same text as another page: 0.93, accepted at most 0.7 "
+            f"[near_duplicate]; kept is {SITE}/dogs",
         ),
         ("/dogs-copy", "   0 paragraph: went with its document"),
         ("/old", "text filters: dropped, too few or too many pictures left: 0, accepted 1 to 30 [num_images]"),

@@ -115,6 +115,11 @@ def test_scores_show_what_was_kept_and_what_a_rule_dropped_with_its_bounds(data:
     assert sum(by_title["An image and the other sentences"].kept) == 3
     shape = by_title["Shape of an image"]
     assert (sum(shape.kept), sum(shape.dropped), shape.low, shape.high) == (3, 1, 0.5, 2.0)
+    words = by_title["Words of a paragraph"]
+    assert (sum(words.kept), sum(words.dropped), words.low, words.high) == (2, 1, 4.0, 1000.0)
+    assert sum(by_title["Stop words of a paragraph"].kept) == 2 and sum(by_title["Words of a document"].kept) == 2
+    near = by_title["A near-duplicate and its nearest"]
+    assert (sum(near.dropped), near.high) == (1, 0.7)
     images = by_title["Images of a document"]
     assert (sum(images.kept), sum(images.dropped)) == (2, 1)
 

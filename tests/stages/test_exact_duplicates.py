@@ -9,8 +9,7 @@ import pyarrow as pa
 import pytest
 
 from stages.exact_duplicates import choose_by_text, choose_by_url, url_key
-from stages.filter_text import KEPT
-from stages.paragraph_frequency import OCCURRENCES, choose_paragraphs, occurrences, without_paragraphs
+from stages.paragraph_frequency import OCCURRENCES, choose_paragraphs, occurrences
 
 OLD, NEW = datetime(2020, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -91,22 +90,20 @@ def test_one_copy_of_a_repeated_paragraph_stays() -> None:
         ("c", 1, 3.0, 2.0, "kept a of h"),
     ]
     assert choose_paragraphs(table, max_documents=3).num_rows == 0
-    kept = pa.Table.from_pylist(
-        [{"document_id": "a", "positions": [0, 3, 9]}, {"document_id": "z", "positions": [9]}], schema=KEPT
-    )
-    assert without_paragraphs(kept, decisions).to_pylist() == [
-        {"document_id": "a", "positions": [0, 3]},
-        {"document_id": "z", "positions": [9]},
-    ]
 
 
-def test_occurrences_are_of_kept_paragraphs() -> None:
-    documents = pa.table({"document_id": ["a", "b"], "url": ["http://h:81/x", "http://g/y"]})
-    paragraphs = [[{"position": 0, "paragraph_hash": "p"}, {"position": 2, "paragraph_hash": "q"}], []]
+def test_occurrences_are_of_every_paragraph() -> None:
+    paragraphs = [[{"position": 0, "paragraph_hash": "p"}, {"position": 2, "paragraph_hash": "q"}], [], None]
     kind = pa.list_(pa.struct([("position", pa.int32()), ("paragraph_hash", pa.string())]))
-    scores = pa.table({"paragraphs": pa.array(paragraphs, kind)})
-    kept = pa.Table.from_pylist([{"document_id": "a", "positions": [1, 2]}], schema=KEPT)
-    assert occurrences(kept, documents, scores).to_pylist() == [
-        {"domain": "h:81", "paragraph_hash": "q", "document_id": "a", "position": 2}
+    scores = pa.table(
+        {
+            "document_id": ["a", "b", "c"],
+            "url": ["http://h:81/x", "http://g/y", "http://g/z"],
+            "paragraphs": pa.array(paragraphs, kind),
+        }
+    )
+    assert occurrences(scores).to_pylist() == [
+        {"domain": "h:81", "paragraph_hash": "p", "document_id": "a", "position": 0},
+        {"domain": "h:81", "paragraph_hash": "q", "document_id": "a", "position": 2},
     ]
-    assert occurrences(kept.slice(0, 0), documents, scores).num_rows == 0
+    assert occurrences(scores.slice(1)).num_rows == 0

@@ -21,6 +21,7 @@ from stages.near_duplicates import (
     MinHashSignatures,
     band_keys,
     choose_kept,
+    nearest,
     shingle_hash,
     shingles,
     star_edges,
@@ -151,4 +152,26 @@ def test_choose_kept() -> None:
         ("b", "kept c of cluster a"),
         ("e", "kept d of cluster d"),
         ("f", "kept d of cluster d"),
+    ]
+    assert set(decisions.column("value").to_pylist()) == set(decisions.column("high").to_pylist()) == {None}
+
+
+def test_a_near_duplicate_says_how_similar_it_is_to_its_nearest() -> None:
+    pairs = pa.table({"a": ["a", "a", "d"], "b": ["b", "c", "e"]})
+    ids = pa.chunked_array([["e", "b"], ["a", "x", "d"]])
+    found = nearest(pairs, np.array([0.8, 0.9, np.nan]), ids)
+    assert found.to_pylist() == [None, 0.8, 0.9, None, None]
+    members = pa.table(
+        {
+            "id": ["a", "b", "c", "d"],
+            "cluster": ["a", "a", "a", "d"],
+            "num_images": [1, 1, 1, 1],
+            "modified": pa.nulls(4, pa.timestamp("s", tz="UTC")),
+            "similarity": [0.9, 0.8, None, None],
+        }
+    )
+    _, decisions = choose_kept(members, 0.7)
+    assert [(row["subject_id"], row["value"], row["high"]) for row in decisions.to_pylist()] == [
+        ("b", 0.8, 0.7),
+        ("c", None, None),
     ]
