@@ -58,7 +58,7 @@ def test_a_changed_text_threshold_fetches_and_embeds_only_what_is_new(corpus: Pa
     # one image and one sentence
     assert done["embeddings"]["rows_computed"] == 2
     assert done["embeddings"]["rows_remembered"] == len(contents) - 2
-    assert done["text"]["rows_computed"] == 0 and done["text"]["rows_remembered"] > 0
+    assert done["signatures"]["rows_computed"] == 1 and done["signatures"]["rows_remembered"] > 0
     assert plan(build(spec, corpus, "--dry-run", *LOOSER).check().out)["text"][0] == "finished"
 
 
