@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.keys import digest, digest_json
+from pipeline.keys import digest
 from pipeline.partition import KeyRange
 from pipeline.phase import Part
 from pipeline.row_store import GENERATION, ROW_KEY, RowStore
-from stages.http import FETCHED, CrawlSettings, fetch
+from stages.crawl_settings import CrawlSettings
+from stages.fetched import FETCHED, Kind
+from stages.http import fetch
 from stages.urls import host_of, url_id
 
-Kind = Literal["page", "image"]
-# Settings under which a refused or failed row was made: it holds only under the same ones.
+# What decides whether a URL may be fetched and its answer used, as JSON: a row holds where none stricter is asked for.
 POLICY = pa.field("policy", pa.string())
 _OUTPUT = pa.schema([*FETCHED, POLICY])
-_POLICY_FIELDS = frozenset(
-    {
-        "allow_private_networks",
-        "image_directives",
-        "max_redirects",
-        "obey_robots",
-        "page_directives",
-        "user_agent",
-    }
-)
+# Distributions that shape what a fetch returns.
+FETCH_LIBRARIES = ("aiohttp", "brotli", "idna", "protego", "w3lib", "yarl")
 
 
 def host_key(host: str) -> str:
@@ -36,14 +29,39 @@ def host_key(host: str) -> str:
     return digest(host)[:8]
 
 
-def fetch_key(url: str) -> str:
-    """Row key of a URL: its host's bits, then its own."""
-    return host_key(host_of(url)) + url_id(url)[:24]
+def fetch_key(url: str, policy: str) -> str:
+    """Row key of a URL under a policy: its host's bits, then their own."""
+    return host_key(host_of(url)) + digest(url_id(url), policy)[:24]
 
 
-def policy_key(settings: CrawlSettings, max_bytes: int) -> str:
-    fields = {k: v for k, v in settings.model_dump(mode="json").items() if k in _POLICY_FIELDS}
-    return digest_json({**fields, "max_bytes": max_bytes})
+def policy_of(settings: CrawlSettings, kind: Kind, max_bytes: int) -> str:
+    """The policy of a fetch, as it is stored with its row."""
+    directives = settings.page_directives if kind == "page" else settings.image_directives
+    policy = {
+        "allow_private_networks": settings.allow_private_networks,
+        "directives": sorted(directives),
+        "max_bytes": max_bytes,
+        "max_redirects": settings.max_redirects,
+        "obey_robots": settings.obey_robots,
+        "user_agent": settings.user_agent,
+    }
+    return json.dumps(policy, sort_keys=True)
+
+
+def allows(asked: str, made: str) -> bool:
+    """Whether what was fetched under the policy `made` would have been under `asked` too: no rule of it is stricter.
+
+    Another user agent is another reader: its rules in robots.txt and the answers it gets may differ.
+    """
+    new, old = json.loads(asked), json.loads(made)
+    return bool(
+        new["user_agent"] == old["user_agent"]
+        and new["allow_private_networks"] >= old["allow_private_networks"]
+        and new["obey_robots"] <= old["obey_robots"]
+        and set(new["directives"]) <= set(old["directives"])
+        and new["max_bytes"] >= old["max_bytes"]
+        and new["max_redirects"] >= old["max_redirects"]
+    )
 
 
 def fetch_remembered(
@@ -58,39 +76,47 @@ def fetch_remembered(
 ) -> pa.Table:
     """FETCHED rows of distinct URLs of one host, in the order given; bodies as locators.
 
-    What an earlier build fetched for this snapshot is taken from the store; a failure that may pass is tried again
-    when `generation` is above the one it was made in.
+    What an earlier build fetched for this snapshot is taken from the store, unless the policy has become stricter
+    since. A failure or a refusal holds under its own policy alone; one that may pass is tried again when `generation`
+    is above the one it was made in.
     """
     if not urls:
         return RowStore(part.storage, "none", "none", _OUTPUT).schema.empty_table()
     first = int(host_key(host_of(urls[0])), 16)
     within = KeyRange(first, first)
     store = RowStore(part.storage, f"fetch_{kind}", digest(snapshot), _OUTPUT)
-    policy = policy_key(settings, max_bytes)
+    policy = policy_of(settings, kind, max_bytes)
     known = store.read(within)
-    holds = pc.or_(
-        pc.equal(known.column("status"), "ok"),
-        pc.and_(
-            pc.equal(known.column("policy"), policy),
-            pc.or_(
-                pc.invert(pc.fill_null(known.column("retryable"), False)),
-                pc.greater_equal(known.column(GENERATION), generation),
-            ),
-        ),
-    )
-    known = known.filter(holds)
-    keys = [fetch_key(url) for url in urls]
-    there = set(known.column(ROW_KEY).to_pylist())
-    missing = [url for url, key in zip(urls, keys, strict=True) if key not in there]
+    known = known.filter(_holds(known, policy, generation))
+    there = set(known.column("url").to_pylist())
+    missing = [url for url in urls if url not in there]
     part.tell(len(urls) - len(missing), 0)
     found = [known]
     for table in fetch(missing, settings, kind=kind, max_bytes=max_bytes) if missing else ():
         rows = table.append_column(POLICY, pa.array([policy] * table.num_rows, pa.string()))
-        row_keys = pa.array([fetch_key(url) for url in table.column("url").to_pylist()], pa.string())
+        row_keys = pa.array([fetch_key(url, policy) for url in table.column("url").to_pylist()], pa.string())
         rows = rows.append_column(ROW_KEY, row_keys)
         rows = rows.append_column(GENERATION, pa.array([generation] * table.num_rows, pa.int32()))
         found.append(store.append(rows, within))
         part.tell(0, table.num_rows)
     everything = pa.concat_tables(found).combine_chunks()
-    place = {key: index for index, key in enumerate(everything.column(ROW_KEY).to_pylist())}
-    return everything.take(pa.array([place[key] for key in keys], pa.int64()))
+    # Of rows that hold, the policy's own is taken before others', which stand in the order of their policies.
+    facts = zip(everything.column("url").to_pylist(), everything.column("policy").to_pylist(), strict=True)
+    place: dict[str, tuple[bool, str, int]] = {}
+    for index, (url, made) in enumerate(facts):
+        candidate = made != policy, made, index
+        place[url] = min(place.get(url, candidate), candidate)
+    return everything.take(pa.array([place[url][2] for url in urls], pa.int64()))
+
+
+def _holds(known: pa.Table, policy: str, generation: int) -> pa.Array:
+    """Mask of the rows that need no new fetch."""
+    policies = pc.unique(known.column("policy")).to_pylist()
+    allowed = pa.array([made for made in policies if allows(policy, made)], pa.string())
+    fetched = pc.and_(pc.equal(known.column("status"), "ok"), pc.is_in(known.column("policy"), value_set=allowed))
+    final = pc.or_(
+        pc.invert(pc.fill_null(known.column("retryable"), False)),
+        pc.greater_equal(known.column(GENERATION), generation),
+    )
+    failed = pc.and_(pc.not_equal(known.column("status"), "ok"), pc.equal(known.column("policy"), policy))
+    return pc.or_(fetched, pc.and_(failed, final))

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pipeline import memo
-from pipeline.keys import code_key, digest_json, function_ingredients, library_versions, settings_json
+from pipeline.keys import code_key, digest, digest_json, function_ingredients, library_versions, settings_json
 from pipeline.partition import KeyRange, key_range
 from pipeline.row_store import ROW_KEY
 from pipeline.storage import Storage
@@ -20,6 +20,10 @@ from schemas.contract import identity, table_from_rows
 from schemas.decision import DECISION
 from schemas.manifest import Part as FilePart
 from stages.row_function import RowFunction
+
+# What every table goes through: who makes a part, remembers its rows and spreads them.
+_EVERY_MODULE = ("pipeline.memo", "pipeline.partition", "pipeline.phase", "pipeline.row_store", "pipeline.worker")
+_EVERY_LIBRARY = ("numpy", "pyarrow", "xxhash")
 
 
 @dataclass
@@ -140,14 +144,15 @@ class Phase:
         return {
             "phase": self.name,
             "schema": f"{name}/{version}",
+            "columns": digest(*map(str, self.schema)),
             "partitions": num_partitions,
             "settings": {
                 key: settings_json(value) if isinstance(value, BaseModel) else value
                 for key, value in self.settings.items()
             },
             "functions": {function.name: function_ingredients(function) for function in self.functions},
-            "code": {each: code_key(each) for each in sorted({*self.modules, module, "pipeline.partition"})},
-            "libraries": library_versions(("pyarrow", *self.libraries)),
+            "code": {each: code_key(each) for each in sorted({*_EVERY_MODULE, *self.modules, module})},
+            "libraries": library_versions((*_EVERY_LIBRARY, *self.libraries)),
             "inputs": {each: input_keys[each] for each in self.inputs},
         }
 

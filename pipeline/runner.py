@@ -168,30 +168,34 @@ class Runner:
     def _try(self, work: Work, pending: Sequence[int]) -> None:
         phase = work.phase
         if phase.spread_by is not None:
-            self._drain(self._mapped(work, [0]), len(pending))
+            self._drain(work, self._mapped(work, [0]), len(pending))
         elif phase.exchange is None:
-            self._drain(self._mapped(work, pending), len(pending))
+            self._drain(work, self._mapped(work, pending), len(pending))
         else:
             units = self._units(phase)
             if units:
-                self._drain(self._exchanged(work, units, set(pending)), len(pending))
+                self._drain(work, self._exchanged(work, units, set(pending)), len(pending))
             # Partitions to which no row came are made from no rows.
             table = work.table()
             left = [index for index in pending if index not in table.receipts()]
             if left:
-                self._drain(self._mapped(work, left), len(left))
+                self._drain(work, self._mapped(work, left), len(left))
 
     def _units(self, phase: Phase) -> list[Any]:
         if phase.units is not None:
             return list(phase.units(self))
         return list(range(self.num_partitions))
 
-    def _drain(self, dataset: ray.data.Dataset, parts: int) -> None:
+    def _drain(self, work: Work, dataset: ray.data.Dataset, parts: int) -> None:
         seen: set[int] = set()
         for row in dataset.iter_rows():
             index = int(row["partition"])
             if index in seen:
-                raise PhaseFailed(f"partition {index} was delivered twice: set resources.block_megabytes higher")
+                # Each delivery made a part of its own rows alone: neither may stand.
+                work.table().forget(index)
+                raise PhaseFailed(
+                    f"{work.phase.name}: partition {index} came in two blocks: set resources.block_megabytes higher"
+                )
             seen.add(index)
             self.progress.tick(len(seen), parts)
 

@@ -74,6 +74,10 @@ class Table:
         data = json.dumps(asdict(receipt), sort_keys=True)
         self.storage.write(f"{self.folder}/receipt-{index:05d}.json", data.encode())
 
+    def forget(self, index: int) -> None:
+        """Take back that a partition is complete."""
+        self.storage.delete(f"{self.folder}/receipt-{index:05d}.json")
+
     def receipts(self) -> dict[int, Receipt]:
         """Complete partitions by index."""
         found: dict[int, Receipt] = {}

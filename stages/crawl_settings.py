@@ -15,56 +15,71 @@ class CrawlSettings(Settings):
 
     user_agent: str = Field(default="interloom/0.1", pattern=r"^[A-Za-z_-]+(/[\x21-\x7e]+)?( [\x20-\x7e]+)?$")
     """The User-Agent header. Its first word up to the slash is the product token that robots.txt groups and
-    X-Robots-Tag lines are matched with (RFC 9309, 2.2.1). Append an address where you can be reached."""
+    X-Robots-Tag lines are matched with (RFC 9309, 2.2.1). Append an address where you can be reached. Default: ours,
+    our name and version."""
     concurrency: int = Field(default=64, ge=1, le=4096)
-    """Requests in flight at a time in one worker, over all hosts."""
+    """Requests in flight at a time in one worker, over all hosts. Default: ours, between Scrapy's 16 and aiohttp's 100
+    connections; hosts, not this, are what politeness is about."""
     per_host_concurrency: int = Field(default=2, ge=1, le=256)
-    """Requests in flight at a time to one host."""
+    """Requests in flight at a time to one host. Default: ours, gentler than Scrapy's 8 of a domain; one slow answer
+    does not stop a host."""
     per_host_delay: float = Field(default=1.0, ge=0, le=3600)
-    """Seconds between the starts of two requests to one host; a longer crawl-delay of its robots.txt wins."""
+    """Seconds between the starts of two requests to one host; a longer crawl-delay of its robots.txt wins. Default:
+    ours, polite to a host that did not ask for anything (Scrapy's is 0)."""
     max_crawl_delay: float = Field(default=30.0, ge=0, le=3600)
-    """Seconds a crawl-delay of robots.txt is honoured up to; scrapers' traps ask for days."""
+    """Seconds a crawl-delay of robots.txt is honoured up to. Default: ours, as scrapers' traps ask for days."""
     connect_timeout: float = Field(default=10.0, gt=0, le=600)
-    """Seconds for name resolution, connection and TLS handshake."""
+    """Seconds for name resolution, connection and TLS handshake. Default: img2dataset's timeout of 10, which it applies
+    to every wait for a socket."""
     total_timeout: float = Field(default=60.0, gt=0, le=3600)
-    """Seconds on the network for one item, all its redirects and attempts together; waiting for one's turn
-    does not count."""
+    """Seconds on the network for one item, all its redirects and attempts together; waiting for one's turn does not
+    count. Default: ours, a page that takes longer holds up its host (Scrapy gives each attempt 180)."""
     max_page_bytes: int = Field(default=5_000_000, ge=1)
-    """Decoded bytes of a page above which it is refused. Common Crawl keeps 5 MiB since 2025."""
+    """Decoded bytes of a page above which it is refused. Default: ours, just under the 5 MiB that Common Crawl keeps
+    since 2025."""
     max_redirects: int = Field(default=10, ge=0, le=50)
-    """Redirects followed for one item; RFC 9110 leaves the number open, browsers stop at 20."""
+    """Redirects followed for one item. Default: aiohttp's 10; RFC 9110 leaves the number open, browsers stop at 20."""
     retries: int = Field(default=2, ge=0, le=20)
-    """Further attempts after a failure that may pass."""
+    """Further attempts, a number, after a failure that may pass. Default: Scrapy's 2."""
     retry_backoff: float = Field(default=1.0, ge=0, le=600)
-    """Seconds before the first further attempt, doubled for each one after it."""
+    """Seconds before the first further attempt, doubled for each one after it. Default: ours, short beside
+    total_timeout, so that all retries fit in."""
     max_retry_wait: float = Field(default=60.0, ge=0, le=3600)
-    """Seconds a backoff or a server's Retry-After is waited for at most."""
+    """Seconds a backoff or a server's Retry-After is waited for at most. Default: ours, as long as total_timeout; who
+    asks for more is asked again in a later run."""
     retryable_statuses: tuple[int, ...] = Field(default=(408, 425, 429, 500, 502, 503, 504), strict=False)
-    """HTTP statuses asked again within a run. Other 5xx rows are marked retryable, for a later run."""
+    """HTTP statuses asked again within a run. Other 5xx rows are marked retryable, for a later run. Default: Scrapy's
+    without Cloudflare's 522 and 524, and 425 (RFC 8470)."""
     obey_robots: bool = True
-    """Ask for robots.txt and keep to it (RFC 9309). Turn it off for sites of your own only."""
+    """Ask for robots.txt and keep to it (RFC 9309). Turn it off for sites of your own only. Default: ours, consent
+    comes first (Scrapy's is false)."""
     page_directives: tuple[str, ...] = Field(default=("noindex", "none", "noai"), strict=False)
-    """X-Robots-Tag directives that refuse a page."""
+    """X-Robots-Tag directives that refuse a page. Default: ours, those of img2dataset that concern a page, and `none`,
+    which implies noindex."""
     image_directives: tuple[str, ...] = Field(
         default=("noindex", "none", "noai", "noimageindex", "noimageai"), strict=False
     )
-    """X-Robots-Tag directives that refuse an image (img2dataset's list, and `none`, which implies noindex)."""
+    """X-Robots-Tag directives that refuse an image. Default: img2dataset's list, and `none`, which implies noindex."""
     allow_private_networks: bool = False
-    """Connect to private, loopback and link-local addresses too: for intranets, demos and tests."""
+    """Connect to private, loopback and link-local addresses too: for intranets, demos and tests. Default: ours, a page
+    must not reach into the network of its crawler."""
     max_pages: int = Field(default=10_000, ge=1)
-    """Pages asked for in one crawl: a prefix of the breadth-first order, each level sorted."""
+    """Pages asked for in one crawl: a prefix of the breadth-first order, each level sorted. Default: ours, some three
+    hours of one host at per_host_delay."""
     max_depth: int | None = Field(default=None, ge=0)
-    """Links followed from a seed at most; 0 fetches the seeds alone, null follows without end."""
+    """Links followed from a seed at most; 0 fetches the seeds alone, null follows without end. Default: Scrapy's,
+    without end; max_pages ends it."""
     scope: Literal["host", "prefix", "regex", "any"] = "host"
-    """Which links are followed: those on a seed's host (and port), below a seed's folder, those that
-    `scope_regex` finds, or all. http and https are told apart by none of them."""
+    """Which links are followed: those on a seed's host (and port), below a seed's folder, those that `scope_regex`
+    finds, or all. http and https are told apart by none of them. Default: ours, the site that was named and no
+    other."""
     scope_regex: str | None = None
-    """For `scope: regex`: searched in the canonical URL."""
+    """For `scope: regex`: searched in the canonical URL. Default: ours, null, as only that scope needs one."""
     drop_parameters: tuple[str, ...] = Field(
         default=("utm_*", "fbclid", "gclid", "dclid", "msclkid", "yclid", "mc_cid", "mc_eid", "_ga"), strict=False
     )
-    """Query parameters removed from links before they are followed: they track the reader and name no other
-    page. A trailing * matches any ending."""
+    """Query parameters removed from links before they are followed: they track the reader and name no other page. A
+    trailing * matches any ending. Default: ours, what analytics and advertising of the large networks append."""
 
     @field_validator("scope_regex")
     @classmethod
@@ -81,6 +96,11 @@ class CrawlSettings(Settings):
         if (self.scope == "regex") != (self.scope_regex is not None):
             raise ValueError("scope_regex goes with scope: regex, and scope: regex needs it")
         return self
+
+    def at_any_pace(self) -> CrawlSettings:
+        """The same at the default pace: how fast pages are asked for does not shape what they say."""
+        pace = ("concurrency", "per_host_concurrency", "per_host_delay", "max_crawl_delay")
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in pace})
 
     @property
     def product(self) -> str:

@@ -1,4 +1,4 @@
-"""Near-duplicate text: MinHash signatures, banding, star edges, verification, and the choice of the kept copy.
+"""Near-duplicate text: MinHash signatures, banding, candidate edges, verification, and the choice of the kept copy.
 
 Signatures are those of datasketch 2.0, `MinHash(scheme="affine32", hashfunc=shingle_hash, seed=..., num_perm=...)`
 over word shingles, so that anyone can check or extend them. Banding as in Leskovec, Rajaraman and Ullman, chapter 3:
@@ -22,6 +22,8 @@ from stages.text import words
 
 # datasketch holds (shingles x num_perm) hashes at a time: about 30 MB at 112, whatever the length of a text.
 _SHINGLES_AT_ONCE = 1 << 15
+# Documents of one band key up to which every pair of them is a candidate.
+SMALL_BUCKET = 8
 
 SIGNATURE = pa.list_(pa.uint32())
 OUTPUT = pa.schema([pa.field("signature", SIGNATURE), ERROR])
@@ -33,25 +35,27 @@ class DedupSettings(Settings):
     """The `dedup:` section of a spec."""
 
     bands: int = Field(default=14, ge=1, le=256)
-    """Bands of a signature; datatrove's 14 (with 8 rows: half of the pairs of similarity .72 are found)."""
+    """Bands, a number, of a signature (with 8 rows: half of the pairs of similarity .72 are found). Default:
+    datatrove's 14."""
     rows: int = Field(default=8, ge=1, le=64)
-    """Hash values of a band; datatrove's 8."""
+    """Hash values, a number, of a band. Default: datatrove's 8."""
     shingle_words: int = Field(default=5, ge=1, le=32)
-    """Words of a shingle; 5 as in datatrove and GPT-3."""
+    """Words of a shingle. Default: datatrove's 5, as in GPT-3."""
     seed: int = Field(default=1, ge=0, lt=1 << 32)
-    """Seed of the permutations; datasketch's default 1."""
+    """Seed of the permutations, a number. Default: datasketch's 1."""
     verify: Literal["signature", "jaccard", "none"] = "signature"
     """How a candidate pair is checked: similarity estimated from the signatures (standard error about .04 at 112
-    values), exact Jaccard of the shingle sets (needs the texts), or not at all (as datatrove)."""
+    values), exact Jaccard of the shingle sets (needs the texts), or not at all (as datatrove). Default: ours, a check
+    that costs no second look at the texts."""
     threshold: float = Field(default=0.7, ge=0.0, le=1.0)
-    """Similarity from which a checked pair is a duplicate; a little under the banding's own .72."""
+    """Similarity, Jaccard 0..1, from which a checked pair is a duplicate. Default: ours, a little under the banding's
+    own .72; text-dedup's too."""
     max_bucket: int = Field(default=10_000, ge=2)
-    """Documents of one band key above which the bucket is reported as hot; its star keeps all its edges, which are
-    as many as its documents."""
+    """Documents of one band key above which the bucket is reported as hot; it keeps its edges, which are at most twice
+    as many as its documents. Default: ours, more copies of one text are boilerplate to be looked at."""
     paragraph_max_documents: int = Field(default=2, ge=1)
-    """Documents of a domain that may share a paragraph before all but one copy go; OBELICS 1, design 2."""
-    phash_distance: int = Field(default=4, ge=0, le=64)
-    """Differing bits of 64 up to which two perceptual hashes are the same picture; MMC4 uses 5 with findimagedupes."""
+    """Documents of a domain that may share a paragraph before all but one copy go. Default: ours, twice may be a
+    quotation (OBELICS: 1, and it removes every copy)."""
 
     @property
     def num_perm(self) -> int:
@@ -158,20 +162,28 @@ def signature_matrix(column: pa.ChunkedArray, num_perm: int) -> NDArray[np.uint3
     return flat.reshape(len(column), num_perm)
 
 
-def star_edges(rows: pa.Table, max_bucket: int) -> tuple[pa.Table, pa.Table]:
-    """(EDGES from each bucket's smallest id to its others, distinct and sorted; hot buckets (band_key, documents)).
+def candidate_edges(rows: pa.Table, max_bucket: int) -> tuple[pa.Table, pa.Table]:
+    """(EDGES a < b between documents of one bucket, distinct and sorted; hot buckets (band_key, documents)).
 
-    `rows`: BAND_KEYS, all rows of every band_key. A star has one edge a document, so that a hot bucket costs no
-    more than its size.
+    `rows`: BAND_KEYS, all rows of every band_key. A bucket of up to SMALL_BUCKET documents gives all its pairs. A
+    larger one gives a star from its smallest id and a chain through its ids, so that it costs no more than twice its
+    size, and one document that resembles no other does not part the rest.
     """
     rows = rows.sort_by([("band_key", "ascending"), ("id", "ascending")])
     keys = np.asarray(rows.column("band_key"), np.uint64)
     ids = rows.column("id").combine_chunks()
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.zeros(0, np.int64)
     sizes = np.diff(np.append(starts, len(keys)))
-    center = np.repeat(starts, sizes)
-    leaf = np.flatnonzero(center != np.arange(len(keys)))
-    edges = pa.table([ids.take(pa.array(center[leaf])), ids.take(pa.array(leaf))], schema=EDGES)
+    first, last = np.repeat(starts, sizes), np.repeat(starts + sizes, sizes)
+    small = np.repeat(sizes <= SMALL_BUCKET, sizes)
+    place = np.arange(len(keys))
+    leaves = np.flatnonzero(place != first)
+    pairs = [(first[leaves], leaves)]
+    for distance in range(1, SMALL_BUCKET):
+        lower = np.flatnonzero((place + distance < last) & (small | (distance == 1)))
+        pairs.append((lower, lower + distance))
+    lower, upper = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
+    edges = pa.table([ids.take(pa.array(lower)), ids.take(pa.array(upper))], schema=EDGES)
     edges = edges.filter(pc.not_equal(edges.column("a"), edges.column("b")))
     edges = edges.group_by(["a", "b"]).aggregate([]).sort_by([("a", "ascending"), ("b", "ascending")])
     hot = np.flatnonzero(sizes > max_bucket)

@@ -57,18 +57,19 @@ class ScoreTextSettings(Settings):
     """How text is measured; thresholds are elsewhere (`filter:`)."""
 
     languages: tuple[str, ...] | None = Field(default=None, strict=False)
-    """ISO 639-1 codes identification chooses among; null: the 74 of stages.language."""
+    """ISO 639-1 codes identification chooses among; null: the 74 of stages.language. Default: ours, null, as a page may
+    be in any of them."""
     character_ngram: int = Field(default=10, ge=2, le=64)
-    """Characters of a repeated piece; OBELICS 10."""
+    """Characters of a repeated piece. Default: OBELICS, 10."""
     word_ngram: int = Field(default=5, ge=2, le=32)
-    """Words of a repeated piece; OBELICS 5."""
+    """Words of a repeated piece. Default: OBELICS, 5."""
 
 
 class ScoreText:
     """Documents to scores: column nodes of schemas.document (and `language`, the page's own claim, not used)."""
 
     name = "score_text"
-    libraries = ("py3langid", "xxhash")
+    libraries = ("numpy", "py3langid", "xxhash")
     weights: str | None = None
     output = OUTPUT
     batch_size = 256

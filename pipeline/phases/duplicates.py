@@ -14,7 +14,7 @@ from pipeline.phases.documents import failed
 from pipeline.spec import Spec
 from stages.components import components
 from stages.exact_duplicates import choose_by_text, choose_by_url, url_key
-from stages.near_duplicates import MinHashSignatures, band_keys, choose_kept, nearest, star_edges, verify
+from stages.near_duplicates import MinHashSignatures, band_keys, candidate_edges, choose_kept, nearest, verify
 from stages.paragraph_frequency import OCCURRENCES, choose_paragraphs, occurrences
 from stages.text import text_hash
 from stages.urls import url_id
@@ -43,6 +43,7 @@ def unique_urls(spec: Spec) -> Phase:
         run=run,
         inputs=("documents",),
         modules=("stages.exact_duplicates",),
+        libraries=("idna", "w3lib"),
         exchange=Exchange(key="key", order=("key", "document_id"), schema=_BY_KEY, emit=_by_url),
     )
 
@@ -124,6 +125,7 @@ def paragraphs(spec: Spec) -> Phase:
         inputs=("scores",),
         settings={"paragraph_max_documents": most},
         modules=("stages.paragraph_frequency",),
+        libraries=("idna", "w3lib"),
         exchange=Exchange(key="key", order=("key", "document_id", "position"), schema=_OCCURRENCE, emit=_occurrences),
     )
 
@@ -162,7 +164,7 @@ _BAND = pa.schema([pa.field("key", pa.string()), pa.field("band_key", pa.uint64(
 
 
 def edges(spec: Spec) -> Phase:
-    """signatures -> edges: documents that share a band, as stars."""
+    """signatures -> edges: documents that share a band."""
     settings = spec.dedup
 
     def emit(part: Part, _: Any) -> pa.Table:
@@ -173,7 +175,7 @@ def edges(spec: Spec) -> Phase:
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
-        found, hot = star_edges(rows.drop_columns(["key"]), settings.max_bucket)
+        found, hot = candidate_edges(rows.drop_columns(["key"]), settings.max_bucket)
         part.add("candidate_pairs", found.num_rows)
         part.add("hot_buckets", hot.num_rows)
         return found
@@ -189,6 +191,13 @@ def edges(spec: Spec) -> Phase:
     )
 
 
+def _texts(part: Part, ids: pa.Array) -> pa.Table:
+    """Columns id and text of some documents."""
+    tables = [text.select(["document_id", "text"]) for text in part.read_all("text")]
+    found = [text.filter(pc.is_in(text.column("document_id"), value_set=ids)) for text in tables]
+    return pa.concat_tables(found).rename_columns(["id", "text"])
+
+
 def clusters(spec: Spec) -> Phase:
     """edges -> clusters: verified pairs, connected; of each cluster one document is kept."""
 
@@ -196,18 +205,17 @@ def clusters(spec: Spec) -> Phase:
         pairs = pa.concat_tables(part.read_all("edges"))
         pairs = pairs.group_by(["a", "b"]).aggregate([]).sort_by([("a", "ascending"), ("b", "ascending")])
         involved = pa.array(sorted({*pairs.column("a").to_pylist(), *pairs.column("b").to_pylist()}), pa.string())
-        facts, sketches, texts = [], [], []
-        for signed, text in zip(part.read_all("signatures"), part.read_all("text"), strict=True):
+        facts, sketches = [], []
+        for signed in part.read_all("signatures"):
             facts.append(signed.drop_columns(["signature"]))
             mine = pc.is_in(signed.column("document_id"), value_set=involved)
             sketches.append(signed.select(["document_id", "signature"]).filter(mine))
-            texts.append(text.select(["document_id", "text"]).filter(mine))
         known = pa.concat_tables(facts).sort_by([("document_id", "ascending")])
         same, similarity = verify(
             pairs,
             pa.concat_tables(sketches).rename_columns(["id", "signature"]),
             spec.dedup,
-            pa.concat_tables(texts).rename_columns(["id", "text"]),
+            _texts(part, involved) if spec.dedup.verify == "jaccard" else None,
         )
         verified = pairs.filter(pa.array(same))
         roots = components(verified)
@@ -244,6 +252,6 @@ def clusters(spec: Spec) -> Phase:
         inputs=("edges", "signatures", "text"),
         settings={"dedup": spec.dedup},
         modules=("stages.near_duplicates", "stages.components"),
-        libraries=("numpy",),
+        libraries=("numba",),
         spread_by="document_id",
     )

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from pipeline.fetching import fetch_remembered, host_key
+from pipeline.fetching import FETCH_LIBRARIES, fetch_remembered, host_key
 from pipeline.intermediate import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE, KEPT
 from pipeline.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
@@ -127,12 +127,13 @@ def fetched_images(spec: Spec, generation: int) -> Phase:
         run=run,
         inputs=("documents", "text", "clusters"),
         settings={
-            "crawl": spec.crawl,
+            "crawl": spec.crawl.at_any_pace(),
             "source": spec.source,
             "max_bytes": max_bytes,
             "generation": generation,
         },
-        modules=("stages.http",),
+        modules=("pipeline.fetching", "pipeline.sources"),
+        libraries=FETCH_LIBRARIES,
         exchange=Exchange(key="host_key", order=("image_id", "document_id"), schema=IMAGE_REFERENCE, emit=_references),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.crawling import HostPages, by_host, crawl, fetch_host
+from pipeline.fetching import FETCH_LIBRARIES
 from pipeline.phase import Exchange, Part, Phase
 from pipeline.settings import HtmlSource, SiteSource, UrlsSource, WarcSource
 from pipeline.sources import Chunk, chunks, fingerprint, read_chunk
@@ -87,11 +88,12 @@ def pages(spec: Spec, generation: int) -> Phase:
         run=run,
         settings={
             "source": source,
-            "crawl": settings,
+            "crawl": settings.at_any_pace(),
             "fingerprint": fingerprint(source),
             "generation": generation,
         },
-        modules=("pipeline.crawling", "stages.crawl", "stages.warc", "stages.folder"),
+        modules=("pipeline.crawling", "pipeline.fetching", "pipeline.sources"),
+        libraries=(*FETCH_LIBRARIES, "chardetng-py", "fastwarc", "selectolax"),
         units=units,
         exchange=Exchange(key="page_id", order=("page_id", "depth", "url"), schema=PAGE, emit=emit),
     )

@@ -51,6 +51,7 @@ def splits(spec: Spec) -> Phase:
         inputs=("kept",),
         settings={"held_out_fraction": fraction},
         modules=("stages.split",),
+        libraries=("scipy",),
         spread_by="document_id",
     )
 
@@ -168,7 +169,7 @@ def pairs(spec: Spec) -> Phase:
         inputs=("kept", "slices", "splits", "embeddings"),
         settings={"pair": spec.pair},
         modules=("stages.pair",),
-        libraries=("numpy", "scipy"),
+        libraries=("scipy",),
         exchange=Exchange(key="document_id", order=("document_id", "content_id"), schema=_VECTOR_OF, emit=_vectors),
     )
 
@@ -197,5 +198,5 @@ def negatives(spec: Spec) -> Phase:
         inputs=("pairs",),
         settings={"mine": spec.mine},
         modules=("stages.mine",),
-        libraries=("numpy", "torch"),
+        libraries=("torch",),
     )

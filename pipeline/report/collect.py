@@ -103,6 +103,9 @@ def _notes(corpus: Corpus) -> list[str]:
     looked_at, there = _looked_at(corpus), len(corpus.manifest.shards)
     if looked_at < there:
         notes.append(f"Scores and gallery are from {looked_at:,} of {there:,} shards; everything else is from all.")
+    if hot := corpus.manifest.counts.get("edges.hot_buckets", 0):
+        most = corpus.manifest.spec["dedup"]["max_bucket"]
+        notes.append(f"{hot:,} band keys of near-duplicates are shared by more than {most:,} documents each.")
     if retryable := sum(corpus.manifest.counts.get(f"{phase}.retryable", 0) for phase in ("pages", "fetched_images")):
         notes.append(f"{retryable:,} fetches failed in a way that may pass: build again with --retry-failed.")
     return notes

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from pipeline import keys
 from pipeline.corpus import LATEST, version_of
 from pipeline.generation import Generation
 from pipeline.phases.graph import graph, names
@@ -14,6 +18,7 @@ from pipeline.spec import Spec, parse
 from pipeline.storage import Storage
 from pipeline.tables import Receipt, Table
 from schemas.manifest import Manifest, Part, VersionManifest
+from stages.encoders import embed
 
 SPEC = """
 name: small
@@ -118,8 +123,55 @@ def test_resources_reports_and_prices_touch_nothing(tmp_path: Path) -> None:
         "report.documents=3",
         "prices.cpu_hour=1",
         "name=x",
+        "crawl.concurrency=3",
+        "crawl.per_host_delay=5",
     )
     assert list(describe(spec_of(tmp_path, *changed)))[-1] == "nothing to do"
+
+
+@pytest.mark.parametrize(
+    ("changed", "phase"),
+    [
+        (("code", "pipeline.sources"), "pages"),
+        (("code", "pipeline.fetching"), "pages"),
+        (("code", "pipeline.memo"), "pages"),
+        (("code", "stages.score_text"), "scores"),
+        (("code", "stages.near_duplicates"), "signatures"),
+        (("code", "stages.search"), "negatives"),
+        (("library", "fastwarc"), "pages"),
+        (("library", "selectolax"), "pages"),
+        (("library", "py3langid"), "scores"),
+        (("library", "datasketch"), "signatures"),
+        (("library", "numba"), "clusters"),
+        (("library", "torch"), "embeddings"),
+        (("weights", "efficientnet_lite0"), "embeddings"),
+        (("columns", "kept"), "kept"),
+    ],
+)
+def test_code_libraries_weights_and_columns_make_tables_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: tuple[str, str], phase: str
+) -> None:
+    spec = spec_of(tmp_path)
+    before = finish(spec)
+    what, name = changed
+    if what == "code":
+        parsed = keys._parsed
+        monkeypatch.setattr(keys, "_parsed", lambda each: ("other", parsed(each)[1]) if each == name else parsed(each))
+    elif what == "library":
+        version = importlib.metadata.version
+        monkeypatch.setattr(importlib.metadata, "version", lambda each: "0" if each == name else version(each))
+    elif what == "weights":
+        monkeypatch.setattr(embed, "weights_hash", lambda each, modality: "other")
+    keys.code_key.cache_clear()
+    now: dict[str, str] = {}
+    for each in graph(spec, 0):
+        if what == "columns" and each.name == name:
+            each = replace(each, schema=each.schema.append(pa.field("more", pa.int8())))
+        now[each.name] = each.key(each.ingredients(spec.output.partitions, now))
+    keys.code_key.cache_clear()
+    stale = [each for each in names() if now[each] != before[each]]
+    # Code is known by modules, and phases that share one are stale together.
+    assert phase in stale if what == "code" else phase == stale[0]
 
 
 def test_the_last_run_is_what_a_change_is_measured_against(tmp_path: Path) -> None:

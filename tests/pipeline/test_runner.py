@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.runner import PhaseFailed
+from pipeline.runner import PhaseFailed, Runner
 from pipeline.tables import Damaged
 from tests.pipeline.conftest import Run
 from tests.pipeline.toy import SquareSettings, last_digits, numbers, squares, total, tree
@@ -101,3 +102,21 @@ def test_a_finished_part_is_not_made_again(run_phases: Run, plain: Path, tmp_pat
     assert [name for name in after if after[name] != before[name]] == ["part-00002.parquet"]
     assert runner.manifests["numbers"].run["parts_resumed"] == 3
     assert {k: v for k, v in tree(plain).items() if "/numbers/" in k} == tree(tmp_path)
+
+
+def test_a_partition_in_two_blocks_stops_the_build_and_leaves_no_half_of_it(
+    run_phases: Run, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = (numbers(95), squares(SquareSettings()), last_digits(), total())
+    exchanged = Runner._exchanged
+
+    def twice(self: Runner, *given: Any) -> Any:
+        once = exchanged(self, *given)
+        return once.union(once)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "_exchanged", twice)
+        with pytest.raises(PhaseFailed, match=r"numbers: partition . came in two blocks"):
+            run_phases(tmp_path, *phases)
+    run_phases(tmp_path, *phases)
+    assert tree(tmp_path) == tree(plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
+from itertools import combinations, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +18,15 @@ from scipy.sparse.csgraph import connected_components
 from stages.components import component_roots, components
 from stages.near_duplicates import (
     EDGES,
+    SMALL_BUCKET,
     DedupSettings,
     MinHashSignatures,
     band_keys,
+    candidate_edges,
     choose_kept,
     nearest,
     shingle_hash,
     shingles,
-    star_edges,
     verify,
 )
 from stages.row_function import RowFunction
@@ -79,7 +81,7 @@ def test_planted_pairs_are_found_and_verified() -> None:
         texts[f"{i:03}a"], texts[f"{i:03}b"] = planted(similarity, i)
         truth[f"{i:03}a"] = similarity
     table = signatures(texts)
-    edges, hot = star_edges(band_keys(table, SETTINGS), SETTINGS.max_bucket)
+    edges, hot = candidate_edges(band_keys(table, SETTINGS), SETTINGS.max_bucket)
     assert hot.num_rows == 0
     passed, estimate = verify(edges, table, SETTINGS)
     found = set(edges.filter(pa.array(passed)).column("a").to_pylist())
@@ -94,13 +96,40 @@ def test_planted_pairs_are_found_and_verified() -> None:
     assert verify(edges, table, DedupSettings(verify="none"))[0].all()
 
 
-def test_star_edges_and_hot_buckets() -> None:
+def test_candidate_edges_and_hot_buckets() -> None:
     rows = pa.table({"band_key": pa.array([7, 7, 7, 9, 9, 8], pa.uint64()), "id": ["c", "a", "b", "b", "a", "a"]})
-    edges, hot = star_edges(rows, max_bucket=2)
-    assert edges.to_pylist() == [{"a": "a", "b": "b"}, {"a": "a", "b": "c"}]
+    edges, hot = candidate_edges(rows, max_bucket=2)
+    assert edges.to_pylist() == [{"a": "a", "b": "b"}, {"a": "a", "b": "c"}, {"a": "b", "b": "c"}]
     assert hot.to_pylist() == [{"band_key": 7, "documents": 3}]
-    empty, _ = star_edges(rows.slice(0, 0), 2)
+    empty, _ = candidate_edges(rows.slice(0, 0), 2)
     assert empty.schema.equals(EDGES) and empty.num_rows == 0
+
+
+@settings(max_examples=50, derandomize=True, deadline=None)
+@given(st.lists(st.integers(1, 3 * SMALL_BUCKET), min_size=1, max_size=6))
+def test_small_buckets_give_all_pairs_and_large_ones_a_star_and_a_chain(sizes: list[int]) -> None:
+    keys = [key for key, size in enumerate(sizes) for _ in range(size)]
+    ids = [f"{key}-{i:02d}" for key, size in enumerate(sizes) for i in range(size)]
+    rows = pa.table({"band_key": pa.array(keys, pa.uint64()), "id": ids})
+    found = {(row["a"], row["b"]) for row in candidate_edges(rows, 10_000)[0].to_pylist()}
+    expected = set()
+    for key, size in enumerate(sizes):
+        mine = [f"{key}-{i:02d}" for i in range(size)]
+        if size <= SMALL_BUCKET:
+            expected |= set(combinations(mine, 2))
+        else:
+            expected |= {(mine[0], other) for other in mine[1:]} | set(pairwise(mine))
+    assert found == expected
+
+
+def test_a_bucket_with_a_stranger_still_finds_its_pair() -> None:
+    same = "the quick brown fox jumps over the lazy dog and runs far away into the deep dark forest " * 3
+    texts = {"a": "wholly other words stand here and nobody else has written them so far", "b": same, "c": same}
+    sketches = signatures(texts)
+    rows = pa.table({"band_key": pa.array([1, 1, 1], pa.uint64()), "id": ["a", "b", "c"]})
+    edges, _ = candidate_edges(rows, 10)
+    passed, _ = verify(edges, sketches, SETTINGS)
+    assert edges.filter(pa.array(passed)).to_pylist() == [{"a": "b", "b": "c"}]
 
 
 def test_texts_without_words_have_no_bands() -> None:
