@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.cluster import submitted
-from pipeline.corpus import LATEST, Corpus, version_of
+from pipeline.corpus import LATEST, Corpus, version_folder, version_of
 from pipeline.expect import unmet
 from pipeline.generation import Generation
 from pipeline.keys import differences
@@ -16,7 +16,10 @@ from pipeline.phases.graph import graph
 from pipeline.spec import Spec
 from pipeline.storage import Storage, StorageError
 from pipeline.tables import Table
-from schemas.manifest import Manifest
+from schemas.manifest import Manifest, VersionManifest
+
+# Sections that shape the card and the report, and no shard.
+_SAID = ("name", "report", "prices", "expect")
 
 
 def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
@@ -46,7 +49,27 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
             yield f"  {phase.name:<18} would run   {begun}{_why(storage, phase.name, ingredients)}"
         if phase.name == until:
             break
-    yield f"{stale} of {len(keys)} phases would run; nothing was done" if stale else "nothing to do"
+    said = [] if stale or until is not None else _said_otherwise(spec, storage, version_of(keys["shards"]))
+    if said:
+        yield f"card and report would be written again: {'; '.join(said)}"
+    elif stale:
+        yield f"{stale} of {len(keys)} phases would run; nothing was done"
+    else:
+        yield "nothing to do"
+
+
+def _said_otherwise(spec: Spec, storage: Storage, version: str) -> list[str]:
+    try:
+        manifest = storage.read(f"{version_folder(version)}/manifest.json")
+    except FileNotFoundError:
+        return []
+    return restated(spec, VersionManifest.from_json(manifest))
+
+
+def restated(spec: Spec, published: VersionManifest) -> list[str]:
+    """What the spec says otherwise of a published version without changing its shards, a line each."""
+    now = spec.model_dump(mode="json")
+    return [line for name in _SAID for line in differences(published.spec.get(name), now[name], name)]
 
 
 def finished(spec: Spec) -> Corpus | None:
@@ -66,8 +89,8 @@ def finished(spec: Spec) -> Corpus | None:
     if version_of(keys["shards"]) != latest:
         return None
     corpus = Corpus(spec.output.url)
-    # Expectations are no part of a key: new ones may not hold for what is there.
-    return None if unmet(spec.expect, corpus.manifest.counts) else corpus
+    # What is no part of a key: expectations that do not hold for what is there, a report asked for otherwise.
+    return None if unmet(spec.expect, corpus.manifest.counts) or restated(spec, corpus.manifest) else corpus
 
 
 def _why(storage: Storage, phase: str, ingredients: dict[str, Any]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from pipeline.card import summary
 from pipeline.corpus import LATEST, Corpus, version_folder, version_of
 from pipeline.expect import unmet
+from pipeline.plan import restated
 from pipeline.report import REPORT, write_report
 from pipeline.runner import PhaseFailed, Runner
 from pipeline.spec import Spec
@@ -49,13 +51,21 @@ def publish(spec: Spec, runner: Runner, seconds: float) -> Corpus:
             "gpus": runner.resources.gpus,
         },
     )
-    there = storage.exists(f"{folder}/manifest.json")
-    if not there:
+    try:
+        there = VersionManifest.from_json(storage.read(f"{folder}/manifest.json"))
+    except FileNotFoundError:
+        there = None
+    changed = there is None or bool(restated(spec, there))
+    if there is None:
         storage.write(f"{folder}/manifest.json", manifest.to_json().encode())
+    elif changed:
+        # The same shards, said otherwise: what made them, and when, stays.
+        there = replace(there, name=spec.name, spec=resolved)
+        storage.write(f"{folder}/manifest.json", there.to_json().encode())
     corpus = Corpus(storage.url, version)
-    if not storage.exists(f"{folder}/README.md"):
+    if changed or not storage.exists(f"{folder}/README.md"):
         storage.write(f"{folder}/README.md", card(summary(corpus)).encode())
-    if not storage.exists(f"{folder}/{REPORT}"):
+    if changed or not storage.exists(f"{folder}/{REPORT}"):
         write_report(corpus)
     if failures := unmet(spec.expect, manifest.counts):
         raise PhaseFailed(f"expect: {'; '.join(failures)}; see {storage}/{folder}/{REPORT}; latest stays where it was")

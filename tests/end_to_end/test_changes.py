@@ -74,7 +74,9 @@ def _contents(row: dict[str, Any]) -> set[str]:
     return found
 
 
-def test_a_changed_encoder_runs_only_from_the_embeddings_on(corpus: Path, spec: Path, site: Site) -> None:
+def test_a_changed_encoder_runs_only_from_the_embeddings_on(
+    corpus: Path, spec: Path, site: Site, tmp_path: Path
+) -> None:
     other = [*LOOSER, *setting(embed__shared=OTHER)]
     phases = Corpus(str(corpus)).phases
     planned = plan(build(spec, corpus, "--dry-run", *other).check().out)
@@ -87,6 +89,22 @@ def test_a_changed_encoder_runs_only_from_the_embeddings_on(corpus: Path, spec: 
     assert len(site.log) == asked
     done = ran(corpus)
     assert done["embeddings"]["rows_computed"] > 30 and done["embeddings"]["rows_remembered"] == 0
+    # Both changes, one after the other, come to what an empty folder would have.
+    build(spec, tmp_path / "fresh", *other).check()
+    assert shards(corpus) == shards(tmp_path / "fresh")
+
+
+def test_what_touches_no_shard_is_said_again(corpus: Path, spec: Path) -> None:
+    before = shards(corpus)
+    changed = [*LOOSER, *setting(embed__shared=OTHER, name="renamed", report__documents=1)]
+    said = build(spec, corpus, "--dry-run", *changed).check().out
+    assert "card and report would be written again: name: prints -> renamed; report.documents: " in said
+    assert "corpus renamed, version" in build(spec, corpus, *changed).check().out
+    assert shards(corpus) == before
+    folder = corpus / "versions" / (corpus / "latest").read_text().strip()
+    assert "renamed" in (folder / "README.md").read_text() and "renamed" in (folder / "report/index.html").read_text()
+    assert "nothing to do" in build(spec, corpus, *changed).check().out
+    build(spec, corpus, *LOOSER, *setting(embed__shared=OTHER)).check()
 
 
 def test_collected_garbage_is_missed_by_nobody(corpus: Path, spec: Path) -> None:

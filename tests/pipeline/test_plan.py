@@ -50,7 +50,8 @@ def finish(spec: Spec, until: str | None = None, publish: bool = False) -> dict[
     if publish:
         version = version_of(keys["shards"])
         storage.write(LATEST, f"{version}\n".encode())
-        manifest = VersionManifest("small", version, (), "shard", 1, keys, {}, {"shards.documents": 40})
+        said = spec.model_dump(mode="json")
+        manifest = VersionManifest("small", version, (), "shard", 1, keys, said, {"shards.documents": 40})
         storage.write(f"versions/{version}/manifest.json", manifest.to_json().encode())
     return keys
 
@@ -187,8 +188,15 @@ def test_finished_only_when_latest_names_the_version(tmp_path: Path, monkeypatch
     done = finished(spec)
     assert done is not None and done.version == version_of(keys["shards"])
     assert finished(spec_of(tmp_path, "mine.top_k=7")) is None
-    assert finished(spec_of(tmp_path, "expect.documents.min=40")) is not None
-    assert finished(spec_of(tmp_path, "expect.documents.min=41")) is None, "it must be said that this does not hold"
+    for change, line in (
+        ("expect.documents.min=41", "expect.documents.min: 1.0 -> 41.0"),
+        ("report.documents=3", "report.documents: "),
+        ("name=other", "name: small -> other"),
+    ):
+        assert finished(spec_of(tmp_path, change)) is None, "it must be published again"
+        last = list(describe(spec_of(tmp_path, change)))[-1]
+        assert last.startswith(f"card and report would be written again: {line}")
+    assert finished(spec_of(tmp_path, "resources.workers=1")) is not None
     finish(spec_of(tmp_path, "mine.top_k=7"), publish=True)
     assert finished(spec) is None, "latest has moved on"
     monkeypatch.setenv("RAY_ADDRESS", "auto")
