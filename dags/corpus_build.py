@@ -1,6 +1,6 @@
 """Corpus, then model: the build and the training as jobs of a Ray cluster, on a schedule of Airflow's.
 
-    airflow dags test corpus_build --conf '{"corpus": "/data/demo"}'
+    airflow dags test corpus_build --conf '{"spec": "mmc4", "corpus": "/mnt/shared/mmc4"}'
 
 The two commands run on the cluster (`python -m pipeline.build ...`, `python -m trainer.run ...`), in an image that
 has interloom installed or with `working_dir`, a checkout that Ray uploads. Airflow only submits them through the
@@ -9,7 +9,8 @@ any other after the retries.
 
 Where the cluster is: the connection of the parameter `connection` (host http://head:8265, password the cluster's
 authentication token), or without such a connection RAY_ADDRESS and RAY_AUTH_TOKEN of the worker's environment.
-`corpus` and `run` must be storage that every node of the cluster sees.
+`corpus` and `run` must be storage that every node of the cluster sees. `spec` and `corpus` have no default: no corpus
+can be built everywhere, or anywhere.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2  # the exit code of both commands for a mistake that no retry mends
 LIVE = ("PENDING", "RUNNING")
+ABSOLUTE = "^(/|[a-z][a-z0-9+.-]*://)"  # a job's working directory is gone when the job is
 
 
 class RayJob(BaseOperator):
@@ -142,9 +144,9 @@ with DAG(
     max_active_runs=1,  # two builds of one corpus folder would wait for each other's rows
     default_args={"retries": 1, "retry_delay": timedelta(minutes=1)},
     params={
-        "spec": Param("demo", type="string", description="Corpus spec: a packaged name or a path on the cluster."),
+        "spec": Param(type="string", minLength=1, description="Corpus spec: a packaged name or a path on the cluster."),
         "recipe": Param("demo", type="string", description="Training recipe: a packaged name or a path."),
-        "corpus": Param("out/demo", type="string", minLength=1, description="Corpus folder, seen by every node."),
+        "corpus": Param(type="string", pattern=ABSOLUTE, description="Corpus: a folder or URL that every node sees."),
         "run": Param("", type="string", description="Run folder; empty for <corpus>/train."),
         "connection": Param("ray_default", type="string", description="Airflow connection of the cluster."),
         "working_dir": Param("", type="string", description="Checkout to upload; empty when the image has interloom."),

@@ -8,21 +8,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from pipeline.corpus import Corpus
+from pipeline.report.dropped import Dropped
 from stages.card import CardSummary
-
-
-def funnel(corpus: Corpus) -> list[dict[str, object]]:
-    """Dropped items by phase, rule and kind, in build order, then by number."""
-    rows: list[dict[str, object]] = []
-    for phase in corpus.phases:
-        counts: Counter[tuple[str, str]] = Counter()
-        for decisions in corpus.table(phase).decisions():
-            counts.update(zip(decisions.column("rule").to_pylist(), decisions.column("kind").to_pylist(), strict=True))
-        rows += [
-            {"phase": phase, "rule": rule, "kind": kind, "dropped": number}
-            for (rule, kind), number in sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-        ]
-    return rows
 
 
 def summary(corpus: Corpus) -> CardSummary:
@@ -32,6 +19,9 @@ def summary(corpus: Corpus) -> CardSummary:
     hosts: Counter[str] = Counter()
     splits: Counter[str] = Counter()
     image_bytes = 0
+    dropped = Dropped(examples=0)
+    for decisions in corpus.decisions():
+        dropped.add(decisions)
     for rows, kept in zip(corpus.table("shards").read_all(), corpus.table("kept").read_all(), strict=True):
         splits.update(rows.column("split").to_pylist())
         alive = set(rows.column("document_id").to_pylist())
@@ -50,11 +40,6 @@ def summary(corpus: Corpus) -> CardSummary:
         for function in [ingredients[function_name]]
         for vector, name in (("primary", function["settings"]["primary"]), ("shared", function["settings"]["shared"]))
     }
-    libraries: dict[str, str] = {}
-    for phase in corpus.phases:
-        libraries |= corpus.phase_manifest(phase).ingredients["libraries"]
-        for function in corpus.phase_manifest(phase).ingredients["functions"].values():
-            libraries |= function["libraries"]
     return CardSummary(
         name=corpus.manifest.name,
         version=corpus.version,
@@ -71,8 +56,10 @@ def summary(corpus: Corpus) -> CardSummary:
         languages=languages,
         licenses=licenses,
         hosts=hosts,
-        funnel=funnel(corpus),
+        funnel=[
+            {"phase": row.phase, "rule": row.rule, "kind": row.kind, "dropped": row.dropped} for row in dropped.funnel()
+        ],
         encoders=encoders,
-        libraries=libraries,
+        libraries=corpus.libraries(),
         robots_checked=spec["source"]["kind"] in ("site", "urls") and spec["crawl"]["obey_robots"],
     )

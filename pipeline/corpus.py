@@ -25,6 +25,14 @@ def version_of(shards_key: str) -> str:
     return shards_key[:12]
 
 
+def latest(storage: Storage) -> str | None:
+    """The version that readers get who name none; None before the first is published."""
+    try:
+        return storage.read(LATEST).decode().strip()
+    except FileNotFoundError:
+        return None
+
+
 class Corpus:
     """One version of the corpus under `url`; `latest` when none is named.
 
@@ -36,13 +44,11 @@ class Corpus:
             self.storage = Storage(url)
         except StorageError as error:
             raise UserMistake(f"--corpus {url}: {error}") from None
+        version = version or latest(self.storage)
         if version is None:
-            try:
-                version = self.storage.read(LATEST).decode().strip()
-            except FileNotFoundError:
-                raise UserMistake(
-                    f"--corpus {url}: no finished corpus there; build one with python -m pipeline.build --out {url}"
-                ) from None
+            raise UserMistake(
+                f"--corpus {url}: no finished corpus there; build one with python -m pipeline.build --out {url}"
+            )
         self.version = version
         self.folder = version_folder(version)
         try:
@@ -55,6 +61,21 @@ class Corpus:
     def phases(self) -> list[str]:
         """Phase names in build order."""
         return list(self.manifest.phases)
+
+    @property
+    def retryable(self) -> int:
+        """Fetches of pages and images that failed in a way that may pass."""
+        return sum(self.manifest.counts.get(f"{phase}.retryable", 0) for phase in ("pages", "fetched_images"))
+
+    def libraries(self) -> dict[str, str]:
+        """Versions of all that shaped the corpus, by distribution, sorted."""
+        found: dict[str, str] = {}
+        for phase in self.phases:
+            ingredients = self.phase_manifest(phase).ingredients
+            found |= ingredients.get("libraries", {})
+            for function in ingredients.get("functions", {}).values():
+                found |= function.get("libraries", {})
+        return dict(sorted(found.items()))
 
     def table(self, phase: str) -> Table:
         """A phase's table: `.read_all()` yields its parts."""

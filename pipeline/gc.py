@@ -2,7 +2,8 @@
 
 Kept are the newest N versions and the one that `latest` names, with all their tables, and of the row stores the
 folders of functions that any kept table was made with, plus everything that was fetched: fetches are what a corpus
-cannot make again by itself.
+cannot make again by itself. Collect when no build is running: what an unfinished one has made is needed by no version
+yet, and goes; it is only made again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pipeline.command import run_command
-from pipeline.corpus import LATEST, Corpus, version_folder
+from pipeline.corpus import Corpus, latest, version_folder
 from pipeline.keys import digest_json
 from pipeline.mistake import UserMistake
 from pipeline.storage import HALF_WRITTEN, Storage, StorageError
@@ -36,8 +37,8 @@ def doomed(storage: Storage, keep: int) -> list[str]:
         manifests.append(VersionManifest.from_json(text))
     newest = sorted(manifests, key=lambda each: (str(each.run.get("built", "")), each.version))[-keep:]
     kept = {each.version for each in newest}
-    if storage.exists(LATEST):
-        kept.add(storage.read(LATEST).decode().strip())
+    if (published := latest(storage)) is not None:
+        kept.add(published)
     tables: set[str] = set()
     stores: set[str] = set()
     for version in sorted(kept):

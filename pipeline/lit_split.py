@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.lit_pairs import Pair
+from stages.components import component_roots
 from stages.encoders.protocol import Floats
 
 MAX_DISTANCE = 5  # bits of 64 between the perceptual hashes of one cluster's pictures
@@ -18,47 +19,24 @@ MAX_HELD_OUT = 50
 BLOCK = 500
 
 
-class Components:
-    """Union-find over rows; a component is named by its smallest row."""
-
-    def __init__(self, size: int) -> None:
-        self.parent = list(range(size))
-
-    def find(self, row: int) -> int:
-        """Name of the row's component."""
-        while self.parent[row] != row:
-            self.parent[row] = self.parent[self.parent[row]]
-            row = self.parent[row]
-        return row
-
-    def join(self, first: int, second: int) -> None:
-        """Make one of the two components."""
-        low, high = sorted((self.find(first), self.find(second)))
-        self.parent[high] = low
-
-    def join_equal(self, keys: Iterable[Hashable]) -> None:
-        """Join rows with equal keys, but for empty ones."""
-        first: dict[Hashable, int] = {}
-        for row, key in enumerate(keys):
-            if key:
-                self.join(first.setdefault(key, row), row)
-
-
 def clusters(pairs: Sequence[Pair], images: Floats, hashes: Sequence[str]) -> NDArray[np.int64]:
     """Cluster of each pair: same page, same words but for digits, close perceptual hash, or close features."""
-    rows = Components(len(pairs))
-    rows.join_equal((pair.source, pair.page) for pair in pairs)
-    rows.join_equal(wording(pair.texts[0]) for pair in pairs)
+    alike = [*_equal((pair.source, pair.page) for pair in pairs), *_equal(wording(pair.texts[0]) for pair in pairs)]
     bits = np.array([int(value, 16) for value in hashes], dtype=np.uint64)
     unit = images / np.linalg.norm(images, axis=1, keepdims=True)
     for start in range(0, len(pairs), BLOCK):
         block = slice(start, start + BLOCK)
-        alike = np.bitwise_count(bits[block, None] ^ bits[None]) <= MAX_DISTANCE
-        alike |= unit[block] @ unit.T > MIN_COSINE
-        for first, second in np.argwhere(alike).tolist():
-            if start + first < second:
-                rows.join(start + first, second)
-    return np.array([rows.find(row) for row in range(len(pairs))], dtype=np.int64)
+        near = np.bitwise_count(bits[block, None] ^ bits[None]) <= MAX_DISTANCE
+        near |= unit[block] @ unit.T > MIN_COSINE
+        alike += [(start + first, second) for first, second in np.argwhere(near).tolist()]
+    ends = np.array(alike, dtype=np.int64).reshape(-1, 2)
+    return component_roots(len(pairs), ends[:, 0], ends[:, 1])
+
+
+def _equal(keys: Iterable[Hashable]) -> list[tuple[int, int]]:
+    """Each row with the first of equal key, but for empty keys."""
+    first: dict[Hashable, int] = {}
+    return [(first.setdefault(key, row), row) for row, key in enumerate(keys) if key]
 
 
 def wording(text: str) -> str:

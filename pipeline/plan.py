@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.cluster import submitted
-from pipeline.corpus import LATEST, Corpus, version_folder, version_of
+from pipeline.corpus import Corpus, latest, version_folder, version_of
 from pipeline.expect import unmet
 from pipeline.generation import Generation
 from pipeline.keys import differences
@@ -78,7 +78,7 @@ def finished(spec: Spec) -> Corpus | None:
         return None  # the cluster's workers have not been seen to share the output yet
     try:
         storage = Storage(spec.output.url)
-        latest = storage.read(LATEST).decode().strip()
+        published = latest(storage)
     except Exception:  # not there, or not to be read: the build finds out which, and says so
         return None
     keys: dict[str, str] = {}
@@ -86,7 +86,7 @@ def finished(spec: Spec) -> Corpus | None:
         keys[phase.name] = phase.key(phase.ingredients(spec.output.partitions, keys))
         if Table(storage, phase.name, keys[phase.name]).manifest() is None:
             return None
-    if version_of(keys["shards"]) != latest:
+    if version_of(keys["shards"]) != published:
         return None
     corpus = Corpus(spec.output.url)
     # What is no part of a key: expectations that do not hold for what is there, a report asked for otherwise.

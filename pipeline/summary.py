@@ -56,8 +56,8 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
     yield f"  shards           {len(corpus.manifest.shards)} files, {megabytes:.1f} MB"
     times = ", ".join(f"{group} {value:.0f}" for group, value in seconds_by_group(corpus).items())
     yield f"  seconds          {times}"
-    if retryable := counts.get("pages.retryable", 0) + counts.get("fetched_images.retryable", 0):
-        yield f"  {retryable:,} fetches failed in a way that may pass: --retry-failed tries them again"
+    if corpus.retryable:
+        yield f"  {corpus.retryable:,} fetches failed in a way that may pass: --retry-failed tries them again"
     if line := _cost(corpus):
         yield line
     yield f"  shards in        {root}/shards"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.card import summary
-from pipeline.corpus import LATEST, Corpus, version_folder, version_of
+from pipeline.corpus import LATEST, Corpus, latest, version_folder, version_of
 from pipeline.expect import unmet
 from pipeline.plan import restated
 from pipeline.report import REPORT, write_report
@@ -69,14 +69,6 @@ def publish(spec: Spec, runner: Runner, seconds: float) -> Corpus:
         write_report(corpus)
     if failures := unmet(spec.expect, manifest.counts):
         raise PhaseFailed(f"expect: {'; '.join(failures)}; see {storage}/{folder}/{REPORT}; latest stays where it was")
-    if _latest(storage) != version:
+    if latest(storage) != version:
         storage.write(LATEST, f"{version}\n".encode())
     return corpus
-
-
-def _latest(storage: Any) -> str | None:
-    try:
-        text: str = storage.read(LATEST).decode().strip()
-    except FileNotFoundError:
-        return None
-    return text

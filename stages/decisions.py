@@ -65,12 +65,12 @@ def judge(rules: Sequence[Rule], num_rows: int) -> Verdicts:
 
 
 def decision_table(
-    phase: str, kind: str, action: str, subject_id: Sequence[str | None], **columns: Sequence[Any] | NDArray[Any]
+    kind: str, action: str, subject_id: Sequence[str | None], **columns: Sequence[Any] | NDArray[Any]
 ) -> pa.Table:
-    """Decision rows from columns; what is not given is null."""
+    """Decision rows from columns; what is not given is null, and the phase is empty: whoever runs one names it."""
     num_rows = len(subject_id)
     given: dict[str, Any] = {
-        "phase": [phase] * num_rows,
+        "phase": [""] * num_rows,
         "kind": [kind] * num_rows,
         "action": [action] * num_rows,
         "subject_id": subject_id,

@@ -29,7 +29,7 @@ def url_key(url: str, canonical_url: str | None) -> str:
     return canonical_url
 
 
-def choose_by_url(rows: pa.Table, phase: str = "exact_duplicates") -> tuple[pa.Array, pa.Table]:
+def choose_by_url(rows: pa.Table) -> tuple[pa.Array, pa.Table]:
     """(document ids kept, sorted; DECISION rows naming the kept copy), rule "same_url".
 
     `rows`: columns document_id, url, canonical_url, modified; all documents of every `url_key` group.
@@ -38,19 +38,19 @@ def choose_by_url(rows: pa.Table, phase: str = "exact_duplicates") -> tuple[pa.A
         url_key(url, canonical)
         for url, canonical in zip(rows.column("url").to_pylist(), rows.column("canonical_url").to_pylist(), strict=True)
     ]
-    return _choose(rows, pa.array(keys, pa.string()), "same_url", phase)
+    return _choose(rows, pa.array(keys, pa.string()), "same_url")
 
 
-def choose_by_text(rows: pa.Table, phase: str = "exact_duplicates") -> tuple[pa.Array, pa.Table]:
+def choose_by_text(rows: pa.Table) -> tuple[pa.Array, pa.Table]:
     """(document ids kept, sorted; DECISION rows naming the kept copy), rule "same_text".
 
     `rows`: columns document_id, url, text_hash, modified; all documents of every text_hash. A null text_hash (no
     text) is no duplicate of anything.
     """
-    return _choose(rows, rows.column("text_hash").combine_chunks(), "same_text", phase)
+    return _choose(rows, rows.column("text_hash").combine_chunks(), "same_text")
 
 
-def _choose(rows: pa.Table, keys: pa.Array, rule: str, phase: str) -> tuple[pa.Array, pa.Table]:
+def _choose(rows: pa.Table, keys: pa.Array, rule: str) -> tuple[pa.Array, pa.Table]:
     ids = rows.column("document_id").combine_chunks()
     keys = pc.if_else(pc.is_null(keys), pc.binary_join_element_wise("\0", ids, ""), keys)
     order = pc.sort_indices(
@@ -70,7 +70,6 @@ def _choose(rows: pa.Table, keys: pa.Array, rule: str, phase: str) -> tuple[pa.A
             copies.append(copy)
             urls.append(page_urls[row])
     decisions = decision_table(
-        phase,
         "document",
         "drop",
         dropped,

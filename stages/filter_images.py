@@ -14,22 +14,6 @@ from stages.filter_text import flatten, kept_table, kept_words
 
 _FORBIDDEN = Bounds(max=0.0)
 # An image's content: sha256 of the stored bytes where they are known, so that copies under many URLs count as one.
-USES = pa.schema([pa.field("content", pa.string()), pa.field("document_id", pa.string())])
-
-
-def image_uses(kept: pa.Table, documents: pa.Table, images: pa.Table) -> pa.Table:
-    """Distinct (content, document_id) of the kept images; images that could not be fetched are left out."""
-    rows = _kept_images(kept, documents)
-    content = _by_image_id(images, rows.column("image_id"), "sha256")
-    table = pa.table([content, rows.column("document_id")], schema=USES)
-    return table.filter(pc.is_valid(table.column("content"))).group_by(["content", "document_id"]).aggregate([])
-
-
-def image_frequency(uses: pa.Table) -> pa.Table:
-    """(content, num_documents) over whole groups of `image_uses` rows, by content."""
-    counts = uses.group_by("content").aggregate([("document_id", "count_distinct")])
-    counts = counts.rename_columns({"document_id_count_distinct": "num_documents"})
-    return counts.select(["content", "num_documents"]).sort_by("content")
 
 
 def decide_images(
@@ -39,13 +23,13 @@ def decide_images(
     images: pa.Table,
     frequency: pa.Table | None,
     settings: FilterSettings,
-    phase: str = "filter_images",
 ) -> tuple[pa.Table, pa.Table]:
     """(KEPT after image rules and final document rules, DECISION rows).
 
     `kept`: KEPT of filter_text. `documents` (document_id, url, nodes) and `scores` (`ScoreText`), row by row the
-    same documents, a superset of those kept. `images`: schemas.image rows. `frequency`: `image_frequency` over the
-    whole corpus, or null to leave that rule out. An image without a row in `images` fails rule "status".
+    same documents, a superset of those kept. `images`: schemas.image rows. `frequency`: (content, num_documents) over
+    the whole corpus, content being a sha256, or null to leave that rule out. An image without a row in `images` fails
+    rule "status".
     """
     if documents.num_rows != scores.num_rows:
         raise ValueError(f"{documents.num_rows} documents but {scores.num_rows} rows of scores")
@@ -86,7 +70,6 @@ def decide_images(
     details = [(reason[i] or status[i] or "not fetched") if status[i] != "ok" else formats[i] for i in failed.tolist()]
     decisions = [
         decision_table(
-            phase,
             "image",
             "drop",
             image_ids.take(pa.array(failed)).to_pylist(),
@@ -119,7 +102,6 @@ def decide_images(
     subjects = [ids[i] for i in dropped.tolist()]
     decisions.append(
         decision_table(
-            phase,
             "document",
             "drop",
             subjects,

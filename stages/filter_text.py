@@ -60,9 +60,7 @@ def flatten(lists: pa.Array | pa.ChunkedArray) -> Nodes:
     return Nodes(owner, np.arange(len(owner)) - np.repeat(starts, lengths), array.flatten())
 
 
-def decide_text(
-    documents: pa.Table, scores: pa.Table, settings: FilterSettings, phase: str = "filter_text"
-) -> tuple[pa.Table, pa.Table]:
+def decide_text(documents: pa.Table, scores: pa.Table, settings: FilterSettings) -> tuple[pa.Table, pa.Table]:
     """(KEPT: surviving documents with the node positions they keep, DECISION rows for all else).
 
     `documents`: columns document_id, url, nodes of schemas.document. `scores`: the rows of `ScoreText` for them,
@@ -75,7 +73,7 @@ def decide_text(
     rules = settings.document
 
     by_language = judge(_language_rules(scores, rules), len(ids))
-    decisions = [_document_decisions(phase, ids, urls, by_language, scores.column("language").to_pylist())]
+    decisions = [_document_decisions(ids, urls, by_language, scores.column("language").to_pylist())]
     alive = by_language.passed
 
     nodes = flatten(documents.column("nodes"))
@@ -91,7 +89,6 @@ def decide_text(
     node_rows = node_starts[paragraphs.owner[rows]] + paragraph_position[rows]
     decisions.append(
         decision_table(
-            phase,
             "paragraph",
             "drop",
             owners,
@@ -110,7 +107,6 @@ def decide_text(
     rows = np.flatnonzero(~image_verdicts.passed)
     decisions.append(
         decision_table(
-            phase,
             "image",
             "drop",
             [image_ids[i] for i in rows.tolist()],
@@ -131,7 +127,7 @@ def decide_text(
         len(ids),
     )
     final = Verdicts(final.rules, np.where(alive, final.first, -1))
-    decisions.append(_document_decisions(phase, ids, urls, final))
+    decisions.append(_document_decisions(ids, urls, final))
     survivors = alive & final.passed
 
     keep = np.zeros(len(nodes.owner), np.bool_)
@@ -226,12 +222,11 @@ def _image_rules(
 
 
 def _document_decisions(
-    phase: str, ids: Sequence[str], urls: Sequence[str], verdicts: Verdicts, details: Sequence[str | None] | None = None
+    ids: Sequence[str], urls: Sequence[str], verdicts: Verdicts, details: Sequence[str | None] | None = None
 ) -> pa.Table:
     rows = np.flatnonzero(~verdicts.passed)
     subjects = [ids[i] for i in rows.tolist()]
     return decision_table(
-        phase,
         "document",
         "drop",
         subjects,

@@ -50,29 +50,32 @@ class ImagesSettings(Settings):
     """What is stored of each image; the spec's `images:` section, with img2dataset's names."""
 
     image_size: int = Field(default=512, ge=1, le=16_383)
-    """Pixels of the side that `resize_mode` sets. img2dataset's default is 256, too few to read a screenshot."""
+    """Pixels of the side that `resize_mode` sets. Default: ours, as img2dataset's 256 are too few to read a
+    screenshot."""
     resize_mode: Literal["no", "border", "keep_ratio", "center_crop", "keep_ratio_largest"] = "keep_ratio_largest"
     """img2dataset's modes: `no`; `border` fits the longest side and pads to a square with white; `keep_ratio` sets the
-    shortest side; `center_crop` that, cropped to a square; `keep_ratio_largest` sets the longest side.
-    img2dataset's default is `border`, which trains models on white bars."""
+    shortest side; `center_crop` that, cropped to a square; `keep_ratio_largest` sets the longest side. Default: ours,
+    as img2dataset's `border` trains models on white bars."""
     resize_only_if_bigger: bool = True
-    """Leave pictures smaller than `image_size` as they are. img2dataset's default is false: it enlarges."""
+    """Leave pictures smaller than `image_size` as they are. Default: ours, as img2dataset's false enlarges them, which
+    adds bytes and no detail."""
     encode_format: Literal["jpg", "png", "webp"] = "jpg"
-    """Format of pictures that are encoded anew. img2dataset's default."""
+    """Format of pictures that are encoded anew. Default: img2dataset's jpg."""
     encode_quality: int = Field(default=95, ge=0, le=100)
-    """JPEG or WebP quality 0..100, or PNG compression 0..9. img2dataset's default."""
+    """JPEG or WebP quality 0..100, or PNG compression 0..9. Default: img2dataset's 95."""
     keep_original: bool = True
     """Store the fetched bytes untouched when no resize is due and the file is a JPEG, PNG or WebP that is upright,
-    opaque, 8 bits a channel, RGB or grey, one frame, and without EXIF, XMP, comment or colour profile: encoding it
-    again would only lose. img2dataset's `skip_reencode` (default false) asks for the format alone."""
+    opaque, 8 bits a channel, RGB or grey, one frame, and without EXIF, XMP, comment or colour profile. Default: ours,
+    encoding it again would only lose; img2dataset's `skip_reencode` (false) asks for the format alone."""
     max_bytes: int = Field(default=50_000_000, ge=1)
-    """Longer files are not decoded. img2dataset has no such limit."""
+    """Bytes of a file above which it is not decoded. Default: ours, several times what a camera writes; img2dataset has
+    no such limit."""
     max_pixels: int = Field(default=PILLOW_PIXELS, ge=1, le=2 * PILLOW_PIXELS)
-    """Width x height, by the header and before decoding, above which a file is refused, and the most that a resize
-    may produce. Default: Pillow's MAX_IMAGE_PIXELS."""
+    """Pixels, width x height by the header and before decoding, above which a file is refused, and the most that a
+    resize may produce. Default: Pillow's MAX_IMAGE_PIXELS."""
     svg: Literal["drop"] = "drop"
     """Vector drawings are refused with reason `svg`: rendering one runs its text through fonts and its links through a
-    network. OBELICS keeps jpg, jpeg, png and webp alone."""
+    network. Default: OBELICS, which keeps jpg, jpeg, png and webp alone."""
 
     @model_validator(mode="after")
     def png_compression(self) -> ImagesSettings:

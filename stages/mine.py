@@ -63,27 +63,31 @@ class MineSettings(Settings):
     """How hard negatives are mined (spec section `mine`)."""
 
     kinds: tuple[Kind, ...] = Field(default=("image_to_sentence", "sentence_to_image"), strict=False)
-    """Directions to search, anchor first."""
+    """Directions to search, anchor first. Default: ours, both, as the trainer may ask from either side."""
 
     top_k: int = Field(default=8, ge=1)
-    """Negatives kept for a slice and a kind. Ours: a global batch rarely holds more of them."""
+    """Negatives kept for a slice and a kind. Default: ours, a global batch rarely holds more of them."""
 
     overfetch: int = Field(default=8, ge=1)
-    """Candidates looked at for each that is kept: guards take theirs out of the top_k * overfetch nearest."""
+    """Candidates looked at for each that is kept: guards take theirs out of the top_k * overfetch nearest. Default:
+    ours, lists stay full unless guards take seven of eight."""
 
     anchors: Literal["matched", "all"] = "matched"
-    """Slices that get negatives. A slice without a match has nothing its negatives could be guarded by."""
+    """Slices that get negatives. Default: ours, a slice without a match has nothing its negatives could be guarded
+    by."""
 
     max_same_modality_similarity: float | None = Field(default=0.9, ge=-1, le=1)
-    """Cosine of primary vectors of a candidate to the anchor's true match; above it the candidate is taken for
-    another copy of the match. Measured: a cross-modal margin instead empties the lists of weak encoders."""
+    """Cosine of primary vectors of a candidate to the anchor's true match; above it the candidate is taken for another
+    copy of the match, null takes none. Default: ours, near-copies and little else lie above; a cross-modal margin
+    instead empties the lists of weak encoders (92% of images with conse)."""
 
     max_phash_distance: int | None = Field(default=6, ge=0, le=63)
-    """Bits of 64 between the perceptual hashes of the images of both pairs; up to it the images count as the same.
-    Between findimagedupes' 5 of MMC4 and 10."""
+    """Bits of 64 between the perceptual hashes of the images of both pairs; up to it the images count as the same, null
+    leaves the guard out. Default: ours, just above findimagedupes' 5 of MMC4."""
 
     block_size: int = Field(default=4096, ge=1)
-    """Rows of queries and of candidates compared at a time; steers memory (4 * block_size^2 bytes), no result."""
+    """Rows of queries and of candidates compared at a time; steers memory (4 * block_size^2 bytes), no result. Default:
+    ours, 64 MiB of scores, enough for a matrix product at full speed."""
 
 
 @dataclass(frozen=True)

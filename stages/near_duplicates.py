@@ -242,9 +242,7 @@ def nearest(pairs: pa.Table, similarity: NDArray[np.float64], ids: pa.ChunkedArr
     return most.column("similarity_max").take(pc.index_in(ids, value_set=most.column("id").combine_chunks()))
 
 
-def choose_kept(
-    members: pa.Table, threshold: float | None = None, phase: str = "near_duplicates"
-) -> tuple[pa.Array, pa.Table]:
+def choose_kept(members: pa.Table, threshold: float | None = None) -> tuple[pa.Array, pa.Table]:
     """(document ids kept, sorted; DECISION rows naming the kept copy), rule "near_duplicate".
 
     `members`: columns id, cluster, num_images, modified, and optionally url and similarity (`nearest`, the value of
@@ -274,7 +272,6 @@ def choose_kept(
             dropped.append(row)
     subjects = [ids[row] for row in dropped]
     decisions = decision_table(
-        phase,
         "document",
         "drop",
         subjects,

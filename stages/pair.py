@@ -26,16 +26,17 @@ class PairSettings(Settings):
     """How images and sentences are matched (spec section `pair`)."""
 
     strategy: Literal["mmc4", "dom"] = "mmc4"
-    """mmc4: the assignment of images to distinct sentences with the highest total cosine. dom: the neighbour in
-    reading order."""
+    """mmc4: the assignment of images to distinct sentences with the highest total cosine. dom: the neighbour in reading
+    order, as OBELICS keeps it. Default: MMC4, its published assignment."""
 
-    min_similarity: float | None = Field(default=0.15, ge=-1, le=1)
-    """Cosine; an image whose best sentence lies below is dropped before anything is matched. MMC4's .15 holds for
-    CLIP ViT-L/14 and nothing else: null with other encoders until a histogram has been looked at."""
+    min_similarity: float | None = Field(default=None, ge=-1, le=1)
+    """Cosine; an image whose best sentence lies below is dropped before anything is matched, null drops none. MMC4's
+    .15 holds for CLIP ViT-L/14 and nothing else: look at the report's histogram before you set one for another encoder.
+    Default: ours, null, as the default encoder is no CLIP."""
 
     dom_side: Literal["after", "before"] = "after"
-    """Strategy dom: an image takes the first sentence after it (its caption, as a rule), or the last before it;
-    the other side only where there is none on this one."""
+    """Strategy dom: an image takes the first sentence after it (its caption, as a rule), or the last before it; the
+    other side only where there is none on this one. Default: ours, captions stand below their pictures."""
 
     sentences: SentenceSettings = SentenceSettings()
     """How text is cut into the sentences that images are matched to."""

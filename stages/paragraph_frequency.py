@@ -43,7 +43,7 @@ def occurrences(scores: pa.Table) -> pa.Table:
     )
 
 
-def choose_paragraphs(rows: pa.Table, max_documents: int, phase: str = "paragraph_frequency") -> pa.Table:
+def choose_paragraphs(rows: pa.Table, max_documents: int) -> pa.Table:
     """DECISION rows (rule "paragraph_documents") for paragraphs of more than `max_documents` documents of a domain.
 
     `rows`: OCCURRENCES, all of every (domain, paragraph_hash). The kept copy is the first in the document with the
@@ -69,7 +69,6 @@ def choose_paragraphs(rows: pa.Table, max_documents: int, phase: str = "paragrap
     gone = found.take(pa.array(dropped, pa.int64()))
     subjects = gone.column("document_id").to_pylist()
     decisions = decision_table(
-        phase,
         "paragraph",
         "drop",
         subjects,

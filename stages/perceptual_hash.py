@@ -39,10 +39,3 @@ def phash(pixels: NDArray[np.uint8]) -> str:
     low = np.round(rows @ grey @ rows.T, 3)
     bits = (low > np.median(low)).ravel()
     return np.packbits(bits).tobytes().hex()
-
-
-def hamming(first: str, second: str) -> int:
-    """Number of bits, 0..64, in which two hashes of 16 hex digits differ."""
-    if len(first) != 16 or len(second) != 16:
-        raise ValueError(f"a perceptual hash has 16 hex digits, not {first!r} and {second!r}")
-    return (int(first, 16) ^ int(second, 16)).bit_count()

@@ -29,15 +29,15 @@ class SentenceSettings(Settings):
     """How text is cut into sentences (spec section `pair.sentences`)."""
 
     line_breaks: bool = True
-    """A line break inside a text node ends a sentence. Extraction folds the breaks of the source, so one that is
-    left stands for <br>, a list item, a table row or a line of code."""
+    """A line break inside a text node ends a sentence. Default: ours, extraction folds the breaks of the source, so one
+    that is left stands for <br>, a list item, a table row or a line of code."""
 
     whole_tags: tuple[str, ...] = Field(default=("pre",), strict=False)
-    """Elements whose text is one sentence, whatever it holds: a line of a program is none."""
+    """Elements whose text is one sentence, whatever it holds. Default: ours, a line of a program is no sentence."""
 
     max_chars: int = Field(default=1000, ge=16)
-    """Characters of the longest sentence; a longer one is cut at its last blank before. Ours: text encoders read
-    77 to 512 tokens, so what lies beyond is not seen anyway."""
+    """Characters of the longest sentence; a longer one is cut at its last blank before. Default: ours, text encoders
+    read 77 to 512 tokens, so what lies beyond is not seen anyway."""
 
 
 class SplitSentences:

@@ -48,14 +48,3 @@ def slices(
             start, end = span["start"], span["end"]
             found.append(Slice("sentence", index, start, end, sentence_content_id(node["text"][start:end])))
     return found
-
-
-def without(sequence: Sequence[Slice], dropped_nodes: Sequence[int]) -> tuple[list[int], list[Slice]]:
-    """Slices after some nodes have left the document: (kept slice indices, the slices with nodes renumbered)."""
-    gone = frozenset(dropped_nodes)
-    shift, before = 0, dict[int, int]()
-    for node in range(max((item.node for item in sequence), default=-1) + 1):
-        before[node] = node - shift
-        shift += node in gone
-    kept = [index for index, item in enumerate(sequence) if item.node not in gone]
-    return kept, [sequence[index]._replace(node=before[sequence[index].node]) for index in kept]

@@ -6,13 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.memo import QUARANTINED
 from pipeline.phase import Part, Phase
 from pipeline.spec import Spec
 from schemas.document import DOCUMENT
 from stages.extract import Extract, refused_by_meta
 
 _PAGE_ACTIONS = {"refused": "refuse", "quarantined": "quarantine"}
-_QUARANTINED = "quarantined: "
 
 
 def _page_decisions(pages: pa.Table) -> list[dict[str, Any]]:
@@ -33,9 +33,9 @@ def _page_decisions(pages: pa.Table) -> list[dict[str, Any]]:
 
 def failed(kind: str, rule: str, error: str, **row: Any) -> dict[str, Any]:
     """Decision of a row whose function failed: quarantined when it had killed its worker."""
-    action = "quarantine" if error.startswith(_QUARANTINED) else "drop"
+    action = "quarantine" if error.startswith(QUARANTINED) else "drop"
     rule = "quarantine" if action == "quarantine" else rule
-    return {"kind": kind, "action": action, "rule": rule, "detail": error.removeprefix(_QUARANTINED), **row}
+    return {"kind": kind, "action": action, "rule": rule, "detail": error.removeprefix(QUARANTINED), **row}
 
 
 def documents(spec: Spec) -> Phase:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -106,8 +105,8 @@ def _notes(corpus: Corpus) -> list[str]:
     if hot := corpus.manifest.counts.get("edges.hot_buckets", 0):
         most = corpus.manifest.spec["dedup"]["max_bucket"]
         notes.append(f"{hot:,} band keys of near-duplicates are shared by more than {most:,} documents each.")
-    if retryable := sum(corpus.manifest.counts.get(f"{phase}.retryable", 0) for phase in ("pages", "fetched_images")):
-        notes.append(f"{retryable:,} fetches failed in a way that may pass: build again with --retry-failed.")
+    if corpus.retryable:
+        notes.append(f"{corpus.retryable:,} fetches failed in a way that may pass: build again with --retry-failed.")
     return notes
 
 
@@ -249,21 +248,10 @@ def _times(corpus: Corpus) -> list[PhaseTime]:
 def _facts(corpus: Corpus) -> list[tuple[str, str]]:
     manifest = corpus.manifest
     megabytes = sum(part.bytes for part in manifest.shards) / 1e6
-    libraries: dict[str, str] = {}
-    for phase in corpus.phases:
-        libraries |= _libraries(corpus.phase_manifest(phase).ingredients)
     machine = f"{manifest.run.get('cpus', '?')} CPUs, {manifest.run.get('gpus', 0)} GPUs"
     return [
         ("shards", f"{len(manifest.shards):,} files, {megabytes:,.1f} MB"),
         ("schema", f"{manifest.schema} {manifest.schema_version}"),
         ("machine", machine),
-        *sorted(libraries.items()),
+        *corpus.libraries().items(),
     ]
-
-
-def _libraries(ingredients: dict[str, Any]) -> dict[str, str]:
-    """Versions that shaped a phase, its row functions' among them."""
-    found = dict(ingredients.get("libraries", {}))
-    for function in ingredients.get("functions", {}).values():
-        found |= function.get("libraries", {})
-    return found

@@ -7,6 +7,7 @@ what Airflow does with them.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import secrets
@@ -21,7 +22,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import jinja2
 import pytest
+import typer
+
+from trainer.recipe import load_recipe
 
 DAGS = Path(__file__).parents[2] / "dags"
 STAND_IN = """
@@ -141,8 +146,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dag_test(head: Head, corpus: Path, checkout: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def dag_test(head: Head, corpus: Path | str, checkout: Path, **more: str) -> subprocess.CompletedProcess[str]:
     settings = {"corpus": str(corpus), "working_dir": str(checkout), "python": sys.executable, **more}
+    settings = {name: value for name, value in {"spec": "demo", **settings}.items() if value}
     command = [str(Path(sys.executable).with_name("airflow")), "dags", "test", "corpus_build"]
     return subprocess.run(
         [*command, "-f", str(DAGS / "corpus_build.py"), "--conf", json.dumps(settings)],
@@ -177,6 +183,51 @@ def test_a_job_that_fails_fails_the_run(head: Head, checkout: Path, tmp_path: Pa
     # Two is the user's mistake: tried once, not again.
     assert "AirflowFailException" in done.stdout + done.stderr
     assert [call[0] for call in calls(corpus)] == ["build", "train"]
+
+
+@pytest.mark.parametrize(
+    ("corpus", "said"),
+    [("", "No value passed"), ("out/demo", "'out/demo' does not match '^(/|[a-z][a-z0-9+.-]*://)'")],
+)
+def test_a_corpus_that_is_none_fails_before_anything_runs(head: Head, checkout: Path, corpus: str, said: str) -> None:
+    done = dag_test(head, corpus, checkout)
+    assert done.returncode != 0
+    lines = (done.stdout + done.stderr).splitlines()
+    assert any(line.endswith(f"Invalid input for param corpus: {said}") for line in lines), lines[-5:]
+
+
+SUBMITTED = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import corpus_build
+params = {name: corpus_build.dag.params.get_param(name) for name in corpus_build.dag.params}
+print(json.dumps([
+    {name: param.value if param.has_value else None for name, param in params.items()},
+    corpus_build.build.command,
+    corpus_build.train.command,
+]))
+"""
+
+
+def test_the_real_commands_take_what_is_submitted(tmp_path: Path) -> None:
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    done = subprocess.run(
+        [sys.executable, "-c", SUBMITTED, str(DAGS)], env=environment, capture_output=True, text=True, check=True
+    )
+    params, *submitted = json.loads(done.stdout.strip().splitlines()[-1])
+    given = params | {"spec": "mmc4", "corpus": "/mnt/shared/mmc4"}
+    assert {name for name, value in params.items() if value is None} == {"spec", "corpus"}
+    understood = {}
+    for words in submitted:
+        python, flag, module, *options = (jinja2.Template(word).render(params=given) for word in words)
+        assert (python, flag) == ("python", "-m")
+        command = typer.main.get_command(importlib.import_module(module).app)
+        # Unknown options, missing ones and stray words are errors here; nothing runs.
+        understood[module] = command.make_context(module, list(options)).params
+    assert understood["pipeline.build"] | {"spec": "mmc4", "out": "/mnt/shared/mmc4"} == understood["pipeline.build"]
+    expected = {"config": "demo", "corpus": "/mnt/shared/mmc4", "out": "/mnt/shared/mmc4/train"}
+    assert understood["trainer.run"] | expected == understood["trainer.run"]
+    assert load_recipe(given["recipe"]).model_fields_set
 
 
 PROBE = """

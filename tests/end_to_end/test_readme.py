@@ -1,57 +1,102 @@
-"""Every command that the README shows is run, here or by the test named beside it."""
+"""Every command that the README and the other pages show is run, here or by the test named beside it.
+
+What no test can run (it takes minutes, or a cluster of yours) must at least be a command: its program or module is
+there, knows the options, and the spec, the overrides and the recipe it names are valid.
+"""
 
 from __future__ import annotations
 
+import ast
+import functools
+import itertools
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
-from pipeline.spec import parse
+from pipeline.mistake import UserMistake
+from pipeline.spec import find, load, parse
 from tests.end_to_end.builds import ROOT, environment, run
 from tests.servers import Site
+from trainer.recipe import load_recipe
 
-# What another test runs: the README's words, and where.
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PROGRAMS = ("airflow", "make", "pip", "python", "ray", "torchrun")
+
+# What another test runs: the command's first words, and where.
 ELSEWHERE = {
+    "make install": ("Makefile", "test: install lint"),
     "make test": (".ci/run", "make test"),
     "make demo": ("tests/end_to_end/test_demo.py", "def test_the_demo_from_nothing_and_again"),
+    "python -m assets fetch --group encoders": ("Makefile", "-m assets fetch --group encoders"),
     "python -m trainer.run --config recipes/demo.yaml": ("tests/end_to_end/test_demo.py", "pipeline.demo"),
+    "python -m pipeline.train_lit": ("tests/pipeline/test_train_lit.py", "from pipeline.train_lit import"),
+    "python -m benchmarks.alignment_picture": ("tests/alignment/test_picture.py", "alignment_picture.main()"),
     "ray job submit": ("tests/end_to_end/test_job.py", "def test_a_job_makes_the_same_shards_from_other_blocks"),
     "airflow dags test corpus_build": ("tests/dags/test_corpus_build.py", "def test_builds_then_trains"),
 }
+# What none runs, and why.
+UNRUN = {
+    "python -m benchmarks.alignment": "minutes, on a quiet machine",
+    "python -m benchmarks.demo": "the demo by the clock: minutes",
+    "ray job status": "asks a cluster for a job of yours",
+    "ray start": "makes this machine a node of a cluster of yours",
+    "pip install": "changes the environment that runs the tests",
+}
 
 
-def commands() -> list[str]:
-    """The README's shell lines: ```sh blocks, and indented make lines; comments taken off."""
-    text = (ROOT / "README.md").read_text()
+def commands(page: str) -> list[str]:
+    """Shell lines of a page: ```sh blocks, indented lines and `code` that begin with a program; without comments."""
+    text = (ROOT / page).read_text(encoding="utf-8")
     lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
-    lines += re.findall(r"^    (make .*)$", text, re.M)
-    return [line.split("  #")[0].strip() for line in lines if line.strip()]
+    text = re.sub(r"```.*?```", "", text, flags=re.S)
+    shown = re.findall(r"^    (\S.*)$", text, re.M)
+    text = re.sub(r"^    .*$", "", text, flags=re.M)
+    shown += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+    lines += [line for line in shown if line.startswith(tuple(f"{program} " for program in PROGRAMS))]
+    return list(dict.fromkeys(line.split("  #")[0].strip() for line in lines if line.strip()))
+
+
+def begins(command: str, words: str) -> bool:
+    return f"{command} ".startswith(f"{words} ")
 
 
 def here(command: str) -> bool:
-    return not any(command.startswith(words) for words in ELSEWHERE)
+    return not any(begins(command, words) for words in (*ELSEWHERE, *UNRUN))
+
+
+ALL = list(dict.fromkeys(command for page in PAGES for command in commands(page)))
 
 
 def test_commands_are_found() -> None:
-    assert len(commands()) >= 12
-    assert {command.split()[0] for command in commands()} == {"airflow", "make", "python", "ray", "torchrun"}
+    assert len(commands("README.md")) >= 12
+    assert {command.split()[0] for command in commands("README.md")} == {"airflow", "make", "python", "ray", "torchrun"}
+    assert {page for page in PAGES if not commands(page)} == set()
+    assert {command.split()[0] for command in ALL} == set(PROGRAMS)
 
 
 @pytest.mark.parametrize("words", sorted(ELSEWHERE))
 def test_what_runs_elsewhere_is_there(words: str) -> None:
-    assert any(command.startswith(words) for command in commands())
+    assert any(begins(command, words) for command in ALL)
     file, marker = ELSEWHERE[words]
-    assert marker in (ROOT / file).read_text()
+    assert marker in (ROOT / file).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", [each for each in commands() if here(each)])
+@pytest.mark.parametrize("words", sorted(UNRUN))
+def test_what_runs_nowhere_is_shown(words: str) -> None:
+    assert any(begins(command, words) for command in ALL)
+
+
+@pytest.mark.parametrize("command", [each for each in ALL if here(each)])
 def test_command(command: str, built: Path, spec: Path, site: Site, tmp_path: Path) -> None:
     """As written, but for the demo's corpus, spec and site, which a small one stands for."""
     corpus = tmp_path / "corpus"
@@ -68,6 +113,104 @@ def test_command(command: str, built: Path, spec: Path, site: Site, tmp_path: Pa
         env = environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         done = subprocess.run([program, *words[1:]], cwd=ROOT, env=env, capture_output=True, text=True, timeout=550)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@functools.cache
+def options_of(*words: str) -> frozenset[str]:
+    """Options that a command's --help names."""
+    done = subprocess.run([*words, "--help"], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return frozenset(re.findall(r"--[a-z][a-z_-]*", done.stdout))
+
+
+def values_of(words: list[str], option: str) -> list[str]:
+    return [value for name, value in itertools.pairwise(words) if name == option]
+
+
+def check(words: list[str]) -> None:
+    """Fails unless the words are a command that its program accepts, as far as that can be told without running it."""
+    if words[0] == "make":
+        subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True, timeout=60)
+        return
+    if words[0] == "pip":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        wanted = Requirement(words[2])
+        assert words[1] == "install" and wanted.name == project["name"] and len(words) == 3
+        assert wanted.extras <= set(project["optional-dependencies"])
+        return
+    own, mark, submitted = words, "", list[str]()
+    if words[0] == "ray" and "--" in words:
+        own, mark, submitted = words[: words.index("--")], "--", words[words.index("--") + 1 :]
+    given = [word.partition("=")[0] for word in own if word.startswith("--")]
+    if words[0] == "python":
+        assert words[1] == "-m"
+        program, own = [sys.executable, "-m", words[2]], words[3:]
+    else:
+        program, own = [str(Path(sys.executable).with_name(words[0]))], own[1:]
+    named = own[: next((at for at, word in enumerate(own) if word.startswith("-")), len(own))]
+    assert set(given) <= options_of(*program, *named)
+    for path in values_of(own, "--spec"):
+        load(path, values_of(own, "--set"))
+    for path in values_of(own, "--config"):
+        load_recipe(path)
+    if words[0] == "airflow":
+        check_dag(named[-1], json.loads(values_of(own, "--conf")[0]) if "--conf" in own else {})
+    if mark:
+        check(submitted)
+
+
+def check_dag(name: str, conf: dict[str, str]) -> None:
+    """The configuration of a run gives a DAG's parameters, among them those without a default."""
+    tree = ast.parse((ROOT / "dags" / f"{name}.py").read_text(encoding="utf-8"))
+    (params,) = (each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "params")
+    assert isinstance(params, ast.Dict)
+    known = {ast.literal_eval(k): v for k, v in zip(params.keys, params.values, strict=True) if k is not None}
+    required = {param for param, call in known.items() if isinstance(call, ast.Call) and not call.args}
+    assert required and required <= set(conf) <= set(known)
+    find(conf["spec"])
+
+
+@pytest.mark.parametrize("command", [each for each in ALL if not here(each)])
+def test_what_is_not_run_here_is_a_command(command: str) -> None:
+    check(shlex.split(command))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "make everything",
+        "pip install interloom[spark]",
+        "python -m pipeline.nothing",
+        "python -m pipeline.build --specs demo",
+        "python -m pipeline.build --spec nowhere.yaml",
+        "python -m pipeline.build --spec demo --set mine.topk=3",
+        "ray job submit --working-dir . -- python -m pipeline.build --specification demo",
+        "ray job submit --workingdir . -- python -m pipeline.build",
+        "airflow dags test corpus_build",
+        """airflow dags test corpus_build --conf '{"spec": "demo", "corpus": "/x", "colour": "red"}'""",
+    ],
+)
+def test_what_is_no_command_is_noticed(command: str) -> None:
+    with pytest.raises((AssertionError, subprocess.CalledProcessError, UserMistake)):
+        check(shlex.split(command))
+
+
+@pytest.mark.parametrize(
+    ("page", "code"),
+    [
+        pytest.param(page, code, id=f"{page}-{number}")
+        for page in PAGES
+        for number, code in enumerate(
+            re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+        )
+    ],
+)
+def test_python(page: str, code: str, built: Path, tmp_path: Path) -> None:
+    """Code blocks run as they stand, on a small corpus in the demo's place."""
+    code = code.replace("out/demo", str(built))
+    env = environment(HF_DATASETS_CACHE=str(tmp_path / "datasets"), HF_HUB_OFFLINE="1")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_spec_it_shows_is_valid() -> None:

@@ -33,6 +33,7 @@ SPEC = """
 name: small
 output: {url: out}
 source: {kind: site, seeds: ["http://site.test/"]}
+pair: {min_similarity: 0.15}
 """
 CONSENT = {
     "robots_allowed": True,

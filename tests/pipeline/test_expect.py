@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.expect import measured, unmet
-from pipeline.settings import Bound, ExpectSettings
+from pipeline.settings import ExpectSettings
+from stages.filter_settings import Bounds
 
 COUNTS = {
     "shards.documents": 40,
@@ -35,15 +36,15 @@ def test_a_corpus_without_anything_has_no_shares() -> None:
 @pytest.mark.parametrize(
     ("name", "bound", "line"),
     [
-        ("documents", Bound(min=41), "documents is 40, expected at least 41"),
-        ("negatives", Bound(max=299), "negatives is 300, expected at most 299"),
-        ("images_fetched", Bound(min=0.95), "images_fetched is 0.9, expected at least 0.95"),
-        ("documents_kept", Bound(min=0.1, max=0.5), "documents_kept is 0.8, expected at most 0.5"),
+        ("documents", Bounds(min=41), "documents is 40, expected at least 41"),
+        ("negatives", Bounds(max=299), "negatives is 300, expected at most 299"),
+        ("images_fetched", Bounds(min=0.95), "images_fetched is 0.9, expected at least 0.95"),
+        ("documents_kept", Bounds(min=0.1, max=0.5), "documents_kept is 0.8, expected at most 0.5"),
     ],
 )
-def test_what_does_not_hold_is_a_line(name: str, bound: Bound, line: str) -> None:
+def test_what_does_not_hold_is_a_line(name: str, bound: Bounds, line: str) -> None:
     assert unmet(ExpectSettings.model_validate({name: bound}), COUNTS) == [line]
 
 
 def test_bounds_include_their_ends() -> None:
-    assert unmet(ExpectSettings(documents=Bound(min=40, max=40), images_fetched=Bound(max=0.9)), COUNTS) == []
+    assert unmet(ExpectSettings(documents=Bounds(min=40, max=40), images_fetched=Bounds(max=0.9)), COUNTS) == []

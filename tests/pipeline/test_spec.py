@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,9 @@ def test_the_schema_is_valid_and_describes_every_field() -> None:
     models = [found, *found["$defs"].values()]
 
     def described(field: dict[str, Any]) -> bool:
-        """By itself, or by what it refers to; the discriminator of a union says what it is by its value."""
+        """By itself, or by what it refers to."""
         name = field.get("$ref", "").rpartition("/")[2]
-        return bool(field.get("description") or found["$defs"].get(name, {}).get("description") or "const" in field)
+        return bool(field.get("description") or found["$defs"].get(name, {}).get("description"))
 
     bare = [
         f"{model.get('title')}.{name}"
@@ -47,6 +49,72 @@ def test_the_schema_is_valid_and_describes_every_field() -> None:
     ]
     assert bare == []
     assert all(model.get("additionalProperties") is False for model in models if model.get("type") == "object")
+
+
+# Who a default may be taken from. What is nobody's is "ours", with the reason.
+PEERS = (
+    "aiohttp", "Chromium", "datasketch", "datatrove", "img2dataset", "MMC4", "OBELICS", "Pillow", "Ray", "Scrapy",
+)  # fmt: skip
+ORIGIN = re.compile(rf" Default: (?:ours, (?:\S+ ){{3,}}\S+|(?:{'|'.join(PEERS)})\b.*)\.$")
+UNITS = re.compile(
+    r"\b(actors|attempts|bits|bytes|candidates|characters|cosine|cpus|documents|dropped items|elements|images|levels"
+    r"|links|megabytes|negatives|nodes|number|pages|pixels|price|probability|quality|ratio|redirects|requests|rows|seconds"
+    r"|sentences|share|statuses|unit|words|0\.\.1)\b",
+    re.IGNORECASE,
+)
+
+
+def leaves(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool, bool]]:
+    """(Model.field, its schema, required, a number or a range of them) of every field that is no section."""
+    ranges = {"Bound", "Bounds"}
+    for model in [found, *found["$defs"].values()]:
+        for name, field in model.get("properties", {}).items():
+            target = field.get("$ref", "").rpartition("/")[2]
+            if "oneOf" in field or (target and target not in ranges):
+                continue
+            types = {field.get("type")} | {each.get("type") for each in field.get("anyOf", ())}
+            numbers = target in ranges or bool(types & {"integer", "number"})
+            yield f"{model['title']}.{name}", field, name in model.get("required", ()), numbers
+
+
+def test_every_default_says_where_it_comes_from() -> None:
+    fields = list(leaves(schema()))
+    assert len(fields) > 100
+    silent = {
+        name: field.get("description", "")
+        for name, field, required, _ in fields
+        if not required and not ORIGIN.search(" ".join(field.get("description", "").split()))
+    }
+    assert silent == {}
+    # A required field has no default to explain.
+    assert [name for name, field, required, _ in fields if required and "Default:" in field["description"]] == []
+    assert [name for name, field, required, _ in fields if required == ("default" in field)] == []
+
+
+def test_every_number_has_a_unit() -> None:
+    bare = [
+        name
+        for name, field, _, numbers in leaves(schema())
+        if numbers and not UNITS.search(field["description"].partition("Default:")[0])
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize(
+    ("description", "says"),
+    [
+        ("Words. Default: OBELICS, 4..1000.", True),
+        ("Bands. Default: datatrove's 14.", True),
+        ("Workers. Default: ours, what a laptop has.", True),
+        ("Words; OBELICS 4..1000.", False),
+        ("Words. Default: 4.", False),
+        ("Words. Default: ours.", False),
+        ("Words. Default: ours, a guess.", False),
+        ("Words. Default: everybody's 4.", False),
+    ],
+)
+def test_what_counts_as_an_origin(description: str, says: bool) -> None:
+    assert bool(ORIGIN.search(description)) is says
 
 
 @pytest.mark.parametrize("name", packaged())

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.crawl import CRAWLED, Uncrawled, crawl_locally, first_frontier, next_frontier
+from stages.crawl import Uncrawled, first_frontier, next_frontier
 from stages.crawl_settings import CrawlSettings
 from stages.politeness import HostMemory
+from tests.local_crawl import CRAWLED, crawl_locally
 from tests.servers import Site, answer, redirect, routes, static_site
 
 

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from stages import image_decoding
 from stages.image_decoding import decode, upright
 from stages.images import OUTPUT, DecodeImage, ImagesSettings, load_resizer
-from stages.perceptual_hash import hamming, phash
+from stages.perceptual_hash import phash
 from stages.row_function import RowFunction
 
 REPOSITORY = Path(__file__).parents[2]
@@ -394,6 +394,11 @@ def test_settings_are_strict() -> None:
     assert all(field.description for field in ImagesSettings.model_fields.values())
 
 
+def hamming(first: str, second: str) -> int:
+    """Bits in which two hashes differ."""
+    return (int(first, 16) ^ int(second, 16)).bit_count()
+
+
 def test_perceptual_hash_sees_the_picture_and_not_its_file() -> None:
     hashes = {name: phash(pixels) for name, pixels in PHOTOS.items()}
     for name, pixels in PHOTOS.items():
@@ -412,9 +417,6 @@ def test_perceptual_hash_laws() -> None:
     flat = {phash(np.full((height, 70), value, np.uint8)) for height in (9, 64) for value in (1, 77, 255)}
     assert flat == {"8000000000000000"}  # only the mean is above the median: no noise
     assert phash(np.zeros((5, 5), np.uint8)) == "0" * 16
-    assert hamming("0" * 16, "f" * 16) == 64 and hamming("8" + "0" * 15, "0" * 16) == 1
-    with pytest.raises(ValueError, match="16 hex digits"):
-        hamming("0", "1")
     with pytest.raises(ValueError, match="uint8"):
         phash(np.zeros((4, 4, 4), np.uint8))
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from stages.crawl import crawl_locally
 from stages.crawl_settings import CrawlSettings
 from stages.http import fetch
 from stages.politeness import MAX_REMEMBERED, HostMemory
+from tests.local_crawl import crawl_locally
 from tests.servers import Site, answer, redirect, routes, static_site
 
 NUM_PAGES = 12

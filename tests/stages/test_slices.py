@@ -1,7 +1,7 @@
 import pytest
 import xxhash
 
-from stages.slices import Slice, image_content_id, sentence_content_id, slices, without
+from stages.slices import image_content_id, sentence_content_id, slices
 
 NODES = [
     {"kind": "text", "text": "One. Two.", "image_id": None},
@@ -30,13 +30,3 @@ def test_content_ids_keep_kinds_apart() -> None:
 def test_an_image_without_bytes_is_named() -> None:
     with pytest.raises(KeyError, match="i2"):
         slices(NODES, SPANS, {"i1": "aa"})
-
-
-def test_dropping_nodes_renumbers_the_rest() -> None:
-    found = slices(NODES, SPANS, {"i1": "aa", "i2": "bb"})
-    kept, rest = without(found, [1, 2])
-    assert kept == [0, 1, 3, 4]
-    assert [s.node for s in rest] == [0, 0, 1, 2]
-    assert without(found, []) == (list(range(5)), found)
-    assert without([], [0]) == ([], [])
-    assert without([Slice("image", 0, 0, 0, "x")], [0]) == ([], [])
