@@ -17,6 +17,7 @@ from pipeline.spec import Spec
 from pipeline.storage import Storage, StorageError
 from pipeline.tables import Table
 from schemas.manifest import Manifest, VersionManifest
+from stages.encoders.embed import to_download
 
 # Sections that shape the card and the report, and no shard.
 _SAID = ("name", "report", "prices", "expect")
@@ -34,6 +35,11 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
     keys: dict[str, str] = {}
     stale = 0
     for phase in graph(spec, generation):
+        # A key needs the weights' hash, and a dry run downloads nothing.
+        if phase.name == "embeddings" and (absent := to_download(spec.embed)):
+            yield f"  {phase.name:<18} unknown     {', '.join(absent)}: not on this machine yet, a build downloads it"
+            yield f"{stale} of {len(keys)} phases would run; those from {phase.name} on are not known; nothing was done"
+            return
         ingredients = phase.ingredients(spec.output.partitions, keys)
         key = phase.key(ingredients)
         keys[phase.name] = key

@@ -6,7 +6,9 @@ A driver asks this before any work; torch is imported for none of the offline en
 from __future__ import annotations
 
 import functools
+import importlib
 from pathlib import Path
+from typing import Any
 
 import assets
 from stages.encoders.names import parse
@@ -50,24 +52,27 @@ def conse_hash(tower: str, sentences: str) -> str:
 def check_encoder(name: str, modality: Modality) -> None:
     """WeightsMissing unless the weights are there or the hub has them; loads and downloads nothing."""
     family, rest = parse(name, modality)
-    if family == "open_clip":
-        from stages.encoders import openclip
-
-        openclip.check(rest, name)
-    elif family == "timm":
-        from stages.encoders import timm_models
-
-        timm_models.check(rest, name)
-    elif family == "hf":
-        from stages.encoders import huggingface
-
-        huggingface.check(rest, name)
+    if (hub := _hub_family(family)) is not None:
+        hub.check(rest, name)
     if family == "efficientnet_lite0" or (family in ("conse", "lit") and modality == "image"):
         efficientnet_file()
     if family in ("minilm", "conse") or (family == "lit" and modality == "text"):
         minilm_folder()
     if family == "lit" and not LIT_WEIGHTS.is_file():
         raise WeightsMissing(f"lit: there is no {LIT_WEIGHTS}; make it with `python -m pipeline.train_lit`")
+
+
+def is_here(name: str, modality: Modality) -> bool:
+    """Whether the weights of an encoder that can be had lie on this machine: to use it downloads nothing."""
+    family, rest = parse(name, modality)
+    hub = _hub_family(family)
+    return hub is None or bool(hub.is_here(rest, name))
+
+
+def _hub_family(family: str) -> Any:
+    """The module of encoders that may come from the hub; None for those whose weights are assets."""
+    modules = {"open_clip": "openclip", "timm": "timm_models", "hf": "huggingface"}
+    return importlib.import_module(f"stages.encoders.{modules[family]}") if family in modules else None
 
 
 @functools.cache

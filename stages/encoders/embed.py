@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from schemas.embedding import VECTOR
-from stages.encoders.availability import check_encoder, weights_hash
+from stages.encoders.availability import check_encoder, is_here, weights_hash
 from stages.encoders.names import libraries, parse
 from stages.encoders.protocol import Encoder, Floats, Modality, Precision, WeightsMissing
 from stages.encoders.weight_files import hash_of
@@ -95,12 +95,21 @@ class TowerSettings(Settings):
     """Of weights and activations."""
 
 
+def encoders_of(settings: EmbedSettings) -> list[tuple[str, Modality]]:
+    """Encoders that a spec names, each with what it reads."""
+    own: list[tuple[str, Modality]] = [(settings.image_primary, "image"), (settings.sentence_primary, "text")]
+    return own + [(settings.shared, modality) for modality in MODALITIES]
+
+
+def to_download(settings: EmbedSettings) -> list[str]:
+    """Names of the encoders whose weights are not on this machine yet; each as check_available has found it."""
+    return list(dict.fromkeys(name for name, modality in encoders_of(settings) if not is_here(name, modality)))
+
+
 def check_available(settings: EmbedSettings) -> None:
     """WeightsMissing, in one line for all of them, unless each encoder's weights are there or on a hub that answers."""
-    wanted: list[tuple[str, Modality]] = [(settings.image_primary, "image"), (settings.sentence_primary, "text")]
-    wanted += [(settings.shared, modality) for modality in MODALITIES]
     lines: list[str] = []
-    for name, modality in wanted:
+    for name, modality in encoders_of(settings):
         try:
             check_encoder(name, modality)
         except WeightsMissing as error:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from stages.encoders.protocol import Floats, WeightsMissing
 from stages.encoders.towers import ImageTower, Runtime, TextTower, buckets_up_to
-from stages.encoders.weight_files import check_hub, files_of, hash_files, hub_folder, local_path, looks_local
+from stages.encoders.weight_files import check_hub, files_of, hash_files, hub_folder, is_cached, local_path, looks_local
 
 # Longest input where neither the sentence-transformers files nor the tokenizer say: BERT's.
 DEFAULT_TOKENS = 512
@@ -35,6 +35,11 @@ def check(name: str, spec: str) -> None:
         folder_of(name, spec)
     else:
         check_hub(name, "config.json", spec)
+
+
+def is_here(name: str, spec: str) -> bool:
+    """Whether `name` is a folder, or in the hub's cache."""
+    return looks_local(name) or is_cached(name, "config.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages.encoders.protocol import Floats, Modality, WeightsMissing
 from stages.encoders.towers import ImageTower, Runtime, TextTower
-from stages.encoders.weight_files import check_hub, hash_files, hash_of, hub_file, local_path, looks_local
+from stages.encoders.weight_files import check_hub, hash_files, hash_of, hub_file, is_cached, local_path, looks_local
 
 # Names under which open_clip's repositories keep their weights, the preferred one first.
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -53,6 +53,12 @@ def check(name: str, spec: str) -> None:
         check_hub(hub, HUB_FILES[0], spec)
     except WeightsMissing:
         check_hub(hub, HUB_FILES[1], spec)
+
+
+def is_here(name: str, spec: str) -> bool:
+    """Whether the weights lie on this machine; WeightsMissing for a name that open_clip does not know."""
+    model, pretrained = split(name, spec)
+    return looks_local(pretrained) or is_cached(repository(model, pretrained, spec), *HUB_FILES)
 
 
 def weights_of(name: str, spec: str) -> Path:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages.encoders.protocol import Floats, WeightsMissing
 from stages.encoders.towers import ImageTower, Runtime
-from stages.encoders.weight_files import check_hub, hash_files, hash_of, hub_file, local_path
+from stages.encoders.weight_files import check_hub, hash_files, hash_of, hub_file, is_cached, local_path
 
 HUB_FILE = "model.safetensors"
 
@@ -44,6 +44,12 @@ def check(name: str, spec: str) -> None:
         check_hub(hub, HUB_FILE, spec)
     else:
         local_path(path, spec)
+
+
+def is_here(name: str, spec: str) -> bool:
+    """Whether the weights lie on this machine; WeightsMissing for a name that timm does not know."""
+    architecture, path = split(name)
+    return path is not None or is_cached(repository(architecture, spec), HUB_FILE)
 
 
 def weights_of(name: str, spec: str) -> Path:

@@ -61,11 +61,18 @@ def hub_folder(repository: str, spec: str) -> Path:
     return folder
 
 
+def is_cached(repository: str, *files: str) -> bool:
+    """Whether the hub's cache on this machine holds one of the files; asks nobody."""
+    import huggingface_hub
+
+    return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in files)
+
+
 def check_hub(repository: str, file: str, spec: str) -> None:
     """WeightsMissing unless the file is cached or the hub, asked once, has it."""
     import huggingface_hub
 
-    if isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str):
+    if is_cached(repository, file):
         return
     try:
         if huggingface_hub.constants.HF_HUB_OFFLINE:

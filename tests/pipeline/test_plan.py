@@ -6,6 +6,7 @@ import importlib.metadata
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pyarrow as pa
 import pytest
 
@@ -114,6 +115,21 @@ def test_a_change_touches_what_follows_from_it_and_is_named(
     assert reason.replace("10.0", "10") in found[first].replace('"', "").replace("10.0", "10")
     for phase in stale[1:]:
         assert "would change" in found[phase] or "settings." in found[phase], found[phase]
+
+
+def test_weights_that_are_not_here_are_not_downloaded_to_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    finish(spec_of(tmp_path))
+    other = ("embed.image_primary=hf:nobody/nothing", "embed.shared=open_clip:ViT-B-32/openai", "dedup.threshold=0.9")
+    said = list(describe(spec_of(tmp_path, *other)))
+    assert said[-2].split(maxsplit=2) == [
+        "embeddings",
+        "unknown",
+        "hf:nobody/nothing, open_clip:ViT-B-32/openai: not on this machine yet, a build downloads it",
+    ]
+    assert said[-1] == "6 of 16 phases would run; those from embeddings on are not known; nothing was done"
+    assert list(describe(spec_of(tmp_path, *other[:2]), until="slices"))[-1] == "nothing to do"
 
 
 def test_resources_reports_and_prices_touch_nothing(tmp_path: Path) -> None:
