@@ -12,6 +12,7 @@ import torch
 from alignment.arguments import (
     Lengths,
     check_band,
+    check_dimension,
     check_floats,
     check_gamma,
     check_lengths,
@@ -255,6 +256,7 @@ def _run(
     backend: Backend,
 ) -> torch.Tensor:
     check_floats(x, "x", 3, "(documents, slices, dimension)")
+    check_dimension(x, "x")
     n = check_lengths(lengths_x, "lengths_x", x.shape[0], x.shape[1])
     if y is None:
         if lengths_y is not None:

@@ -29,7 +29,7 @@ def check_band(band: int | None) -> int | None:
     """None or a whole number >= 0."""
     if band is None:
         return None
-    if isinstance(band, bool) or int(band) != band or band < 0:
+    if isinstance(band, bool) or not math.isfinite(band) or int(band) != band or band < 0:
         raise ValueError(f"band must be None or a whole number >= 0, got {band}")
     return int(band)
 
@@ -50,6 +50,12 @@ def check_floats(tensor: torch.Tensor, name: str, dimensions: int, shape: str) -
             f"{name} must be float32 or float64, got {tensor.dtype}; "
             f"call {name}.float(): sums over paths need more digits than half precision has"
         )
+
+
+def check_dimension(vectors: torch.Tensor, name: str) -> None:
+    """Vectors of at least one number."""
+    if vectors.shape[-1] == 0:
+        raise ValueError(f"{name} must have vectors of at least one dimension, got shape {tuple(vectors.shape)}")
 
 
 def check_cost(cost: torch.Tensor) -> None:

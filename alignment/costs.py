@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from alignment.arguments import check_floats
+from alignment.arguments import check_dimension, check_floats
 
 Metric = Literal["sqeuclidean", "cosine"]
 
@@ -21,11 +21,14 @@ def pairwise_cost(x: torch.Tensor, y: torch.Tensor, metric: Metric = "sqeuclidea
 
     x: (pairs, rows, dimension), y: (pairs, columns, dimension), float32 or float64. Returns (pairs,
     rows, columns): |x - y|^2, or 1 - cos. Differentiable; no tensor has all four axes, also not in
-    the backward pass. Raises ValueError for other shapes, dtypes and metrics.
+    the backward pass. What pads a document must be finite where gradients are asked for: 0 times NaN is NaN
+    (`soft_dtw_divergence` and `soft_dtw_all_pairs` see to that themselves). Raises ValueError for other shapes,
+    dtypes and metrics.
     """
     check_metric(metric)
     check_floats(x, "x", 3, "(pairs, rows, dimension)")
     check_floats(y, "y", 3, "(pairs, columns, dimension)")
+    check_dimension(x, "x")
     if x.shape[0] != y.shape[0] or x.shape[2] != y.shape[2] or x.dtype != y.dtype:
         raise ValueError(
             f"x and y must agree in pairs, dimension and dtype, got {tuple(x.shape)} {x.dtype} "
@@ -39,6 +42,15 @@ def pairwise_cost(x: torch.Tensor, y: torch.Tensor, metric: Metric = "sqeuclidea
         x, y = x - offset, y - offset
         squares = (x * x).sum(-1)[..., :, None] + (y * y).sum(-1)[..., None, :]
         return (squares - 2.0 * (x @ y.mT)).clamp(min=0.0)
+
+
+def zeroed_beyond(documents: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    """(pairs, slices, dimension) with zeros beyond each length, so that no gradient comes of what pads it."""
+    if lengths is None:
+        return documents
+    place = torch.arange(documents.shape[1], device=documents.device)
+    inside = place < lengths.to(documents.device)[:, None]
+    return torch.where(inside[..., None], documents, 0.0)
 
 
 def full_precision(tensor: torch.Tensor) -> torch.autocast:
@@ -68,7 +80,7 @@ class _Unit(torch.autograd.Function):
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
-    """Vectors scaled to length 1; zero vectors stay zero."""
+    """Vectors scaled to length 1; zero vectors stay zero. Lengths are at least 1e-12, and their squares finite."""
     found: torch.Tensor = _Unit.apply(vectors)
     return found
 

@@ -1,6 +1,7 @@
 """One place that decides which implementation runs."""
 
 import importlib.util
+import os
 from functools import cache
 from typing import Literal, get_args
 
@@ -21,10 +22,13 @@ def _installed(package: str) -> bool:
 def choose_backend(cost: torch.Tensor, backend: Backend = "auto") -> Backend:
     """The implementation for this cost: `backend` itself, or for "auto"
 
-    - "lanes" on the CPU: pairs as SIMD lanes, compiled by numba; the fastest from one pair up;
+    - "lanes" on the CPU: pairs as SIMD lanes, compiled by numba;
     - "triton" on GPUs that Triton serves: a lane a pair up to 64 slices, a program a pair above;
-    - "wavefront" elsewhere: plain torch.
+    - "wavefront" elsewhere, and on a CPU without numba: plain torch.
 
+    The device alone decides. On the CPU lanes win at every size in both dtypes: one pair of single slices
+    takes a sixth of the wavefront's time (14 against 85 microseconds), one of 64 a sixtieth, and four
+    float64 pairs of 2000 a fifteenth.
     Raises ValueError for a backend that cannot run on the tensor's device.
     """
     if backend not in _BACKENDS:
@@ -32,6 +36,8 @@ def choose_backend(cost: torch.Tensor, backend: Backend = "auto") -> Backend:
     on_cpu = cost.is_cpu
     if backend == "lanes" and not on_cpu:
         raise ValueError(f'backend "lanes" runs on the CPU, the cost is on {cost.device}')
+    if backend == "triton" and on_cpu and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError('backend "triton" runs on GPUs (and on CPUs under TRITON_INTERPRET=1), the cost is on cpu')
     if backend != "auto":
         return backend
     if on_cpu:

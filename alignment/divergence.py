@@ -2,8 +2,8 @@
 
 import torch
 
-from alignment.arguments import Lengths
-from alignment.costs import Metric, pairwise_cost
+from alignment.arguments import Lengths, check_lengths
+from alignment.costs import Metric, pairwise_cost, zeroed_beyond
 from alignment.dispatch import Backend
 from alignment.recursion import soft_dtw
 
@@ -25,6 +25,10 @@ def soft_dtw_divergence(
     gamma, lengths, band, gradients and errors as in `soft_dtw`; metric as in `pairwise_cost`. Zero at
     x = y and, unlike soft-DTW, not negative for the squared Euclidean cost without a band.
     """
+    x, y = (
+        zeroed_beyond(z, check_lengths(n, name, z.shape[0], z.shape[1])) if z.dim() == 3 else z
+        for z, n, name in ((x, lengths_x, "lengths_x"), (y, lengths_y, "lengths_y"))
+    )
     crossed = soft_dtw(pairwise_cost(x, y, metric), gamma, lengths_x, lengths_y, band=band, backend=backend)
     own_x, own_y = (
         soft_dtw(pairwise_cost(z, z, metric), gamma, n, n, band=band, backend=backend)

@@ -18,15 +18,20 @@ def divisible_cost(scaled: torch.Tensor, triangular: float | None = None) -> tor
     scaled: t = distance^2 / (2 sigma^2) >= 0, (pairs, rows, columns). triangular: weights (1 - |i - j|
     / triangular)_+ on the local Gaussian, so cells with |i - j| >= triangular cost infinity.
     """
-    if triangular is not None:
-        i = torch.arange(scaled.shape[-2], device=scaled.device, dtype=scaled.dtype)[:, None]
-        j = torch.arange(scaled.shape[-1], device=scaled.device, dtype=scaled.dtype)[None, :]
-        weights = (1.0 - (i - j).abs() / triangular).clamp(min=0.0)
-        outside = weights == 0.0
-        inside = scaled - torch.log(torch.where(outside, 1.0, weights))
-        costs = inside + torch.log1p(-torch.expm1(-inside))
-        return torch.where(outside, torch.inf, costs)
-    return scaled + torch.log1p(-torch.expm1(-scaled))
+    return local_cost(scaled, True, triangular)
+
+
+def local_cost(scaled: torch.Tensor, divisible: bool, triangular: float | None) -> torch.Tensor:
+    """-log of the local kernel: of the Gaussian exp(-t) times its weight, or made divisible after the weight."""
+    if triangular is None:
+        return scaled + torch.log1p(-torch.expm1(-scaled)) if divisible else scaled
+    i = torch.arange(scaled.shape[-2], device=scaled.device, dtype=scaled.dtype)[:, None]
+    j = torch.arange(scaled.shape[-1], device=scaled.device, dtype=scaled.dtype)[None, :]
+    weights = (1.0 - (i - j).abs() / triangular).clamp(min=0.0)
+    outside = weights == 0.0
+    inside = scaled - torch.log(torch.where(outside, 1.0, weights))
+    costs = inside + torch.log1p(-torch.expm1(-inside)) if divisible else inside
+    return torch.where(outside, torch.inf, costs)
 
 
 def log_gak(

@@ -4,86 +4,22 @@ A position is the end of a slice of a document; its label sequence is a span of 
 Labels are constants: nothing here is differentiable.
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 
-from alignment.arguments import (
-    Lengths,
-    check_band,
-    check_lengths,
-    check_sigma,
-    check_triangular,
-    full_lengths,
-)
+from alignment.arguments import Lengths, check_lengths, full_lengths
 from alignment.costs import Slices
-from alignment.log_kernel import (
-    Sequences,
-    log_kernel_many_sigmas,
-    log_kernel_one_sigma,
-    used_slices,
-)
+from alignment.label_settings import LabelSettings
+from alignment.log_kernel import Sequences, log_kernel_many_sigmas, log_kernel_one_sigma, log_paths, used_slices
+from alignment.positions import Positions
 
-Span = Literal["window", "prefix"]
-Kernel = Literal["gak", "soft_dtw", "mean_similarity", "shuffled"]
-Normalization = Literal["cosine", "path_mean", "none"]
-Bandwidth = Literal["global", "pair", "paper"]
-SameDocument = Literal["one", "kernel", "ignore"]
-UnequalLengths = Literal["ignore", "keep"]
-
-
-@dataclass(frozen=True)
-class LabelSettings:
-    """What is compared and how; each field is one choice that the paper leaves open or that differs."""
-
-    span: Span = "window"
-    """`window`: the last `window` slices; `prefix`: all slices so far (the paper)."""
-    window: int = 6
-    """Slices a window; a position with fewer uses what there is."""
-    unequal_lengths: UnequalLengths = "ignore"
-    """Windows of different length: `ignore` marks the label invalid, `keep` compares them. Prefixes are
-    always kept."""
-    kernel: Kernel = "gak"
-    """`gak`; `soft_dtw`: without the divisible local kernel; `mean_similarity`: mean cosine over slice
-    pairs; `shuffled`: gak after every slice was replaced by a random one of its modality, the control."""
-    normalization: Normalization = "cosine"
-    """`cosine`: K_xy / sqrt(K_xx K_yy), in [0, 1]; `path_mean`: K / number of paths; `none`: K itself."""
-    sigma: Bandwidth = "global"
-    """`global`: delta * sqrt(`sigma_length`); `pair`: delta * sqrt((N + M) / 2) with the lengths of the
-    whole documents; `paper`: the same with the lengths of the two spans."""
-    delta: float = 1.0
-    """Scale of the bandwidth; the median distance of unrelated unit vectors is 1.0 to 1.3."""
-    sigma_length: float = 6.0
-    """Length in the global bandwidth: with the window's, full windows get what `paper` gives them."""
-    band: int | None = None
-    """Sakoe-Chiba band, slices."""
-    triangular: float | None = None
-    """T of the weights (1 - |i - j| / T)_+, slices."""
-    same_document: SameDocument = "one"
-    """Two positions of one document: label 1, the kernel, or no label."""
-
-    def __post_init__(self) -> None:
-        for name, kind in (
-            ("span", Span),
-            ("unequal_lengths", UnequalLengths),
-            ("kernel", Kernel),
-            ("normalization", Normalization),
-            ("sigma", Bandwidth),
-            ("same_document", SameDocument),
-        ):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1 slice, got {self.window}")
-        check_sigma(self.delta, "delta")
-        check_sigma(self.sigma_length, "sigma_length")
-        check_band(self.band)
-        check_triangular(self.triangular)
+# Seeds `shuffled` where the caller gives no generator.
+SHUFFLE_SEED = 0
 
 
 class Labels(NamedTuple):
-    """values: (positions, positions), symmetric; valid: bool, False where the loss has no label."""
+    """values: (rows, positions), symmetric over all rows; valid: bool, False where the loss has no label."""
 
     values: torch.Tensor
     valid: torch.Tensor
@@ -97,6 +33,7 @@ def gak_labels(
     settings: LabelSettings | None = None,
     *,
     single: torch.Tensor | None = None,
+    rows: slice | None = None,
     generator: torch.Generator | None = None,
 ) -> Labels:
     """Label of every pair of positions of a batch of documents.
@@ -104,41 +41,86 @@ def gak_labels(
     slices: (documents, slices) with their vectors, float32 or float64, unit length; lengths:
     (documents,). document, end: (positions,), the document of each position and the index of the last
     slice it has seen. single: (positions,) bool, True where the sequence is that one slice alone (a
-    bare caption or image). generator: for `shuffled`, on the CPU.
-    Two single slices get the plain cosine that the triple kernel selects. Labels come in the dtype and
-    on the device of the vectors; with normalization "none", above exp(88) float32 is infinite.
+    bare caption or image), a sequence of its own with one slice in all. rows, generator, returned
+    dtype and device: as for `position_labels`.
     Raises ValueError for shapes, indices beyond the lengths, and vectors with NaN inside the lengths.
     """
-    chosen = LabelSettings() if settings is None else settings
     if slices.is_image.dim() != 2:
         raise ValueError(f"slices must have shape (documents, slices), got {tuple(slices.is_image.shape)}")
     documents, longest = slices.is_image.shape
     n = full_lengths(check_lengths(lengths, "lengths", documents, longest), documents, longest)
-    document, end = _checked_positions(document, end, n)
+    document, end = _checked_ends(document, end, n)
     alone = torch.zeros_like(end, dtype=torch.bool) if single is None else single.cpu().bool()
     if alone.shape != end.shape:
         raise ValueError(f"single must have shape {tuple(end.shape)}, got {tuple(alone.shape)}")
-    if len(end) == 0:
-        empty = slices.primary.new_empty((0, 0))
-        return Labels(empty, empty.bool())
+    numbers = torch.arange(documents * longest).view(documents, longest)
+    positions = Positions(numbers, n, document, end)
+    if bool(alone.any()):
+        one = torch.nonzero(alone)[:, 0]
+        bare = numbers[document[one], end[one]]
+        positions = Positions(
+            torch.cat((numbers, bare[:, None].expand(-1, longest))),
+            torch.cat((n, torch.ones_like(one))),
+            document.masked_scatter(alone, documents + torch.arange(len(one))),
+            end.masked_fill(alone, 0),
+            torch.cat((torch.arange(documents), document[one])),
+        )
+    inside = (torch.arange(longest)[None, :] < n[:, None]).reshape(-1)
+    return _labels(_flatten(slices, inside), inside, positions, settings or LabelSettings(), rows, generator)
 
-    start = torch.zeros_like(end)
-    if chosen.span == "window":
-        start = (end - chosen.window + 1).clamp(min=0)
-    start = torch.where(alone, end, start)
-    with torch.no_grad():
-        flat = _flatten(slices, n, chosen.kernel == "shuffled", generator)
-        if chosen.kernel == "mean_similarity":
-            values = _mean_similarity(flat, longest, document, start, end)
-        else:
-            values = _kernel_labels(flat, longest, n, document, start, end, chosen)
-        return _apply_rules(values, flat, longest, document, start, end, chosen)
+
+def position_labels(
+    slices: Slices,
+    positions: Positions,
+    settings: LabelSettings | None = None,
+    *,
+    rows: slice | None = None,
+    generator: torch.Generator | None = None,
+) -> Labels:
+    """Label of every pair of positions in sequences that may share slices, or be parts of one document.
+
+    slices: (slices,) with their vectors, float32 or float64, unit length. rows: the positions whose rows
+    are wanted, all by default; rows computed apart are the rows of the whole, to the last bit on the CPU,
+    so that processes can share the work. generator: for `shuffled`, on the CPU; by default the same
+    permutation for the same modalities, always.
+    Two spans of one slice get the plain cosine that the triple kernel selects. Labels come in the dtype
+    and on the device of the vectors; with normalization "none", above exp(88) float32 is infinite.
+    Raises ValueError for shapes, indices out of bounds, and vectors with NaN in a sequence.
+    """
+    if slices.is_image.dim() != 1:
+        raise ValueError(f"slices must have shape (slices,), got {tuple(slices.is_image.shape)}")
+    checked = positions.checked(len(slices.is_image))
+    used = torch.zeros(len(slices.is_image), dtype=torch.bool)
+    used[checked.slices[checked.inside()]] = True
+    flat = Slices(slices.primary.detach(), slices.shared.detach(), slices.is_image)
+    bad = _not_finite(flat, used)
+    if bad is not None:
+        raise ValueError(f"{bad[0]} has NaN or infinity at slice {bad[1]}; drop slices whose encoder failed")
+    return _labels(flat, used, checked, settings or LabelSettings(), rows, generator)
+
+
+def labelled_pairs(
+    positions: Positions, settings: LabelSettings | None = None, rows: slice | None = None
+) -> torch.Tensor:
+    """Which pairs have a label: `valid` of `position_labels`, (rows, positions) bool, without the labels."""
+    chosen = settings or LabelSettings()
+    mine = torch.arange(len(positions), device=positions.end.device)[rows or slice(None)]
+    count, owner = positions.span_lengths(chosen), positions.owner
+    valid = torch.ones((len(mine), len(positions)), dtype=torch.bool, device=mine.device)
+    if chosen.span == "window" and chosen.unequal_lengths == "ignore":
+        valid = count[mine, None] == count[None, :]
+    if chosen.same_document == "kernel":
+        return valid
+    ruled = _ruled(count, owner, mine, chosen)
+    return valid | ruled if chosen.same_document == "one" else valid & ~ruled
 
 
 def shuffled_slices(
     is_image: torch.Tensor, valid: torch.Tensor, generator: torch.Generator | None = None
 ) -> torch.Tensor:
     """A permutation of all slices, (slices,), that moves valid ones within their modality only."""
+    if generator is None:
+        generator = torch.Generator().manual_seed(SHUFFLE_SEED)
     places = torch.arange(len(is_image))
     for image in (True, False):
         members = torch.nonzero(valid & (is_image == image))[:, 0]
@@ -146,7 +128,7 @@ def shuffled_slices(
     return places
 
 
-def _checked_positions(
+def _checked_ends(
     document: torch.Tensor, end: torch.Tensor, lengths: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     document, end = document.detach().cpu().long(), end.detach().cpu().long()
@@ -166,124 +148,144 @@ def _checked_positions(
     return document, end
 
 
-def _flatten(slices: Slices, lengths: torch.Tensor, shuffle: bool, generator: torch.Generator | None) -> Slices:
-    """Slices in one row, padding zeroed, permuted within their modality if asked."""
+def _flatten(slices: Slices, inside: torch.Tensor) -> Slices:
+    """Slices in one row, padding zeroed."""
     longest = slices.is_image.shape[1]
-    valid = (torch.arange(longest)[None, :] < lengths[:, None]).reshape(-1)
-    inside = valid.to(slices.primary.device)
-    primary, shared = slices.primary.detach().flatten(0, 1), slices.shared.detach().flatten(0, 1)
-    primary = primary.masked_fill(~inside[:, None], 0.0)
-    shared = shared.masked_fill(~inside[:, None], 0.0)
-    for name, vectors in (("primary", primary), ("shared", shared)):
-        bad = ~torch.isfinite(vectors).all(1)
+    padding = ~inside.to(slices.primary.device)[:, None]
+    primary = slices.primary.detach().flatten(0, 1).masked_fill(padding, 0.0)
+    shared = slices.shared.detach().flatten(0, 1).masked_fill(padding, 0.0)
+    flat = Slices(primary, shared, slices.is_image.flatten())
+    bad = _not_finite(flat, inside)
+    if bad is not None:
+        raise ValueError(
+            f"{bad[0]} has NaN or infinity at document {bad[1] // longest}, slice {bad[1] % longest}; "
+            "drop slices whose encoder failed"
+        )
+    return flat
+
+
+def _not_finite(slices: Slices, used: torch.Tensor) -> tuple[str, int] | None:
+    """Name and slice of the first vector that is not finite."""
+    for name, vectors in (("primary", slices.primary), ("shared", slices.shared)):
+        bad = ~torch.isfinite(vectors).all(1) & used.to(vectors.device)
         if bool(bad.any()):
-            where = int(torch.nonzero(bad)[0])
-            raise ValueError(
-                f"{name} has NaN or infinity at document {where // longest}, slice {where % longest}; "
-                "drop slices whose encoder failed"
-            )
-    is_image = slices.is_image.flatten()
-    if shuffle:
-        places = shuffled_slices(is_image.cpu(), valid, generator).to(is_image.device)
-        primary, shared = primary[places], shared[places]
-    return Slices(primary, shared, is_image)
+            return name, int(torch.nonzero(bad)[0])
+    return None
 
 
-def _mean_similarity(
+def _labels(
     slices: Slices,
-    longest: int,
-    document: torch.Tensor,
-    start: torch.Tensor,
-    end: torch.Tensor,
-) -> torch.Tensor:
-    """Mean of the selected cosine over all pairs of slices of two spans: two matrix products."""
-    width = int((end - start).max()) + 1
-    steps = start[:, None] + torch.arange(width)
-    inside = steps <= end[:, None]
-    numbers = torch.where(inside, document[:, None] * longest + steps, document[:, None] * longest)
-    squared, renumbered = used_slices(slices, numbers)
-    cosines = 1.0 - squared / 2.0
-    weights = inside.to(squared) / inside.sum(1, keepdim=True).to(squared)
-    average = squared.new_zeros((len(end), len(squared)))
-    average.scatter_add_(1, renumbered.to(squared.device), weights)
-    means = average @ cosines @ average.mT
-    return (means + means.mT) / 2.0
+    used: torch.Tensor,
+    positions: Positions,
+    settings: LabelSettings,
+    rows: slice | None,
+    generator: torch.Generator | None,
+) -> Labels:
+    mine = torch.arange(len(positions))[rows or slice(None)]
+    valid = labelled_pairs(positions, settings, rows).to(slices.primary.device)
+    if len(mine) == 0:
+        return Labels(slices.primary.new_empty(valid.shape), valid)
+    with torch.no_grad():
+        if settings.kernel == "shuffled":
+            places = shuffled_slices(slices.is_image.cpu(), used, generator).to(slices.is_image.device)
+            slices = Slices(slices.primary[places], slices.shared[places], slices.is_image)
+        squared, sequences, whole = _spans(slices, positions, settings)
+        if settings.kernel == "mean_similarity":
+            values = _mean_similarity(squared, sequences, mine)
+        else:
+            values = _kernel_labels(squared, sequences, whole, mine, settings)
+        return Labels(_apply_rules(values, squared, sequences, positions, mine, settings), valid)
+
+
+def _spans(
+    slices: Slices, positions: Positions, settings: LabelSettings
+) -> tuple[torch.Tensor, Sequences, torch.Tensor]:
+    """Squared distances of all slices that spans contain, the spans in them, and whole lengths."""
+    start = positions.starts(settings)
+    # Spans with one beginning are prefixes of the longest of them and share its table, unless the
+    # bandwidth or the band depends on where a span ends.
+    key = positions.sequence * positions.slices.shape[1] + start
+    if settings.sigma == "paper" or settings.band is not None:
+        key = torch.arange(len(positions))
+    index = positions.end - start
+    distinct, sequence = torch.unique(key, return_inverse=True)
+    some = torch.empty_like(distinct).scatter_(0, sequence, torch.arange(len(key)))
+    origin, first = positions.sequence[some], start[some]
+    count = torch.zeros_like(distinct).scatter_reduce_(0, sequence, index + 1, "amax")
+    steps = torch.arange(int(count.max()))[None, :].minimum(count[:, None] - 1)
+    squared, renumbered = used_slices(slices, positions.slices[origin[:, None], first[:, None] + steps])
+    return squared, Sequences(renumbered, count, sequence, index), positions.whole_lengths[origin]
+
+
+def _mean_similarity(squared: torch.Tensor, sequences: Sequences, mine: torch.Tensor) -> torch.Tensor:
+    """Mean of the selected cosine over all pairs of slices of two spans.
+
+    Sums slice by slice and not by a matrix product, whose rounding depends on how many rows it has.
+    """
+    device = squared.device
+
+    def mean(rows: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """(which, columns): the mean of the rows that each span in `which` names."""
+        length = sequences.index[which] + 1
+        total = rows.new_zeros((len(which), rows.shape[1]))
+        for step in range(int(length.max())):
+            inside = torch.nonzero(length > step)[:, 0]
+            member = sequences.slices[sequences.sequence[which[inside]], step]
+            total.index_add_(0, inside.to(device), rows[member.to(device)])
+        return total / length.to(rows)[:, None]
+
+    by_slice = mean(1.0 - squared / 2.0, mine)
+    return mean(by_slice.mT.contiguous(), torch.arange(len(sequences.index))).mT.contiguous()
 
 
 def _kernel_labels(
-    slices: Slices,
-    longest: int,
-    lengths: torch.Tensor,
-    document: torch.Tensor,
-    start: torch.Tensor,
-    end: torch.Tensor,
+    squared: torch.Tensor,
+    sequences: Sequences,
+    whole: torch.Tensor,
+    mine: torch.Tensor,
     settings: LabelSettings,
 ) -> torch.Tensor:
-    """Normalised kernel of all pairs of spans."""
-    # Spans with one beginning are prefixes of the longest of them and share its table, unless the
-    # bandwidth or the band depends on where a span ends.
-    key = document * longest + start
-    if settings.sigma == "paper" or settings.band is not None:
-        key = torch.arange(len(document))
-    index = end - start
-    distinct, sequence = torch.unique(key, return_inverse=True)
-    some = torch.empty_like(distinct).scatter_(0, sequence, torch.arange(len(key)))
-    used, first = document[some], start[some]
-    count = torch.zeros_like(distinct).scatter_reduce_(0, sequence, index + 1, "amax")
-    steps = torch.arange(int(count.max()))[None, :].minimum(count[:, None] - 1)
-    numbers = used[:, None] * longest + first[:, None] + steps
-    squared, renumbered = used_slices(slices, numbers)
-    sequences = Sequences(renumbered, count, sequence, index)
-
-    sizes = (lengths[used] if settings.sigma == "pair" else count).to(squared.dtype)
-    sigmas = settings.delta * torch.sqrt((sizes[:, None] + sizes[None, :]) / 2.0)
-    sigma = settings.delta * settings.sigma_length**0.5
+    """Normalised kernel of pairs of spans, (mine, positions)."""
     choices = (settings.kernel != "soft_dtw", settings.band, settings.triangular)
-
-    def logs(costs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if settings.sigma != "global":
-            return log_kernel_many_sigmas(costs, sequences, sigmas.to(costs.device), *choices)
-        crossed = log_kernel_one_sigma(costs, sequences, sigma, *choices)
-        own = crossed.diagonal()
-        return crossed, (own[:, None] + own[None, :]) / 2.0
-
-    crossed, own = logs(squared)
-    # Rounding may differ between (p, q) and (q, p).
-    crossed = (crossed + crossed.mT) / 2.0
-    if settings.normalization == "cosine":
+    wants_own = settings.normalization == "cosine"
+    if settings.sigma == "global":
+        crossed, own = log_kernel_one_sigma(squared, sequences, mine, settings.global_sigma, *choices, wants_own)
+    else:
+        sizes = (whole if settings.sigma == "pair" else sequences.lengths).to(squared.dtype)
+        sigmas = settings.delta * torch.sqrt((sizes[:, None] + sizes[None, :]) / 2.0)
+        crossed, own = log_kernel_many_sigmas(squared, sequences, mine, sigmas, *choices, wants_own)
+    if own is not None:
         return torch.exp(crossed - own).clamp(0.0, 1.0)
     if settings.normalization == "path_mean":
-        # At distance zero every path counts 1: the kernel is their number.
-        return torch.exp(crossed - logs(torch.zeros_like(squared))[0]).nan_to_num(0.0)
+        # Where both are zero, no path leads from one end to the other.
+        return torch.exp(crossed - log_paths(squared, sequences, mine, *choices)).nan_to_num(0.0)
     return torch.exp(crossed)
+
+
+def _ruled(count: torch.Tensor, owner: torch.Tensor, mine: torch.Tensor, settings: LabelSettings) -> torch.Tensor:
+    """(mine, positions) bool: pairs that `same_document` decides about."""
+    same = owner[mine, None] == owner[None, :]
+    if settings.single_slices == "cosine":
+        same &= ~((count == 1)[mine, None] & (count == 1)[None, :])
+    return same
 
 
 def _apply_rules(
     values: torch.Tensor,
-    slices: Slices,
-    longest: int,
-    document: torch.Tensor,
-    start: torch.Tensor,
-    end: torch.Tensor,
+    squared: torch.Tensor,
+    sequences: Sequences,
+    positions: Positions,
+    mine: torch.Tensor,
     settings: LabelSettings,
-) -> Labels:
-    """Single slices, unequal windows, positions of one document."""
+) -> torch.Tensor:
+    """Single slices, positions of one document."""
     device = values.device
-    alone = torch.nonzero(start == end)[:, 0]
-    if len(alone):
-        squared, renumbered = used_slices(slices, document[alone] * longest + end[alone])
-        plain = (1.0 - squared / 2.0)[renumbered.to(device)][:, renumbered.to(device)]
-        rows = alone.to(device)
-        values[rows[:, None], rows[None, :]] = plain
-    count = (end - start + 1).to(device)
-    valid = torch.ones_like(values, dtype=torch.bool)
-    if settings.span == "window" and settings.unequal_lengths == "ignore":
-        valid = count[:, None] == count[None, :]
-    owner = document.to(device)
-    same = owner[:, None] == owner[None, :]
+    count = sequences.index + 1
+    first = sequences.slices[sequences.sequence, 0]
+    row, column = torch.nonzero(count[mine] == 1)[:, 0], torch.nonzero(count == 1)[:, 0]
+    if len(row) and len(column):
+        plain = 1.0 - squared[first[mine[row]].to(device)][:, first[column].to(device)] / 2.0
+        values[row.to(device)[:, None], column.to(device)[None, :]] = plain
     if settings.same_document == "one":
-        values = torch.where(same, torch.ones_like(values), values)
-        valid = valid | same
-    elif settings.same_document == "ignore":
-        valid = valid & ~same
-    return Labels(values, valid)
+        values.masked_fill_(_ruled(count, positions.owner, mine, settings).to(device), 1.0)
+    return values

@@ -74,13 +74,14 @@ def by_size(n: Any, m: Any, lanes: int) -> Any:
     return np.lexsort((m, rank // band_size))
 
 
-def refuse_steep(costs: torch.Tensor, gamma: float, pairs: Any) -> None:
+def refuse_steep(costs: torch.Tensor, gamma: float, n: Any, m: Any, pairs: Any, names: Any) -> None:
     """Raise if a pair has a finite cost so large against gamma that it would pass for infinite."""
-    for pair in pairs:
-        finite = costs[int(pair)][torch.isfinite(costs[int(pair)])]
+    for pair in pairs.tolist():
+        read = costs[pair, : n[pair], : m[pair]]
+        finite = read[torch.isfinite(read)]
         if finite.numel() and float(finite.abs().max()) / gamma > STEEPEST:
             raise ValueError(
-                f"cost / gamma of pair {pair} is beyond {STEEPEST:.0e}: gamma = {gamma} cannot be "
+                f"cost / gamma of pair {names[pair]} is beyond {STEEPEST:.0e}: gamma = {gamma} cannot be "
                 "told from 0; use hard_dtw"
             )
 
@@ -94,11 +95,12 @@ def align(
     *,
     want_expected: bool = False,
     want_table: bool = False,
+    names: Any = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Values (pairs,), expected alignment and table of R (pairs, rows, columns), empty if not wanted.
 
-    cost: float32 or float64 on the CPU. Raises ValueError for NaN, and for float64 costs so large
-    against gamma that they cannot be told from infinity.
+    cost: float32 or float64 on the CPU; names: what errors call the pairs, their places by default. Raises
+    ValueError for NaN, and for float64 costs so large against gamma that they cannot be told from infinity.
     """
     costs = cost.detach().contiguous()
     pairs, rows, columns = costs.shape
@@ -143,7 +145,7 @@ def align(
     # A path through costs that float32 cannot tell from infinity looks like no path at all.
     steep = np.flatnonzero(status & (TOO_STEEP | NO_PATH))
     if len(steep) and costs.dtype == torch.float64:
-        refuse_steep(costs, gamma, steep)
+        refuse_steep(costs, gamma, n, m, steep, range(pairs) if names is None else names)
         return values, expected, table
     if len(steep):
         chosen = torch.from_numpy(steep)
@@ -155,6 +157,7 @@ def align(
             band,
             want_expected=want_expected,
             want_table=want_table,
+            names=steep,
         )
         for target, source in zip((values, expected, table), again, strict=True):
             if source.shape[0]:

@@ -95,7 +95,8 @@ def forward_row(
         up = scale(up_mantissa, subtract(up_exponent, top))
         diagonal = scale(diagonal_mantissa, subtract(diagonal_exponent, top))
         left = scale(left_mantissa, subtract(left_exponent, top))
-        total = add(add(up, diagonal), left)
+        # In this order a table and that of the transposed costs are equal to the last bit.
+        total = add(add(up, left), diagonal)
         if transitions is not None:
             inverse = divide(one, total)
             at = base + j * 3 * lanes

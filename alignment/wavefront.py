@@ -56,7 +56,8 @@ def wavefront(
         corner = start if number == 0 else border
         up = torch.cat((border, before[:, :-1]), 1)
         diagonal_move = torch.cat((corner, earlier[:, :-1]), 1)
-        moves = torch.stack((up, diagonal_move, before))
+        # Summed in this order, transposed costs give the same bits.
+        moves = torch.stack((up, before, diagonal_move))
         now = diagonal - gamma * torch.logsumexp(moves / -gamma, 0)
         # Keeps sums of forbidden cells from growing.
         now = torch.where(now < FORBIDDEN / 2, now, FORBIDDEN)

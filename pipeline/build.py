@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -48,7 +49,7 @@ def build(
         bool, typer.Option("--retry-failed", help="Fetch again what failed in a way that may pass (timeouts, 503 …).")
     ] = False,
 ) -> None:
-    overrides = [*(set_ or []), *([f"output.url={out}"] if out else [])]
+    overrides = [*(set_ or []), *([f"output.url={json.dumps(out)}"] if out is not None else [])]
     loaded = load(spec, overrides)
     _check(loaded, until)
     if dry_run:
@@ -127,16 +128,16 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     except (StorageFull, PhaseFailed, Damaged) as error:
         fail(str(error), 1)
     except Exception as error:
-        if full := _storage_full(error):
-            fail(full, 1)
+        if said := _line_of_worker(error):
+            fail(said, 1)
         raise
     for line in summarize(corpus, seconds=time.monotonic() - began):
         print(line)
 
 
-def _storage_full(error: BaseException) -> str | None:
-    """The line of a StorageFull that a worker raised, out of the traceback that Ray has made its text."""
-    found = re.search(r"(?:StorageFull: |\[Errno 28\] )+(.*)", str(error))
+def _line_of_worker(error: BaseException) -> str | None:
+    """The line of a StorageFull or CannotRun that a worker raised, out of the traceback that Ray has made its text."""
+    found = re.search(r"(?:StorageFull: |CannotRun: |\[Errno 28\] )+(.*)", str(error))
     return found.group(1).strip() if found else None
 
 

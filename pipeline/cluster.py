@@ -55,6 +55,8 @@ def _start_local(workers: int | None, object_store_bytes: int | None) -> None:
                 _system_config={"idle_worker_killing_time_threshold_ms": IDLE_SECONDS * 1000},
             )
             return
+        except ValueError as error:  # it checks what it is told to take, and this machine does not have that
+            raise UserMistake(f"resources: Ray refuses them: {' '.join(str(error).split())}") from None
         except Exception as error:
             if "timed out during startup" not in str(error) or attempt == START_TRIES - 1:
                 raise
@@ -69,6 +71,10 @@ def check_output(url: str) -> Storage:
         raise UserMistake(
             f"output: {url!r} is relative, and a job's working directory is a copy on each node: "
             "give an absolute path on storage that every node mounts, or an s3:// or gs:// URL"
+        )
+    if url.startswith("memory:"):
+        raise UserMistake(
+            f"output: {url!r} is seen by one process alone, and a build has several: give a folder or s3://"
         )
     try:
         storage = Storage(url)

@@ -7,6 +7,8 @@ import sys
 import typer
 
 from pipeline.mistake import UserMistake
+from pipeline.storage import StorageError, StorageFull
+from pipeline.tables import Damaged
 
 
 def run_command(app: typer.Typer) -> None:
@@ -16,6 +18,8 @@ def run_command(app: typer.Typer) -> None:
         code = app(standalone_mode=False)
     except UserMistake as mistake:
         fail(str(mistake), 2)
+    except (Damaged, StorageError, StorageFull) as error:
+        fail(str(error), 1)
     except typer.Abort:
         fail("interrupted; run the same command again to go on", 130)
     except KeyboardInterrupt:
@@ -24,11 +28,20 @@ def run_command(app: typer.Typer) -> None:
         # Usage errors of the command line (unknown option, missing value) know their own one line.
         if hasattr(error, "format_message"):
             fail(error.format_message(), 2)
+        # What the operating system says of a file is the line itself; Ray's copies of it carry a traceback.
+        if isinstance(error, OSError) and error.strerror:
+            fail(str(error), 1)
         raise
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def fail(message: str, code: int) -> None:
     """One line on standard error, and the exit code."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks, and with escapes for what a terminal would obey or could not show."""
+    flat = " ".join(line.strip() for line in text.splitlines()) if "\n" in text or "\r" in text else text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in flat)

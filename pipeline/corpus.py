@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import TypeVar
 
 import pyarrow as pa
 import xxhash
+from pydantic import ValidationError
 
 from pipeline.mistake import UserMistake
 from pipeline.storage import Storage, StorageError
 from pipeline.tables import Damaged, Table
 from schemas.manifest import Manifest, VersionManifest
+from stages.row_function import Settings
 
 LATEST = "latest"
+_Settings = TypeVar("_Settings", bound=Settings)
+_VERSION_NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 def version_folder(version: str) -> str:
@@ -26,36 +32,78 @@ def version_of(shards_key: str) -> str:
 
 
 def latest(storage: Storage) -> str | None:
-    """The version that readers get who name none; None before the first is published."""
+    """The version that readers get who name none; None before the first is published, Damaged when it names none."""
     try:
-        return storage.read(LATEST).decode().strip()
+        name = storage.read(LATEST).decode("ascii", "replace").strip()
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        name = ""
+    if not _VERSION_NAME.fullmatch(name):
+        raise Damaged(f"{storage.path(LATEST)} names no version: delete it and build again")
+    return name
+
+
+def open_storage(url: str) -> Storage:
+    """The storage that --corpus names; UserMistake, one line, when it cannot be opened or does not answer."""
+    try:
+        storage = Storage(url)
+        storage.ask(LATEST)
+    except StorageError as error:
+        raise UserMistake(f"--corpus {url}: {error}") from None
+    return storage
+
+
+def version_manifest(storage: Storage, version: str) -> VersionManifest | None:
+    """The manifest of a version, None where there is none; Damaged when the file is not one."""
+    name = f"{version_folder(version)}/manifest.json"
+    try:
+        manifest = VersionManifest.from_json(storage.read(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise Damaged(f"{storage.path(name)}: {error}: delete it and build again") from None
+    if manifest.version != version:
+        raise Damaged(f"{storage.path(name)} is of version {manifest.version!r}: delete it and build again")
+    return manifest
 
 
 class Corpus:
     """One version of the corpus under `url`; `latest` when none is named.
 
-    UserMistake, one line, when there is no corpus or no such version.
+    UserMistake, one line, when there is no corpus or no such version; Damaged when its files contradict each other.
     """
 
     def __init__(self, url: str, version: str | None = None) -> None:
-        try:
-            self.storage = Storage(url)
-        except StorageError as error:
-            raise UserMistake(f"--corpus {url}: {error}") from None
-        version = version or latest(self.storage)
+        self.storage = open_storage(url)
+        named = version
+        version = named or latest(self.storage)
         if version is None:
             raise UserMistake(
                 f"--corpus {url}: no finished corpus there; build one with python -m pipeline.build --out {url}"
             )
         self.version = version
         self.folder = version_folder(version)
-        try:
-            self.manifest = VersionManifest.from_json(self.storage.read(f"{self.folder}/manifest.json"))
-        except FileNotFoundError:
+        manifest = version_manifest(self.storage, version) if _VERSION_NAME.fullmatch(version) else None
+        if manifest is None:
             there = ", ".join(self.storage.names("versions")) or "none"
-            raise UserMistake(f"--corpus {url}: no version {version!r}; there are: {there}") from None
+            if named:
+                raise UserMistake(f"--corpus {url}: no version {version!r}; there are: {there}")
+            raise Damaged(
+                f"{self.storage.path(LATEST)} names version {version!r}, which is not there (there are: {there}): "
+                "build again"
+            )
+        self.manifest = manifest
+
+    def section(self, name: str, model: type[_Settings]) -> _Settings:
+        """A section of the resolved spec; Damaged when this version of the program does not take it."""
+        try:
+            return model.model_validate(self.manifest.spec.get(name))
+        except ValidationError:
+            raise Damaged(
+                f"{self.storage.path(self.folder)}/manifest.json: its spec's section {name!r} is not what this version "
+                "of the program takes: build again"
+            ) from None
 
     @property
     def phases(self) -> list[str]:

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from pipeline.command import fail, run_command
+from pipeline.command import one_line, run_command
 from pipeline.corpus import Corpus
 from pipeline.mistake import UserMistake
 from pipeline.report.words import bounds_words, number, phase_words, rule_words
-from pipeline.tables import Damaged
 from stages.urls import canonicalize_image
 
 Row = dict[str, Any]
@@ -31,6 +30,10 @@ def explain(corpus: Corpus, url: str) -> Iterator[str]:
     The URL is looked for in its canonical form as a page asked for, as where a page was redirected to, as a page's
     own canonical address, and as an image. UserMistake names the nearest known URLs when it is none of them.
     """
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        raise UserMistake(f"--url {url}: not UTF-8") from None
     names = _spellings(url)
     pages = _find(corpus, "pages", ("url", "final_url"), names)
     if not pages:
@@ -38,7 +41,8 @@ def explain(corpus: Corpus, url: str) -> Iterator[str]:
         pages = _find(corpus, "pages", ("page_id",), ids)
     images = _find(corpus, "images", ("url",), names)
     nodes = _standing(corpus, names)
-    if not pages and not images and not nodes:
+    left_out = _left_out(corpus, names)
+    if not pages and not images and not nodes and not left_out:
         near = _nearest(corpus, url)
         hint = f"; the nearest known are {', '.join(near)}" if near else ""
         raise UserMistake(f"--url {url}: neither a page nor an image of this corpus{hint}")
@@ -46,6 +50,21 @@ def explain(corpus: Corpus, url: str) -> Iterator[str]:
         yield from _page(corpus, page)
     if images or nodes:
         yield from _image(corpus, url, images, nodes)
+    elif left_out:
+        yield url
+    for row in left_out:
+        (shown_by,) = _find(corpus, "pages", ("page_id",), [row["document_id"]])
+        yield f"  in {shown_by['url']}: left out by {phase_words(row['phase'])}: {_why(row)}"
+
+
+def _left_out(corpus: Corpus, names: list[str]) -> list[Row]:
+    """Decisions about images that extraction found and made no node of."""
+    wanted = pa.array(names, pa.string())
+    found: list[Row] = []
+    for table in corpus.table("documents").decisions() if "documents" in corpus.phases else ():
+        mine = pc.and_(pc.equal(table.column("kind"), "image"), pc.is_in(table.column("url"), value_set=wanted))
+        found += table.filter(mine).to_pylist()
+    return found
 
 
 def _spellings(url: str) -> list[str]:
@@ -285,11 +304,8 @@ def main(
 ) -> None:
     """Say what happened to a page, its paragraphs and its images, or to one image, and why."""
     opened = Corpus(corpus, version)
-    try:
-        for line in explain(opened, url):
-            print(line)
-    except Damaged as error:
-        fail(str(error), 1)
+    for line in explain(opened, url):
+        print(one_line(line))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from typing import Annotated
 import typer
 
 from pipeline.command import run_command
-from pipeline.corpus import Corpus, latest, version_folder
+from pipeline.corpus import Corpus, latest, open_storage, version_manifest
 from pipeline.keys import digest_json
 from pipeline.mistake import UserMistake
-from pipeline.storage import HALF_WRITTEN, Storage, StorageError
-from schemas.manifest import VersionManifest
+from pipeline.storage import HALF_WRITTEN, Storage
+from pipeline.tables import Damaged
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # Row stores that hold what came from outside.
@@ -25,16 +25,15 @@ _FETCHED = ("fetch_page", "fetch_image", "read_source", "generations")
 
 
 def doomed(storage: Storage, keep: int) -> list[str]:
-    """Objects that nothing kept refers to, sorted."""
+    """Objects that nothing kept refers to, sorted; Damaged when what is kept does not say what it needs."""
     if not storage.names("versions"):
         raise UserMistake(f"--corpus {storage}: no version there")
     manifests = []
     for name in storage.names("versions"):
-        try:
-            text = storage.read(f"{version_folder(name)}/manifest.json")
-        except FileNotFoundError:
+        manifest = version_manifest(storage, name)
+        if manifest is None:
             continue  # a build that is under way, or was killed: its shards are found by its phase's receipts
-        manifests.append(VersionManifest.from_json(text))
+        manifests.append(manifest)
     newest = sorted(manifests, key=lambda each: (str(each.run.get("built", "")), each.version))[-keep:]
     kept = {each.version for each in newest}
     if (published := latest(storage)) is not None:
@@ -42,10 +41,13 @@ def doomed(storage: Storage, keep: int) -> list[str]:
     tables: set[str] = set()
     stores: set[str] = set()
     for version in sorted(kept):
-        corpus = Corpus(storage.url, version)
+        corpus = Corpus(storage.url, None if version == published else version)
         for phase, key in corpus.manifest.phases.items():
             tables.add(f"tables/{phase}/{key}/")
-            for name, ingredients in corpus.phase_manifest(phase).ingredients["functions"].items():
+            functions = corpus.phase_manifest(phase).ingredients.get("functions")
+            if not isinstance(functions, dict):
+                raise Damaged(f"tables/{phase}/{key}/manifest.json names no functions: delete it and build again")
+            for name, ingredients in functions.items():
                 stores.add(f"rows/{name}/{digest_json(ingredients)}/")
     found = []
     for name in storage.walk("tables"):
@@ -68,10 +70,7 @@ def collect(
     keep: Annotated[int, typer.Option(min=1, help="Newest versions to keep.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,
 ) -> None:
-    try:
-        storage = Storage(corpus)
-    except StorageError as error:
-        raise UserMistake(f"--corpus {corpus}: {error}") from None
+    storage = open_storage(corpus)
     names = doomed(storage, keep)
     total = sum(storage.size(name) for name in names)
     if not dry_run:

@@ -6,6 +6,7 @@ import json
 
 from pipeline.keys import digest
 from pipeline.storage import Storage
+from pipeline.tables import Damaged
 
 
 class Generation:
@@ -16,11 +17,15 @@ class Generation:
         self._name = f"rows/generations/{digest(snapshot)}.json"
 
     def current(self) -> int:
-        """0 until somebody asks for failed fetches to be tried again."""
+        """0 until somebody asks for failed fetches to be tried again; Damaged when the file holds no number."""
         try:
             return int(json.loads(self._storage.read(self._name))["generation"])
         except FileNotFoundError:
             return 0
+        except (ValueError, KeyError, TypeError):
+            raise Damaged(
+                f"{self._storage.path(self._name)} holds no generation: delete it to count from 0 again"
+            ) from None
 
     def advance(self) -> int:
         """From here on, failures of earlier generations that may pass are fetched again."""

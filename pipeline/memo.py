@@ -15,11 +15,13 @@ from pipeline.partition import KeyRange
 from pipeline.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.storage import Storage
 from schemas.page import LOCATOR
-from stages.row_function import ERROR, RowFunction
+from stages.row_function import ERROR, CannotRun, RowFunction
 
 # A killed worker loses at most this much work.
 FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 4096
+# Exit code of an isolated process whose function cannot run at all; the last line of its errors says why.
+CANNOT_RUN = 3
 QUARANTINED = "quarantined: "
 
 
@@ -66,6 +68,8 @@ def compute(function: RowFunction, rows: pa.Table) -> pa.Table:
     """Run the function; when a batch raises, halve it until the rows that raise stand alone as error rows."""
     try:
         return _checked(function, rows, function(rows))
+    except CannotRun:
+        raise
     except Exception as error:
         if rows.num_rows == 1:
             return _failed(function, 1, f"{type(error).__name__}: {error}".splitlines()[0][:300])
@@ -80,6 +84,8 @@ def compute_isolated(function: RowFunction, rows: pa.Table) -> pa.Table:
     if child.returncode == 0:
         with pa.ipc.open_stream(child.stdout) as reader:
             return reader.read_all().cast(function.output)
+    if child.returncode == CANNOT_RUN:
+        raise CannotRun(child.stderr.decode(errors="replace").strip().splitlines()[-1])
     if rows.num_rows == 1:
         why = f"signal {-child.returncode}" if child.returncode < 0 else f"exit {child.returncode}"
         return _failed(function, 1, f"{QUARANTINED}{function.name} ended its process ({why})")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.cluster import submitted
-from pipeline.corpus import Corpus, latest, version_folder, version_of
+from pipeline.corpus import Corpus, latest, version_manifest, version_of
 from pipeline.expect import unmet
 from pipeline.generation import Generation
 from pipeline.keys import differences
@@ -15,7 +15,7 @@ from pipeline.mistake import UserMistake
 from pipeline.phases.graph import graph
 from pipeline.spec import Spec
 from pipeline.storage import Storage, StorageError
-from pipeline.tables import Table
+from pipeline.tables import Damaged, Table
 from schemas.manifest import Manifest, VersionManifest
 from stages.encoders.embed import to_download
 
@@ -30,6 +30,8 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
         generation = Generation(storage, spec.source.snapshot).current()
     except StorageError as error:
         raise UserMistake(f"output: {error}") from None
+    except Damaged:
+        raise
     except Exception as error:  # whatever a filesystem raises when it may not be read: each is about the URL
         raise UserMistake(f"output: cannot read {spec.output.url}: {' '.join(str(error).split())}") from None
     keys: dict[str, str] = {}
@@ -45,7 +47,10 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
         keys[phase.name] = key
         table = Table(storage, phase.name, key)
         manifest = table.manifest()
-        if manifest is not None:
+        if lost := table.lost():
+            stale += 1
+            yield f"  {phase.name:<18} would run   files of {len(lost)} of {spec.output.partitions} parts are lost"
+        elif manifest is not None:
             rows = sum(part.rows for part in manifest.parts)
             yield f"  {phase.name:<18} finished    {rows:,} rows, {manifest.run.get('seconds', 0):.1f} s when it ran"
         else:
@@ -65,11 +70,8 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
 
 
 def _said_otherwise(spec: Spec, storage: Storage, version: str) -> list[str]:
-    try:
-        manifest = storage.read(f"{version_folder(version)}/manifest.json")
-    except FileNotFoundError:
-        return []
-    return restated(spec, VersionManifest.from_json(manifest))
+    manifest = version_manifest(storage, version)
+    return [] if manifest is None else restated(spec, manifest)
 
 
 def restated(spec: Spec, published: VersionManifest) -> list[str]:
@@ -90,7 +92,8 @@ def finished(spec: Spec) -> Corpus | None:
     keys: dict[str, str] = {}
     for phase in graph(spec, Generation(storage, spec.source.snapshot).current()):
         keys[phase.name] = phase.key(phase.ingredients(spec.output.partitions, keys))
-        if Table(storage, phase.name, keys[phase.name]).manifest() is None:
+        table = Table(storage, phase.name, keys[phase.name])
+        if table.manifest() is None or table.lost():
             return None
     if version_of(keys["shards"]) != published:
         return None
@@ -103,7 +106,10 @@ def _why(storage: Storage, phase: str, ingredients: dict[str, Any]) -> str:
     """What differs from the most recent finished run of the phase."""
     finished: list[Manifest] = []
     for key in storage.names(f"tables/{phase}"):
-        manifest = Table(storage, phase, key).manifest()
+        try:
+            manifest = Table(storage, phase, key).manifest()
+        except Damaged:
+            continue  # of another spec or another version of this program: it explains nothing
         if manifest is not None:
             finished.append(manifest)
     if not finished:

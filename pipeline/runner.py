@@ -73,6 +73,9 @@ class Runner:
         key = phase.key(ingredients)
         self.keys[phase.name] = key
         table = self.table(phase.name)
+        if lost := table.lost():
+            self.progress.say(f"{phase.name}: files of {len(lost)} of {self.num_partitions} parts are lost, made again")
+            table.reopen(lost)
         manifest = table.manifest()
         if manifest is not None:
             self.manifests[phase.name] = manifest

@@ -9,6 +9,7 @@ from pydantic import Field
 from stages.filter_settings import Bounds
 from stages.row_function import Settings
 
+Location = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Snapshot = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -29,7 +30,7 @@ class UrlsSource(Settings):
 
     kind: Literal["urls"]
     """urls: pages listed one by one."""
-    path: str
+    path: Location
     """Text file with a URL a line, or CSV with a column url."""
     snapshot: Snapshot = "default"
     """Name of the moment that is fetched, as for kind site. Default: ours, one moment until another is named."""
@@ -40,7 +41,7 @@ class HtmlSource(Settings):
 
     kind: Literal["html"]
     """html: files of a folder."""
-    path: str
+    path: Location
     """The folder, searched for *.html, *.htm and *.xhtml at any depth."""
     base_url: str
     """URL that the folder stands for; relative links resolve against it."""
@@ -54,7 +55,7 @@ class WarcSource(Settings):
 
     kind: Literal["warc"]
     """warc: records of WARC or ARC files."""
-    paths: list[str] = Field(min_length=1)
+    paths: list[Location] = Field(min_length=1)
     """Files, globs, or URLs that fsspec opens (s3://…, https://…)."""
     snapshot: Snapshot = "default"
     """Name of the moment that images are fetched in. Default: ours, one moment until another is named."""
@@ -66,7 +67,7 @@ Source = Annotated[SiteSource | UrlsSource | HtmlSource | WarcSource, Field(disc
 class OutputSettings(Settings):
     """Where the corpus lies and how many parts its tables have."""
 
-    url: str
+    url: Location
     """Folder, or any fsspec URL with read-after-write (s3://bucket/prefix, gs://…)."""
     partitions: int = Field(default=8, ge=1, le=99_999)
     """Parts, a number, of every table, by hash of the row's key. Fixed for the corpus: another number makes other
@@ -103,12 +104,12 @@ class ExpectSettings(Settings):
 class ResourcesSettings(Settings):
     """What a build may use; never part of a key, so that it never changes a byte."""
 
-    workers: int | None = Field(default=None, ge=1)
+    workers: int | None = Field(default=None, ge=1, le=4096)
     """CPUs of a local Ray; null takes all. A cluster keeps its own number. Default: Ray's, all."""
-    encoder_workers: int | None = Field(default=None, ge=1)
+    encoder_workers: int | None = Field(default=None, ge=1, le=4096)
     """Actors, a number, that hold encoders; null takes one a GPU, else one a CPU. Default: ours, as an encoder fills
     the processor it runs on."""
-    object_store_megabytes: int | None = Field(default=1024, ge=128)
+    object_store_megabytes: int | None = Field(default=1024, ge=128, le=16_000_000)
     """Megabytes of memory for blocks on their way between workers, of a local Ray; null leaves it to Ray (30% of
     memory). Default: ours, several blocks a core, and room left for encoders on a small machine."""
     block_megabytes: float = Field(default=128.0, gt=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +49,21 @@ def check_source(spec: Spec) -> None:
         try:
             if not read_url_list(source.path):
                 raise UserMistake(f"source.path: {source.path} holds no URL")
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise UserMistake(f"source.path: {error}") from None
     elif isinstance(source, HtmlSource):
         _check_url("source.base_url", source.base_url)
-        if not Path(source.path).is_dir():
+        if not os.path.isdir(source.path):
             raise UserMistake(f"source.path: {source.path} is not a folder")
-        if not list_files(source.path, HTML_PATTERNS):
+        if is_local(spec.output.url) and _within(spec.output.url, source.path):
+            raise UserMistake(
+                f"output: {spec.output.url} lies in source.path {source.path}: a corpus is no source of itself"
+            )
+        try:
+            files = list_files(source.path, HTML_PATTERNS)
+        except ValueError as error:
+            raise UserMistake(f"source.path: {error}") from None
+        if not files:
             raise UserMistake(f"source.path: {source.path} holds no .html, .htm or .xhtml file")
     else:
         warc_files(source)
@@ -67,8 +76,12 @@ def _check_url(field: str, url: str) -> None:
         raise UserMistake(f"{field}: {error}") from None
 
 
+def _within(path: str, folder: str) -> bool:
+    return Path(path.removeprefix("file://")).resolve().is_relative_to(Path(folder).resolve())
+
+
 def _require_file(field: str, path: str) -> None:
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # pathlib raises for a name that is too long
         raise UserMistake(f"{field}: {path}: no such file")
 
 
@@ -101,8 +114,16 @@ def fingerprint(source: Source) -> str | None:
     if isinstance(source, UrlsSource):
         return digest_json(read_url_list(source.path))
     if isinstance(source, WarcSource):
-        return digest_json([[name, _file_fingerprint(name)] for name in warc_files(source)])
+        return digest_json([[name, _warc_fingerprint(name)] for name in warc_files(source)])
     return None
+
+
+def _warc_fingerprint(path: str) -> str:
+    try:
+        return _file_fingerprint(path)
+    except Exception as error:  # each filesystem has its own errors; all are about this path
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UserMistake(f"source.paths: {path}: cannot be read: {said}") from None
 
 
 def _file_fingerprint(path: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import json
+import os
+import reprlib
 import types
 import typing
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ from pipeline.settings import (
     ResourcesSettings,
     Source,
 )
+from pipeline.strict_yaml import NotYaml, load_yaml
 from stages.crawl_settings import CrawlSettings
 from stages.encoders.embed import EmbedSettings
 from stages.extract import ExtractSettings
@@ -83,7 +86,8 @@ def packaged() -> list[str]:
 def find(path: str) -> tuple[str, str]:
     """(name for messages, text) of a spec file; a path that does not exist is looked up among the packaged ones."""
     file = Path(path)
-    if file.is_file():
+    # os.path takes a name that is too long for a file for an absent one; pathlib raises.
+    if os.path.isfile(path):
         try:
             return path, file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -97,11 +101,10 @@ def find(path: str) -> tuple[str, str]:
 def parse(label: str, text: str, overrides: Sequence[str] = ()) -> Spec:
     """A validated spec from YAML text and key=value overrides; UserMistake names the field and the remedy."""
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise UserMistake(f"{label}{where}: not YAML: {getattr(error, 'problem', error)}") from None
+        data = load_yaml(text)
+    except NotYaml as error:
+        where = f":{error.line}" if error.line else ""
+        raise UserMistake(f"{label}{where}: not YAML: {error}") from None
     if not isinstance(data, dict):
         raise UserMistake(f"{label}: a spec is a mapping of sections, this is {type(data).__name__}")
     for override in overrides:
@@ -124,9 +127,9 @@ def _set(data: dict[str, Any], override: str) -> None:
     if not mark or not all(keys):
         raise UserMistake(f"--set {override}: write it as section.field=value")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserMistake(f"--set {override}: the value is not YAML") from None
+        parsed = load_yaml(value)
+    except NotYaml as error:
+        raise UserMistake(f"--set {_short(override)}: the value is not YAML: {error}") from None
     place = data
     models: list[type[BaseModel]] = [Spec]
     for key in keys[:-1]:
@@ -189,9 +192,16 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{name}: unknown field; {hint}{more}"
     if fault["type"] == "missing":
         return f"{name}: is required{more}"
-    given = repr(fault.get("input"))
-    shown = given if len(given) <= 60 else f"{given[:57]}..."
-    return f"{name}: {fault['msg']}, got {shown}{more}"
+    return f"{name}: {fault['msg']}, got {_short(_REPR.repr(fault.get('input')))}{more}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# Aliases make small texts of enormous values.
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 2, 100, 100, 100
 
 
 app = typer.Typer(

@@ -48,8 +48,8 @@ class Storage:
         try:
             # No listing cache: another process writes while this one lists.
             self._fs, self._base = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise StorageError(f"cannot open {self.url}: {error}") from None
+        except Exception as error:  # each filesystem has its own errors for a URL that it does not take
+            raise StorageError(f"cannot open {self.url}: {_said(error)}") from None
 
     def __getstate__(self) -> str:
         return self.url
@@ -150,6 +150,15 @@ class Storage:
         elif self._fs.exists(self.path(name)):
             self._fs.rm_file(self.path(name))
 
+    def ask(self, name: str) -> None:
+        """Check that the root answers whether an object is there; StorageError with the reason when it does not."""
+        try:
+            self.read(name)
+        except (FileNotFoundError, IsADirectoryError):
+            return
+        except Exception as error:  # as in `_connect`
+            raise StorageError(f"cannot read {self.url}: {_said(error)}") from None
+
     def probe(self) -> None:
         """Check that the root can be written and read; StorageError with the reason when not."""
         name = f".probe-{uuid.uuid4().hex[:12]}"
@@ -161,4 +170,9 @@ class Storage:
         except (StorageError, StorageFull):
             raise
         except Exception as error:
-            raise StorageError(f"cannot write to {self.url}: {error}") from None
+            raise StorageError(f"cannot write to {self.url}: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    """An error's message, or its name where it has none, as one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -65,7 +65,7 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
 
 
 def _cost(corpus: Corpus) -> str | None:
-    prices = PricesSettings.model_validate(corpus.manifest.spec["prices"])
+    prices = corpus.section("prices", PricesSettings)
     cpus = float(corpus.manifest.run.get("cpus", 0))
     gpus = float(corpus.manifest.run.get("gpus", 0))
     hours = sum(seconds_by_group(corpus).values()) / 3600

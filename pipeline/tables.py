@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
+from pydantic import TypeAdapter
 
 from pipeline.row_store import parquet_bytes
 from pipeline.storage import Storage
@@ -18,7 +19,7 @@ from schemas.manifest import Manifest, Part
 
 
 class Damaged(RuntimeError):
-    """A file that a manifest lists is missing or holds other bytes."""
+    """A file is missing, is not what it should be, or holds other bytes than its manifest lists."""
 
 
 def described(name: str, data: bytes, rows: int) -> Part:
@@ -36,6 +37,9 @@ class Receipt:
     counts: dict[str, int]
 
 
+_RECEIPT = TypeAdapter(Receipt)
+
+
 class Table:
     """One phase's table under one key: tables/<phase>/<key>/."""
 
@@ -45,12 +49,15 @@ class Table:
         self._manifest: Manifest | None = None
 
     def manifest(self) -> Manifest | None:
-        """The manifest, or None while the phase is unfinished."""
+        """The manifest, or None while the phase is unfinished; Damaged when the file is not one."""
         if self._manifest is None:
+            name = f"{self.folder}/manifest.json"
             try:
-                self._manifest = Manifest.from_json(self.storage.read(f"{self.folder}/manifest.json"))
+                self._manifest = Manifest.from_json(self.storage.read(name))
             except FileNotFoundError:
                 return None
+            except ValueError as error:
+                raise Damaged(f"{self.storage.path(name)}: {error}: delete it and build again") from None
         return self._manifest
 
     def finish(self, manifest: Manifest) -> None:
@@ -78,17 +85,33 @@ class Table:
         """Take back that a partition is complete."""
         self.storage.delete(f"{self.folder}/receipt-{index:05d}.json")
 
+    def lost(self) -> list[int]:
+        """Partitions of a finished table whose files outside its folder are gone, or have another size."""
+        manifest = self.manifest()
+        if manifest is None or not manifest.files:
+            return []
+        gone = {
+            file.name
+            for file in manifest.files
+            if not self.storage.exists(file.name) or self.storage.size(file.name) != file.bytes
+        }
+        return [index for index, receipt in self.receipts().items() if any(file.name in gone for file in receipt.files)]
+
+    def reopen(self, indices: Sequence[int]) -> None:
+        """Make a finished table one of which these partitions are still to be made."""
+        self.storage.delete(f"{self.folder}/manifest.json")
+        for index in indices:
+            self.forget(index)
+
     def receipts(self) -> dict[int, Receipt]:
         """Complete partitions by index."""
         found: dict[int, Receipt] = {}
         for name in self.storage.names(self.folder):
             if name.startswith("receipt-") and name.endswith(".json"):
                 try:
-                    data = json.loads(self.storage.read(f"{self.folder}/{name}"))
+                    found[int(name[8:13])] = _RECEIPT.validate_json(self.storage.read(f"{self.folder}/{name}"))
                 except (ValueError, FileNotFoundError):
-                    continue
-                files = {key: [Part(**part) for part in data[key]] for key in ("parts", "decisions", "files")}
-                found[int(name[8:13])] = Receipt(**files, counts=data["counts"])
+                    continue  # no receipt: its partition is made again
         return found
 
     def read_file(self, part: Part) -> bytes:
@@ -105,7 +128,7 @@ class Table:
     def _require(self) -> Manifest:
         manifest = self.manifest()
         if manifest is None:
-            raise FileNotFoundError(f"{self.folder} is not finished")
+            raise Damaged(f"{self.folder}/manifest.json is missing: build again")
         return manifest
 
     def _read(self, parts: tuple[Part, ...], index: int | None) -> Iterator[pa.Table]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.card import summary
-from pipeline.corpus import LATEST, Corpus, latest, version_folder, version_of
+from pipeline.corpus import LATEST, Corpus, latest, version_folder, version_manifest, version_of
 from pipeline.expect import unmet
 from pipeline.plan import restated
 from pipeline.report import REPORT, write_report
@@ -51,10 +51,7 @@ def publish(spec: Spec, runner: Runner, seconds: float) -> Corpus:
             "gpus": runner.resources.gpus,
         },
     )
-    try:
-        there = VersionManifest.from_json(storage.read(f"{folder}/manifest.json"))
-    except FileNotFoundError:
-        there = None
+    there = version_manifest(storage, version)
     changed = there is None or bool(restated(spec, there))
     if there is None:
         storage.write(f"{folder}/manifest.json", manifest.to_json().encode())

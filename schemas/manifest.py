@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 VERSION = 1
+_STRICT = ConfigDict(strict=True, extra="forbid")
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,8 @@ class Part:
     rows: int
     bytes: int
     hash: str
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
 
 @dataclass(frozen=True)
@@ -34,17 +40,15 @@ class VersionManifest:
     run: dict[str, Any] = field(default_factory=dict)  # volatile
     manifest_version: int = VERSION
 
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
     @staticmethod
     def from_json(text: str | bytes) -> VersionManifest:
-        """Parse a version's manifest; ValueError when it is another version or no manifest."""
-        data = json.loads(text)
-        if data.get("manifest_version") != VERSION:
-            raise ValueError(f"manifest version {data.get('manifest_version')!r}, expected {VERSION}")
-        data["shards"] = tuple(Part(**part) for part in data["shards"])
-        return VersionManifest(**data)
+        """Parse a version's manifest; ValueError, one line, when it is another version or no manifest."""
+        return _parsed(_VERSION_MANIFEST, text, "manifest_version")
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,35 @@ class Manifest:
     run: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True)
 
     @staticmethod
     def from_json(text: str | bytes) -> Manifest:
-        """Parse a manifest; ValueError when it is another version or not a manifest."""
+        """Parse a manifest; ValueError, one line, when it is another version or not a manifest."""
+        return _parsed(_MANIFEST, text, "version")
+
+
+_VERSION_MANIFEST = TypeAdapter(VersionManifest)
+_MANIFEST = TypeAdapter(Manifest)
+
+
+def _parsed(adapter: TypeAdapter[_Any], text: str | bytes, version_field: str) -> _Any:
+    """A manifest from JSON with every field there, none unknown, and of its type; ValueError, one line, otherwise."""
+    try:
         data = json.loads(text)
-        if data.get("version") != VERSION:
-            raise ValueError(f"manifest version {data.get('version')!r}, expected {VERSION}")
-        for name in ("parts", "decisions", "files"):
-            data[name] = tuple(Part(**part) for part in data[name])
-        return Manifest(**data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    found = data.get(version_field) if isinstance(data, dict) else None
+    if type(found) is not int:
+        raise ValueError(f"not a manifest: it has no {version_field}")
+    if found != VERSION:
+        raise ValueError(f"manifest version {found}, and this program reads version {VERSION}")
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise ValueError(f"not a manifest: {place}: {fault['msg']}") from None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from stages.row_function import Settings
+
+HttpStatus = Annotated[int, Field(ge=100, le=599)]  # RFC 9110, 15
 
 
 class CrawlSettings(Settings):
@@ -47,7 +49,7 @@ class CrawlSettings(Settings):
     max_retry_wait: float = Field(default=60.0, ge=0, le=3600)
     """Seconds a backoff or a server's Retry-After is waited for at most. Default: ours, as long as total_timeout; who
     asks for more is asked again in a later run."""
-    retryable_statuses: tuple[int, ...] = Field(default=(408, 425, 429, 500, 502, 503, 504), strict=False)
+    retryable_statuses: tuple[HttpStatus, ...] = Field(default=(408, 425, 429, 500, 502, 503, 504), strict=False)
     """HTTP statuses asked again within a run. Other 5xx rows are marked retryable, for a later run. Default: Scrapy's
     without Cloudflare's 522 and 524, and 425 (RFC 8470)."""
     obey_robots: bool = True

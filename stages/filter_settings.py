@@ -5,10 +5,16 @@ OBELICS below means its config_filter_web_documents.yaml (Laurençon et al. 2023
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Literal
 
+from pydantic import Field, field_validator, model_validator
+
+from stages.language import LANGUAGES, require_languages
 from stages.row_function import Settings
 from stages.score_text import ScoreTextSettings
+
+# What stages.image_decoding tells apart.
+ImageFormat = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff", "ico", "avif", "jp2"]
 
 
 class Bounds(Settings):
@@ -58,7 +64,7 @@ class ImageRules(Settings):
     url_words: tuple[str, ...] = Field(default=("logo", "button", "icon", "plugin", "widget", "avatar"), strict=False)
     """Substrings of an image URL's path (lower case) that mark furniture. Default: MMC4's list, and avatar of
     MINT-1T."""
-    formats: tuple[str, ...] = Field(default=("jpeg", "png", "webp"), strict=False)
+    formats: tuple[ImageFormat, ...] = Field(default=("jpeg", "png", "webp"), strict=False)
     """Formats kept, judged by the file name's ending before the fetch and by the bytes after. Default: OBELICS' jpg,
     jpeg, png, webp."""
     rendered_width: Bounds = Bounds(min=150, max=20_000)
@@ -101,6 +107,12 @@ class DocumentRules(Settings):
     punctuation: Bounds = Bounds(min=0.03)
     """Share as for paragraphs, over the text left. Default: OBELICS, .03."""
 
+    @field_validator("languages")
+    @classmethod
+    def _known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        require_languages(value or ())
+        return value
+
 
 class FilterSettings(Settings):
     """All rules. Scores know nothing of them: changing one recomputes no score."""
@@ -113,3 +125,13 @@ class FilterSettings(Settings):
     """Documents."""
     scores: ScoreTextSettings = ScoreTextSettings()
     """How text is measured; unlike the rules, a change here scores every text anew."""
+
+    @model_validator(mode="after")
+    def _identified(self) -> FilterSettings:
+        never = sorted(set(self.document.languages or ()) - set(self.scores.languages or LANGUAGES))
+        if never:
+            raise ValueError(
+                f"document.languages keeps {', '.join(never)}, which scores.languages does not choose among: "
+                "name all languages to choose among there"
+            )
+        return self

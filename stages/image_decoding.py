@@ -8,6 +8,7 @@ no vector interpreter (EPS, WMF) ever sees the bytes.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -292,7 +293,11 @@ def webp_size(data: bytes) -> tuple[int, int]:
     raise Undecodable("damaged", f"WebP chunk {kind!r}")
 
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
 def one_line(error: BaseException) -> str:
     """Its message on one line of at most 200 characters, with the type where it is empty."""
-    said = " ".join(str(error).split())[:200]
+    # Libraries name objects by where they lie in memory, which is another place each time.
+    said = " ".join(_ADDRESS.sub("", str(error)).split())[:200]
     return said or type(error).__name__

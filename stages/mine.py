@@ -62,7 +62,7 @@ GUARDS = ("document", "cluster", "split", "content", "phash", "similarity")
 class MineSettings(Settings):
     """How hard negatives are mined (spec section `mine`)."""
 
-    kinds: tuple[Kind, ...] = Field(default=("image_to_sentence", "sentence_to_image"), strict=False)
+    kinds: tuple[Kind, ...] = Field(default=("image_to_sentence", "sentence_to_image"), min_length=1, strict=False)
     """Directions to search, anchor first. Default: ours, both, as the trainer may ask from either side."""
 
     top_k: int = Field(default=8, ge=1)

@@ -16,10 +16,19 @@ from pydantic import BaseModel, ConfigDict
 ERROR = pa.field("error", pa.string())
 
 
-class Settings(BaseModel):
-    """Base of every settings model: unknown fields, silent coercions and later changes are errors."""
+class CannotRun(RuntimeError):
+    """A row function cannot run here at all (no such device, weights that do not load): no row is to blame.
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+    The message is one line that says what to do. Any other exception is taken for the fault of a row.
+    """
+
+
+class Settings(BaseModel):
+    """Base of every settings model: unknown fields, silent coercions, infinities and later changes are errors."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 @runtime_checkable

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from stages.language import LANGUAGES, identify
+from stages.language import LANGUAGES, identify, require_languages
 from stages.row_function import ERROR, Settings
 from stages.text import text_hash, words
 from stages.word_lists import FLAGGED_WORDS, SPAM_WORDS, STOP_WORDS
@@ -63,6 +63,12 @@ class ScoreTextSettings(Settings):
     """Characters of a repeated piece. Default: OBELICS, 10."""
     word_ngram: int = Field(default=5, ge=2, le=32)
     """Words of a repeated piece. Default: OBELICS, 5."""
+
+    @field_validator("languages")
+    @classmethod
+    def _known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        require_languages(value or ())
+        return value
 
 
 class ScoreText:

@@ -120,11 +120,11 @@ def _plain_urls(text: str) -> list[tuple[int, str]]:
 
 def _csv_urls(path: Path, text: str) -> list[tuple[int, str]]:
     rows = csv.reader(io.StringIO(text))
-    header: Sequence[str] = next(rows, [])
-    if "url" not in header:
-        raise ValueError(f"{path}:1: no column named url in the header")
-    column = header.index("url")
     try:
+        header: Sequence[str] = next(rows, [])
+        if "url" not in header:
+            raise ValueError(f"{path}:1: no column named url in the header")
+        column = header.index("url")
         return [(rows.line_num, row[column].strip()) for row in rows if len(row) > column and row[column].strip()]
     except csv.Error as error:
         raise ValueError(f"{path}:{rows.line_num}: {error}") from None

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from trainer.errors import UserError
+from trainer.keys import file_digest
 
 FORMAT = 1
 
@@ -75,7 +76,7 @@ def save(
     weights = {name: state[name].detach().cpu().clone() for name in kept_names(model, asset_prefixes)}
     save_file(weights, temporary / "weights.safetensors")
     torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
-    files = {name: _hash(temporary / name) for name in ("optimizer.pt", "weights.safetensors")}
+    files = {name: file_digest(temporary / name) for name in ("optimizer.pt", "weights.safetensors")}
     meta = {"format": FORMAT, "progress": vars(progress), "corpus": corpus, "recipe": recipe, "files": files}
     text = json.dumps({**meta, "check": _check(meta)}, indent=1, sort_keys=True)
     (temporary / "meta.json").write_text(text, encoding="utf-8")
@@ -87,6 +88,12 @@ def save(
     for old in list_checkpoints(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what trainers killed while they saved left under a run's folder of checkpoints."""
+    for temporary in folder.glob(".step-*"):
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -103,7 +110,7 @@ def read(path: Path) -> Checkpoint:
         if meta["format"] != FORMAT:
             raise ValueError(f"format {meta['format']}, expected {FORMAT}")
         for name, wanted in meta["files"].items():
-            if _hash(path / name) != wanted:
+            if file_digest(path / name) != wanted:
                 raise ValueError(f"{name} is damaged")
         weights = load_file(path / "weights.safetensors")
         optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
@@ -116,7 +123,8 @@ def read(path: Path) -> Checkpoint:
 def find(folder: Path, resume: str, warn: Callable[[str], None]) -> Checkpoint | None:
     """The checkpoint to go on from: "none", a path, or "auto", the newest under `folder` that can be read.
 
-    A damaged one is warned about and the one before it is used. Raises UserError when the path cannot be read.
+    A damaged one is warned about and the one before it is used. Raises UserError when the path cannot be read, or
+    none of the checkpoints that are there.
     """
     if resume == "none":
         return None
@@ -125,18 +133,26 @@ def find(folder: Path, resume: str, warn: Callable[[str], None]) -> Checkpoint |
             return read(Path(resume))
         except ValueError as error:
             raise UserError(f"--resume: {error}") from None
+    problems: list[str] = []
     for path in list_checkpoints(folder):
         try:
-            return read(path)
+            found = read(path)
         except ValueError as error:
-            warn(f"checkpoint unusable, trying the one before it: {error}")
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            warn(f"checkpoint unusable, using {found.path.name} before it: {problem}")
+        return found
+    if problems:
+        raise UserError(
+            f"none of the {len(problems)} checkpoints can be read, the newest: {problems[0]}; "
+            "--resume none starts over and removes them"
+        )
     return None
 
 
-def restore(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, asset_prefixes: tuple[str, ...]
-) -> None:
-    """Put a checkpoint into a model and optimizer built from its recipe; UserError when they do not fit."""
+def restore(checkpoint: Checkpoint, model: nn.Module, asset_prefixes: tuple[str, ...]) -> None:
+    """Put a checkpoint's weights into a model built from its recipe; UserError when they do not fit."""
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     if missing := sorted(set(kept_names(model, asset_prefixes)) - set(checkpoint.weights)):
         raise UserError(f"{checkpoint.path} lacks {missing[0]}, which the recipe's model has")
@@ -144,7 +160,14 @@ def restore(
         if shapes.get(name) != value.shape:
             raise UserError(f"{checkpoint.path}: {name} has shape {tuple(value.shape)}, the recipe's model another")
     model.load_state_dict(checkpoint.weights, strict=False)
-    optimizer.load_state_dict(checkpoint.optimizer)
+
+
+def restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's moments into an optimizer over the same weights; UserError when they do not fit."""
+    try:
+        optimizer.load_state_dict(checkpoint.optimizer)
+    except ValueError as error:
+        raise UserError(f"{checkpoint.path}: its optimizer is not the recipe's: {error}") from None
 
 
 def check_same_run(checkpoint: Checkpoint, corpus: str, recipe: dict[str, Any]) -> None:
@@ -168,11 +191,3 @@ def check_same_run(checkpoint: Checkpoint, corpus: str, recipe: dict[str, Any]) 
 
 def _check(meta: dict[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(meta, sort_keys=True).encode())
-
-
-def _hash(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

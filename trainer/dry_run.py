@@ -11,18 +11,19 @@ from pathlib import Path
 from trainer.checkpoint import Progress
 from trainer.data.plan import describe, plan_epoch
 from trainer.log import RunLog
-from trainer.loop import Batches, plan_for, prepare
 from trainer.optimizer import build_optimizer
 from trainer.parallel import precision, start, wrap
+from trainer.prepare import Batches, plan_for, prepare
 from trainer.recipe import Recipe
 from trainer.step import PackedForward, Stepper
+from trainer.stop import Stop
 
 
 def describe_run(recipe: Recipe) -> Iterator[str]:
     """Lines for people. Runs one step and throws it away; caches features and token counts in the run folder."""
     ranks = start(recipe.parallel)
-    with tempfile.TemporaryDirectory() as scratch, RunLog(Path(scratch), 1, True, False) as log:
-        prepared = prepare(recipe, ranks, log)
+    with tempfile.TemporaryDirectory() as scratch, RunLog(Path(scratch), 1, True, False) as log, Stop(ranks) as stop:
+        prepared = prepare(recipe, ranks, log, stop)
     model = prepared.built.model
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -10,4 +10,4 @@ class CorruptRecordError(Exception):
 
 
 class Terminated(Exception):
-    """SIGTERM came and a checkpoint was written; the command exits 143."""
+    """SIGTERM came; the steps done are in a checkpoint. The command exits 143."""

@@ -1,4 +1,7 @@
-"""Held-out evaluation: perplexity, retrieval three ways, and one picture's generated text.
+"""Held-out evaluation: perplexity, retrieval three ways, label-alignment error, one picture's generated text.
+
+Label-alignment error is the structure loss's distance on those documents: how far cosines of retrieval vectors of
+drawn positions are from their labels, by the recipe's own objective.
 
 Only documents whose shard says split = "held_out" are read: whole near-duplicate clusters, joined by shared image
 hashes, so nothing here was seen in training. Queries are the pipeline's matched pairs: an image and the sentence it
@@ -15,19 +18,23 @@ from typing import Any
 
 import torch
 
-from trainer.data.collate import PackedSequence, PackTensors, pack, segment_sequence, view_sequence
+from trainer.data.collate import PackedSequence, pack, segment_sequence, view_sequence
 from trainer.data.features import ImageSource
 from trainer.data.layout import Vocabulary, sentence_ids
 from trainer.data.plan import seeded
+from trainer.data.positions import PositionBuilder
 from trainer.data.rows import Row
 from trainer.data.shards import Corpus, Document
+from trainer.errors import CorruptRecordError
 from trainer.model.interleaved import InterleavedForCausalLM
+from trainer.objective.labels import label_lengths, label_rows, pair_weights
+from trainer.objective.structure import similarity_statistics
+from trainer.parallel import Ranks
 from trainer.recipe import Recipe
 from trainer.retrieval_metrics import chance, claim_against_chance, ranks, summarize
+from trainer.stop import Stop
 
 Tensor = torch.Tensor
-
-DIRECTIONS = ("image_to_sentence", "sentence_to_image", "context_to_image")
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,10 @@ def choose(corpus: Corpus, rows: Sequence[Row], recipe: Recipe) -> HeldOut:
 
 @dataclass
 class Evaluator:
-    """Everything an evaluation needs; `run` may be called as often as wished."""
+    """Everything an evaluation needs; `run` may be called as often as wished.
+
+    The ranks share the packs and meet after every one, so that none waits long for another, or misses a stop.
+    """
 
     corpus: Corpus
     held_out: HeldOut
@@ -86,16 +96,19 @@ class Evaluator:
     images: ImageSource
     tokenizer: Any
     recipe: Recipe
-    device: torch.device
     dtype: torch.dtype
+    peers: Ranks
+    stop: Stop
 
     @torch.no_grad()
     def run(self, model: InterleavedForCausalLM) -> dict[str, Any]:
-        """Figures, ranks per query and examples as plain JSON values; the model is left in its mode."""
+        """Figures, ranks per query and examples as plain JSON values, the same on every rank but for the text that
+        the first alone generates; the model is left in its mode. Raises Terminated on all ranks after SIGTERM to any.
+        """
         training = model.training
         model.train(False)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            loss, targets, contexts = self._segments(model)
+        with torch.autocast(self.peers.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            loss, targets, contexts, drawn, builder = self._segments(model)
             result: dict[str, Any] = {
                 "held_out_documents": self.held_out.documents,
                 "perplexity": {
@@ -105,12 +118,14 @@ class Evaluator:
                     "segments": len(self.held_out.segments),
                 },
                 "retrieval": self._retrieval(model, contexts),
-                "generation": self._generate(model),
+                "generation": self._generate(model) if self.peers.first else None,
             }
+        # Outside autocast: cosines of trained vectors and labels are compared in float32.
+        result["label_alignment"] = self._label_alignment(builder, drawn)
         model.train(training)
         return result
 
-    def _packs(self, sequences: Sequence[PackedSequence]) -> list[PackTensors]:
+    def _groups(self, sequences: Sequence[PackedSequence]) -> list[list[PackedSequence]]:
         """Sequences in order, as many to a pack as fit."""
         groups: list[list[PackedSequence]] = []
         room = 0
@@ -121,33 +136,62 @@ class Evaluator:
                 room = max(self.recipe.data.pack_tokens, size)
             groups[-1].append(sequence)
             room -= size
-        return [pack(group, self.vocabulary, self.images) for group in groups]
+        return groups
 
     def _vectors(self, model: InterleavedForCausalLM, sequences: Sequence[PackedSequence]) -> tuple[float, int, Tensor]:
         """(summed cross-entropy, targets, retrieval vectors in order) of sequences."""
-        loss, targets = 0.0, 0
-        found = [torch.zeros(0, self.recipe.model.retrieval_dim)]
-        for tensors in self._packs(sequences):
-            output = model.forward_packed(tensors.to(self.device))
-            loss += float(output.loss_sum)
-            targets += len(tensors.target_ids)
-            found.append(output.retrieval.cpu())
-        return loss, targets, torch.cat(found)
+        groups, world = self._groups(sequences), self.peers.world
+        mine: list[tuple[float, int, Tensor]] = []
+        for first in range(0, len(groups), world):
+            problem: Exception | None = None
+            try:
+                for group in groups[first + self.peers.rank : first + self.peers.rank + 1]:
+                    tensors = pack(group, self.vocabulary, self.images)
+                    output = model.forward_packed(tensors.to(self.peers.device))
+                    mine.append((float(output.loss_sum), len(tensors.target_ids), output.retrieval.cpu()))
+            except CorruptRecordError as error:
+                problem = error
+            self.stop.agree(problem)
+        by_rank = self.peers.gather(mine)
+        found = [by_rank[number % world][number // world] for number in range(len(groups))]
+        empty = torch.zeros(0, self.recipe.model.retrieval_dim)
+        return (
+            sum((loss for loss, _, _ in found), 0.0),
+            sum(targets for _, targets, _ in found),
+            torch.cat([empty, *(vectors for _, _, vectors in found)]),
+        )
 
     @property
     def _limit(self) -> int:
         return self.recipe.data.document_tokens - 2
 
-    def _segments(self, model: InterleavedForCausalLM) -> tuple[float, int, Tensor]:
+    def _segments(self, model: InterleavedForCausalLM) -> tuple[float, int, Tensor, Tensor, PositionBuilder]:
+        """(summed cross-entropy, targets, vectors of contexts, vectors of drawn positions, those positions)."""
         asked: dict[int, list[int]] = {}
         for number, place, _ in self.held_out.contexts:
             asked.setdefault(number, []).append(place.slice)
         sequences = []
+        builder = PositionBuilder(self.recipe.objective)
+        is_drawn: list[bool] = []
         for number, row in enumerate(self.held_out.segments):
             document = self.corpus.document(row.document)
-            states = tuple(asked.get(number, []))
-            sequences.append(segment_sequence(document, row, self.vocabulary, self._limit, states))
-        return self._vectors(model, sequences)
+            contexts = asked.get(number, [])
+            drawn = builder.add(document, row, (), self.recipe.seed, 0)
+            is_drawn += [False] * len(contexts) + [True] * len(drawn)
+            sequences.append(segment_sequence(document, row, self.vocabulary, self._limit, (*contexts, *drawn)))
+        loss, targets, vectors = self._vectors(model, sequences)
+        chosen = torch.tensor(is_drawn, dtype=torch.bool)
+        return loss, targets, vectors[~chosen], vectors[chosen], builder
+
+    def _label_alignment(self, builder: PositionBuilder, vectors: Tensor) -> dict[str, Any]:
+        """Statistics of similarities and labels as of a training step; `label_error` is the label-alignment error."""
+        objective = self.recipe.objective
+        positions, slices = builder.finish()
+        labels = label_rows(positions, 0, len(positions), slices, objective, self.recipe.seed)
+        weights = pair_weights(positions, objective)
+        pairs = int(weights.sum() - weights.diagonal().sum())
+        found = similarity_statistics(vectors, 0, labels, weights, label_lengths(positions, objective)) if pairs else {}
+        return {"positions": len(positions), "pairs": pairs, **found}
 
     def _bare(self, model: InterleavedForCausalLM, places: Sequence[Place]) -> Tensor:
         sequences = [
@@ -258,12 +302,14 @@ class Evaluator:
             return None
         image, sentence = self.held_out.pairs[0]
         document = self.corpus.document(image.document)
-        ids = torch.tensor([sentence_ids(document, image.slice, self.vocabulary, self._limit)], device=self.device)
+        ids = torch.tensor(
+            [sentence_ids(document, image.slice, self.vocabulary, self._limit)], device=self.peers.device
+        )
         pixels, _ = self.images.image(document, document.image_of(image.slice))
         written = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pixel_values=pixels[None].to(self.device),
+            pixel_values=pixels[None].to(self.peers.device),
             max_new_tokens=self.recipe.evaluation.generated_tokens,
             do_sample=False,
             pad_token_id=self.vocabulary.document,

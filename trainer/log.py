@@ -74,7 +74,35 @@ class RunLog:
             return
         lines = path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.replace(path)
+
+    def evaluation(self, step: int, values: dict[str, Any]) -> None:
+        """Held-out figures after `step` steps, for TensorBoard, under held_out/."""
+        if self.first and self._writer:
+            self._plot({f"held_out/{name}": value for name, value in values.items()}, step)
+
+    def _plot(self, values: dict[str, Any], step: int) -> None:
+        """Numbers as scalars; counts of equal bins of [0, 1] by group ({group: [counts]}) as histograms."""
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(name, value, step)
+            elif isinstance(value, dict):
+                for group, counts in value.items():
+                    middles = [(number + 0.5) / len(counts) for number in range(len(counts))]
+                    weighed = list(zip(middles, counts, strict=True))
+                    self._writer.add_histogram_raw(
+                        f"{name}/{group}",
+                        min=0.0,
+                        max=1.0,
+                        num=sum(counts),
+                        sum=sum(middle * count for middle, count in weighed),
+                        sum_squares=sum(middle**2 * count for middle, count in weighed),
+                        bucket_limits=[(number + 1) / len(counts) for number in range(len(counts))],
+                        bucket_counts=counts,
+                        global_step=step,
+                    )
 
     def step(self, step: int, values: dict[str, Any], write: bool) -> None:
         """One finished step (0 is the first); `write` puts it into the files."""
@@ -84,9 +112,7 @@ class RunLog:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(plain({"step": step, **values})) + "\n")
             if self._writer:
-                for name, value in values.items():
-                    if isinstance(value, int | float):
-                        self._writer.add_scalar(name, value, step)
+                self._plot(values, step)
         terms = (
             f"loss {values['loss']:.4f} = L_g {values['generative']:.4f} + L_d {values['structure']:.4f}  "
             f"{values['tokens_per_second']:.0f} tokens/s  {values['images_per_second']:.1f} images/s"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.data.shards import open_corpus
+from trainer.data.corpus import open_corpus
 from trainer.recipe import Recipe
 
 # Where a run reads and writes is no part of what it is: Ray Train's workers see absolute paths.
@@ -52,7 +52,7 @@ def finished(recipe: Recipe) -> Outcome | None:
         shards = run["corpus"]["shards"]
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         return None
-    return outcome if same and complete and shards == open_corpus(recipe.corpus).hash else None
+    return outcome if same and complete and shards == open_corpus(recipe.corpus, out / "cache").hash else None
 
 
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,7 @@ from trainer.errors import UserError
 from trainer.recipe import ParallelRecipe
 
 Tensor = torch.Tensor
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,13 @@ class Ranks:
         if self.world > 1:
             dist.barrier()
 
-    def broadcast(self, value: Any) -> Any:
-        """The first rank's value (any picklable object) on every rank."""
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value (any picklable object), in rank order."""
         if self.world == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+            return [value]
+        box: list[Any] = [None] * self.world
+        dist.all_gather_object(box, value)
+        return box
 
     def close(self) -> None:
         """End the process group if this trainer started it."""

@@ -145,31 +145,37 @@ class ObjectiveRecipe(Section):
     from prefixes hardly see content."""
 
     window: int = Field(default=6, ge=1)
-    """Slices in a window; also the reference length of sigma "global". Default: design, measured AUC .92."""
+    """Slices in a window; also the length in sigma "global". Default: design, measured AUC .92."""
 
     kernel: Literal["gak", "soft_dtw", "mean_similarity", "shuffled"] = "gak"
     """gak (paper), soft_dtw (Gaussian local kernel), mean_similarity (mean cosine of slice pairs), shuffled (gak on
-    slices swapped within their modality: the negative control)."""
+    slices swapped within their modality, anew every step: the negative control)."""
 
     label_normalization: Literal["cosine", "path_mean", "none"] = "cosine"
-    """cosine: K / sqrt(Kxx Kyy), clamped to [0, 1]; path_mean: K / Delannoy number; none: raw K. Default: cosine."""
+    """cosine: K / sqrt(Kxx Kyy), clamped to [0, 1]; path_mean: K over its value at distance zero, which is the
+    Delannoy number unless a band or weights leave out paths; none: raw K. Default: cosine."""
 
     sigma: Literal["global", "pair", "paper"] = "global"
-    """Bandwidth: global delta * sqrt(window); pair delta * sqrt((N + M) / 2) of whole sequences; paper the same of
-    the two label sequences. Default: global, one self table per sequence."""
+    """Bandwidth: global delta * sqrt(window); pair delta * sqrt((N + M) / 2) with the slices of the whole documents
+    (1 for a bare slice); paper the same of the two label sequences. Default: global, one self table a sequence."""
 
     delta: float = Field(default=1.0, gt=0)
     """Bandwidth factor. Default: 1.0, the median heuristic gives 1.0 to 1.3 on unit vectors; the paper has none."""
 
     band: int = Field(default=0, ge=0)
-    """Sakoe-Chiba band |i - j| <= band; 0 for none. Default: none."""
+    """Sakoe-Chiba band |i - j| <= band, widened by the difference of the lengths so that the end stays reachable;
+    0 for none. Default: none."""
 
     triangular: int = Field(default=0, ge=0)
-    """Cuturi's triangular weights (1 - |i - j| / T)+; 0 for none. Default: none."""
+    """Cuturi's triangular weights (1 - |i - j| / T)+ on the Gaussian, before the local kernel; 0 for none.
+    Default: none."""
 
     same_document_rule: Literal["one", "gak", "ignore"] = "one"
-    """Label of two positions of one document: 1 (paper), the kernel, or leave the pair out. Two bare slices always
-    keep their cosine."""
+    """Label of two positions of one document: 1 (paper), the kernel, or leave the pair out."""
+
+    single_slices: Literal["cosine", "document"] = "cosine"
+    """Two label sequences of one slice each in one document (two bare slices, mostly): their cosine, as between
+    documents, or what same_document_rule says. Default: cosine, the paper's rule for single slices."""
 
     unlike_lengths: Literal["ignore", "label"] = "ignore"
     """Pairs whose label sequences differ in length: left out of the loss, or labelled. Only for span window; with
@@ -263,7 +269,9 @@ class Recipe(Section):
     name: str = Field(min_length=1)
     """What the run is called in logs and reports."""
     corpus: str = ""
-    """The corpus folder (OUT of the build; OUT/latest names the version), or a folder of part-*.arrow shards."""
+    """The corpus folder (OUT of the build; OUT/latest names the version) or one version's folder: the shards that
+    its manifest lists, their bytes checked once. A folder that holds part-*.arrow itself, without a manifest, is taken
+    as it is."""
     out: str = "out/run"
     """The run folder: checkpoints, metrics, evaluation, exported model."""
     seed: int = 0

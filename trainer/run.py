@@ -3,7 +3,8 @@
     python -m trainer.run --config recipes/demo.yaml --corpus out/demo
     torchrun --nproc-per-node 2 -m trainer.run --config recipes/tiny.yaml --corpus out/demo
 
-Exit codes: 0 done, 2 the user's mistake (one line says which), 143 SIGTERM after a checkpoint, 1 anything else.
+Exit codes: 0 done, 2 the user's mistake (one line says which), 143 SIGTERM with the steps done in a checkpoint,
+1 anything else.
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+# None of these loads torch: --help and a finished run answer at once.
+from trainer.errors import CorruptRecordError, Terminated, UserError
+from trainer.outcome import finished, read_outcome
+from trainer.recipe import Recipe, load_recipe
+from trainer.summary import show
 
 # Stopping a finished or a waiting run must not hang on tokenizer threads of forked loader workers.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -60,7 +69,11 @@ def main(
         bool, typer.Option("--allow-changes", help="Resume even if the corpus or the recipe is not the checkpoint's.")
     ] = False,
     launcher: Annotated[
-        Launcher, typer.Option(help="local: this process (or torchrun's ranks). ray: Ray Train on the current cluster.")
+        Launcher,
+        typer.Option(
+            help="local: this process (or torchrun's ranks). ray: Ray Train, on the cluster of the job this runs in or "
+            "of RAY_ADDRESS, else on this machine."
+        ),
     ] = Launcher.local,
     workers: Annotated[int, typer.Option(help="Ranks under --launcher ray.", min=1)] = 1,
     dry_run: Annotated[
@@ -74,42 +87,21 @@ def main(
 
     Under torchrun every rank runs this command; data.packs_per_step must be a multiple of their number.
     """
-    from trainer.errors import CorruptRecordError, Terminated, UserError
-    from trainer.outcome import finished, read_outcome
-    from trainer.recipe import load_recipe
-
     overrides = list(set_ or [])
     overrides += [f"{key}={json.dumps(value)}" for key, value in (("corpus", corpus), ("out", out)) if value]
-    try:
+    with _exit_codes():
         recipe = load_recipe(config, tuple(overrides))
         if dry_run:
-            from trainer.dry_run import describe_run
-
-            for line in describe_run(recipe):
-                typer.echo(line)
-            return
-        from trainer.summary import show
-
-        started = time.monotonic()
-        if launcher is Launcher.ray and "WORLD_SIZE" in os.environ:
-            raise UserError("--launcher ray starts its own ranks; run it without torchrun")
-        first = os.environ.get("RANK", "0") == "0"
-        outcome = finished(recipe) if resume == "auto" else None
-        if outcome is not None:
-            if first:
-                typer.echo(f"nothing to do: {recipe.out} was trained to step {outcome.steps} and evaluated")
-        elif launcher is Launcher.ray:
-            from trainer.launch import train_on_ray
-
-            train_on_ray(recipe, resume, allow_changes, workers)
-            outcome = read_outcome(Path(recipe.out))
+            _describe(recipe)
         else:
-            from trainer.launch import train_here
+            _run(recipe, config, resume, allow_changes, workers if launcher is Launcher.ray else 0)
 
-            outcome = train_here(recipe, resume, allow_changes)
-        if first:
-            show(outcome, config, recipe.corpus, Console(width=max(100, Console().width)))
-            typer.echo(f"done in {time.monotonic() - started:.0f} s: {outcome.out}")
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """What ends a run early as an exit code, with one line."""
+    try:
+        yield
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
@@ -119,6 +111,37 @@ def main(
     except Terminated as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(143) from None
+
+
+def _describe(recipe: Recipe) -> None:
+    from trainer.dry_run import describe_run
+
+    for line in describe_run(recipe):
+        typer.echo(line)
+
+
+def _run(recipe: Recipe, config: str, resume: str, allow_changes: bool, ray_workers: int) -> None:
+    """Train in this process, or with `ray_workers` > 0 under Ray; the first rank says what was found."""
+    started = time.monotonic()
+    first = os.environ.get("RANK", "0") == "0"
+    if ray_workers and "WORLD_SIZE" in os.environ:
+        raise UserError("--launcher ray starts its own ranks; run it without torchrun")
+    outcome = finished(recipe) if resume == "auto" else None
+    if outcome is not None:
+        if first:
+            typer.echo(f"nothing to do: {recipe.out} was trained to step {outcome.steps} and evaluated")
+    elif ray_workers:
+        from trainer.launch import train_on_ray
+
+        train_on_ray(recipe, resume, allow_changes, ray_workers)
+        outcome = read_outcome(Path(recipe.out))
+    else:
+        from trainer.launch import train_here
+
+        outcome = train_here(recipe, resume, allow_changes)
+    if first:
+        show(outcome, config, recipe.corpus, Console(width=max(100, Console().width)))
+        typer.echo(f"done in {time.monotonic() - started:.0f} s: {outcome.out}")
 
 
 if __name__ == "__main__":

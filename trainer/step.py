@@ -53,8 +53,8 @@ class StepResult:
     images: int
     positions: int
     skipped: bool  # the gradient was not finite and the weights were left alone
-    unreadable: tuple[str, ...]  # images of this rank that could not be read, one line each
-    statistics: dict[str, float]  # of this rank's rows of the similarity matrix
+    unreadable: tuple[str, ...]  # images that could not be read, one line each
+    statistics: dict[str, Any]  # of this rank's rows of the similarity matrix
 
 
 class Stepper:
@@ -73,7 +73,7 @@ class Stepper:
             loss_sum, vectors = module(pack)
         return loss_sum, vectors
 
-    def gradients(self, batch: StepBatch) -> tuple[float, float, dict[str, float]]:
+    def gradients(self, batch: StepBatch) -> tuple[float, float, dict[str, Any]]:
         """Leave the step's gradient in the parameters; returns (L_g, L_d, similarity statistics).
 
         Summed over ranks the gradient is that of L on the whole step, whatever the number of ranks and packs.
@@ -83,7 +83,7 @@ class Stepper:
         targets = max(1.0, ranks.sum(float(sum(len(pack.target_ids) for pack in packs))))
         plain: Any = getattr(self.module, "module", self.module)
         kept: tuple[Tensor, Tensor] | None = None
-        structure, statistics = 0.0, dict[str, float]()
+        structure, statistics = 0.0, dict[str, Any]()
         gradient: Tensor | None = None
         if alpha and sum(batch.counts):
             if len(packs) == 1:
@@ -99,7 +99,7 @@ class Stepper:
             rows = weights[batch.row_start : batch.row_start + len(own)]
             terms = structure_rows(every, batch.row_start, labels, rows, batch.scale)
             gradient, structure = terms.gradient, ranks.sum(float(terms.value))
-            statistics = similarity_statistics(every, batch.row_start, labels, rows)
+            statistics = similarity_statistics(every, batch.row_start, labels, rows, batch.lengths.to(ranks.device))
         total, done = 0.0, 0
         for number, pack in enumerate(packs):
             with without_sync(self.module, last=number == len(packs) - 1):
@@ -132,8 +132,12 @@ class Stepper:
                 [len(pack.target_ids) for pack in batch.packs],
                 [len(pack.input_ids) for pack in batch.packs],
                 [pack.num_images for pack in batch.packs],
+                [len(pack.unreadable) for pack in batch.packs],
             )
         ]
+        lines = tuple(line for pack in batch.packs for line in pack.unreadable)
+        # Rare, so the lines themselves cross ranks only when there are any.
+        unreadable = tuple(line for found in self.ranks.gather(lines) for line in found) if sums[3] else ()
         return StepResult(
             generative=generative,
             structure=structure,
@@ -145,6 +149,6 @@ class Stepper:
             images=int(sums[2]),
             positions=sum(batch.counts),
             skipped=not finite,
-            unreadable=tuple(line for pack in batch.packs for line in pack.unreadable),
+            unreadable=unreadable,
             statistics=statistics,
         )

@@ -29,6 +29,7 @@ def show(outcome: Outcome, config: str, corpus: str, console: Console) -> None:
     before, after = evaluation.get("before"), evaluation.get("after")
     if after:
         _perplexity(before, after, console)
+        _label_alignment(before, after, console)
         console.print(retrieval_table(before, after))
         for name, title in TITLES.items():
             changed = evaluation.get("change", {}).get(name)
@@ -70,6 +71,18 @@ def _perplexity(before: dict[str, Any] | None, after: dict[str, Any], console: C
     console.print(
         f"held-out perplexity {start}{found['perplexity']:.2f} "
         f"({found['target_tokens']} tokens of {after['held_out_documents']} documents)"
+    )
+
+
+def _label_alignment(before: dict[str, Any] | None, after: dict[str, Any], console: Console) -> None:
+    found = after.get("label_alignment", {})
+    if "label_error" not in found:
+        return
+    earlier = (before or {}).get("label_alignment", {}).get("label_error")
+    start = "" if earlier is None else f"{earlier:.3f} -> "
+    console.print(
+        f"held-out label-alignment error {start}{found['label_error']:.3f} "
+        f"({found['pairs']} pairs of {found['positions']} positions)"
     )
 
 

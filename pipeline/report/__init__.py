@@ -17,7 +17,7 @@ def write_report(corpus: Corpus) -> str:
     from pipeline.report.render import render
     from pipeline.settings import ReportSettings
 
-    settings = ReportSettings.model_validate(corpus.manifest.spec.get("report", {}))
+    settings = corpus.section("report", ReportSettings)
     name = f"{corpus.folder}/{REPORT}"
     corpus.storage.write(name, render(collect(corpus), int(settings.max_megabytes * 1e6)).encode())
     return name

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.command import fail, run_command
+from pipeline.command import run_command
 from pipeline.corpus import Corpus
 from pipeline.report import write_report
-from pipeline.tables import Damaged
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -21,10 +20,7 @@ def report(
 ) -> None:
     """Draw one HTML page about a corpus: what was dropped and why, scores, a gallery, mined negatives, times."""
     opened = Corpus(corpus, version)
-    try:
-        name = write_report(opened)
-    except Damaged as error:
-        fail(str(error), 1)
+    name = write_report(opened)
     print(opened.storage.path(name))
 
 

@@ -19,6 +19,7 @@ from pipeline.report.scores import Scores
 from pipeline.report.training import charts, retrieval
 from pipeline.settings import ReportSettings
 from stages.filter_settings import FilterSettings
+from stages.near_duplicates import DedupSettings
 
 # Bytes of shards that are looked at for scores and the gallery; shards are partitions by hash, so the first are
 # as good as any others.
@@ -31,15 +32,17 @@ SAMPLE_SIDE = 132  # pixels
 def collect(corpus: Corpus) -> ReportData:
     """Everything the report shows; `report:` of the resolved spec says how much.
 
-    Raises what reading raises: pipeline.tables.Damaged names a file that is not what its manifest lists.
+    Raises what reading raises: pipeline.tables.Damaged names a file that is not what its manifest lists, or a spec
+    of another version of the program.
     """
-    settings = ReportSettings.model_validate(corpus.manifest.spec.get("report", {}))
+    settings = corpus.section("report", ReportSettings)
+    filters = corpus.section("filter", FilterSettings)
     scores, chooser, dropped = Scores(), Chooser(settings.documents), Dropped(settings.examples_per_rule)
     for shard in _shards(corpus):
         scores.add_shard(shard)
         chooser.add(shard)
     for kept, scored in _texts(corpus):
-        scores.add_text(kept, scored, FilterSettings.model_validate(corpus.manifest.spec["filter"]))
+        scores.add_text(kept, scored, filters)
     for decisions in corpus.decisions():
         scores.add_decisions(decisions)
         dropped.add(decisions)
@@ -103,7 +106,7 @@ def _notes(corpus: Corpus) -> list[str]:
     if looked_at < there:
         notes.append(f"Scores and gallery are from {looked_at:,} of {there:,} shards; everything else is from all.")
     if hot := corpus.manifest.counts.get("edges.hot_buckets", 0):
-        most = corpus.manifest.spec["dedup"]["max_bucket"]
+        most = corpus.section("dedup", DedupSettings).max_bucket
         notes.append(f"{hot:,} band keys of near-duplicates are shared by more than {most:,} documents each.")
     if corpus.retryable:
         notes.append(f"{corpus.retryable:,} fetches failed in a way that may pass: build again with --retry-failed.")

@@ -24,6 +24,7 @@ _RULES: dict[str, str] = {
     "quarantine": "killed its worker and was set aside",
     # pages
     "page/not_html": "not an HTML page",
+    "page/not_a_file": "not a file of the folder",
     "page/meta_robots": "the page asks not to be used (meta robots)",
     "page/extract": "could not be read as HTML",
     "page/max_pages": "beyond the cap on pages",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,10 @@ from stages.encoders.names import libraries, parse
 from stages.encoders.protocol import Encoder, Floats, Modality, Precision, WeightsMissing
 from stages.encoders.weight_files import hash_of
 from stages.image_decoding import PILLOW_PIXELS, decode, one_line
-from stages.row_function import ERROR, Settings
+from stages.row_function import ERROR, CannotRun, Settings
+
+if TYPE_CHECKING:
+    from stages.encoders.towers import Runtime
 
 OUTPUT = pa.schema([pa.field("primary", VECTOR), pa.field("shared", VECTOR), ERROR])
 # Blocks of the fixed shape a call: sentences fall into buckets by length, and each bucket's last block is part-filled.
@@ -48,7 +51,7 @@ class EmbedSettings(Settings):
     sentence_batch_size: int = Field(default=32, ge=1)
     """Sentences a forward pass, always exactly so many; take 1024 on a GPU. Default: ours, the fastest of those tried
     on one CPU core."""
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|(cuda|xpu)(:[0-9]+)?)$")
     """torch device; auto takes a GPU when there is one. Vectors of different devices differ in their last bits.
     Default: ours, the same spec runs anywhere."""
     precision: Precision = "float32"
@@ -205,17 +208,21 @@ def embed(contents: Sequence[Any], errors: list[str | None], modality: Modality,
     Both encoders read one forward pass where they stand on the same tower.
     """
     # Here, as it imports torch: a spec is read and checked without.
-    from stages.encoders.registry import load_encoder
+    import torch
+
     from stages.encoders.towers import Runtime
 
     runtime = Runtime(settings.device, settings.precision, settings.forward_size)
-    primary = load_encoder(settings.primary, modality, runtime)
-    shared = load_encoder(settings.shared, modality, runtime)
+    primary, shared = (_loaded(name, modality, runtime) for name in (settings.primary, settings.shared))
     good = [row for row, error in enumerate(errors) if error is None]
     given = [contents[row] for row in good]
-    features = primary.tower.features(given)
-    first = primary.vectors(features)
-    second = shared.vectors(features) if shared.tower is primary.tower else shared.encode(given)
+    try:
+        features = primary.tower.features(given)
+        first = primary.vectors(features)
+        second = shared.vectors(features) if shared.tower is primary.tower else shared.encode(given)
+    except torch.OutOfMemoryError as error:
+        size = f"embed.{'image' if modality == 'image' else 'sentence'}_batch_size"
+        raise CannotRun(f"{size} is {settings.forward_size}: {one_line(error)}; make it smaller") from None
     finite = np.isfinite(np.concatenate([first, second], axis=1)).all(axis=1).tolist()
     for position, row in enumerate(good):
         if not finite[position]:
@@ -225,6 +232,16 @@ def embed(contents: Sequence[Any], errors: list[str | None], modality: Modality,
         as_column(vectors, kept, len(contents), encoder) for vectors, encoder in ((first, primary), (second, shared))
     ]
     return pa.table([*columns, pa.array(errors, pa.string())], schema=OUTPUT)
+
+
+def _loaded(name: str, modality: Modality, runtime: Runtime) -> Encoder:
+    """The encoder in place; CannotRun, as no content is to blame when a network does not load."""
+    from stages.encoders.registry import load_encoder
+
+    try:
+        return load_encoder(name, modality, runtime)
+    except Exception as error:
+        raise CannotRun(f"embed: {name} on device {runtime.device!r}: {one_line(error)}") from None
 
 
 def as_column(vectors: Floats, kept: dict[int, int], length: int, encoder: Encoder) -> pa.Array:

@@ -159,8 +159,8 @@ def choose_image(
                 if url != base_url:  # what resolves to the page itself ("http://", "?") is no image
                     return Choice(url, url_id(url), None, candidate.url, _is_placeholder(candidate))
                 rule = "bad_url"
-        refusal = refusal or (rule, candidate.url[:200])
-    rule, detail = refusal or ("no_source", (attributes.get("alt") or "")[:200])
+        refusal = refusal or (rule, candidate.url)
+    rule, detail = refusal or (None, attributes.get("alt") or "")
     return Choice(None, None, rule, detail, True)
 
 

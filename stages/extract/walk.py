@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urljoin
 
 from stages.extract import furniture
 from stages.extract.images import choose_image, rendered_size
@@ -66,6 +67,7 @@ _RAISABLE = re.compile(r"\s*[0-9+\u2212=()n-]*[0-9][0-9+\u2212=()n-]*\s*")
 _BREAK = "\0"  # <br>; the parser lets no U+0000 through
 _CELL = "\1"  # edge between cells of a table row
 _DETAIL = 200  # characters of a dropped row's detail
+_URL_DETAIL = 2048  # where it is an image's address
 
 
 @dataclass(slots=True)
@@ -155,7 +157,16 @@ class Walk:
                 self._drop("text", rule, words.strip())
 
     def _drop(self, kind: str, rule: str, detail: str) -> None:
-        self.dropped.append({"kind": kind, "rule": rule, "detail": detail[:_DETAIL]})
+        most = _URL_DETAIL if kind == "image" and detail[:5] != "data:" else _DETAIL
+        self.dropped.append({"kind": kind, "rule": rule, "detail": detail[:most]})
+
+    def _absolute(self, source: str) -> str:
+        """An image's address as a URL where it is one, so that it can be asked for."""
+        try:
+            url = urljoin(self.base_url, source)
+        except ValueError:
+            return source
+        return source if url == self.base_url else url
 
     # ---- elements
 
@@ -369,17 +380,19 @@ class Walk:
                 self._buffer.append(attributes["alt"] or "")
                 self._drop("image", rule, attributes["alt"] or "")
                 return
-        if self._num_images >= self.settings.max_images:
-            self._drop("image", "max_images", attributes.get("src") or "")
-            return
         choice = choose_image(attributes, self._sources, self.base_url, self.settings)
+        if self._num_images >= self.settings.max_images:
+            self._drop("image", "max_images", choice.url or choice.detail)
+            return
         width, height = rendered_size(attributes)
         before = None if any(not piece.isspace() for piece in self._buffer) else self._last_image
         if choice.stand_in and before is not None and before.in_noscript:
             self._drop("image", "placeholder", choice.url or choice.detail)
         elif choice.url is None:
             self._last_image = _LastImage(None, len(self.dropped), True, self._mute > 0)
-            self._drop("image", choice.rule or "no_source", choice.detail)
+            # Without any source the detail is what the image would have been called.
+            detail = self._absolute(choice.detail) if choice.rule else choice.detail
+            self._drop("image", choice.rule or "no_source", detail)
         elif width is not None and height is not None and max(width, height) <= 2:
             self._drop("image", "tracking_pixel", choice.url)
         else:

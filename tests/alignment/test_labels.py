@@ -52,7 +52,7 @@ def expected_label(batch, settings, p, q):
     if n == m == 1:
         return float(1.0 - triple_kernel_cost(*spans)[0, 0] / 2)
     sigma = {
-        "global": settings.delta * math.sqrt(settings.sigma_length),
+        "global": settings.delta * math.sqrt(settings.window),
         "pair": settings.delta * math.sqrt(float(lengths[document[p]] + lengths[document[q]]) / 2),
         "paper": settings.delta * math.sqrt((n + m) / 2),
     }[settings.sigma]
@@ -113,8 +113,11 @@ def test_rules_for_documents_and_lengths(batch):
     assert torch.equal(one.valid, like | same) and bool((one.values[same] == 1.0).all())
     kernel = gak_labels(*batch, LabelSettings(same_document="kernel"))
     assert torch.equal(kernel.valid, like) and not bool((kernel.values[same] == 1.0).all())
+    single = (count == 1)[:, None] & (count == 1)[None, :]
     ignored = gak_labels(*batch, LabelSettings(same_document="ignore"))
-    assert torch.equal(ignored.valid, like & ~same)
+    assert torch.equal(ignored.valid, like & (~same | single))
+    strict = gak_labels(*batch, LabelSettings(same_document="ignore", single_slices="document"))
+    assert torch.equal(strict.valid, like & ~same)
     prefix = gak_labels(*batch, LabelSettings(span="prefix"))
     assert bool(prefix.valid.all())
     torch.testing.assert_close(one.values[~same], kernel.values[~same])

@@ -10,7 +10,15 @@ import torch
 from hypothesis import given, settings
 
 import alignment.lanes
-from alignment import expected_alignment, hard_dtw, soft_dtw, soft_dtw_table
+from alignment import (
+    expected_alignment,
+    hard_dtw,
+    pairwise_cost,
+    soft_dtw,
+    soft_dtw_all_pairs,
+    soft_dtw_divergence,
+    soft_dtw_table,
+)
 from tests.alignment.paths import brute_soft_dtw, delannoy
 
 BACKENDS = ["lanes", "wavefront"]
@@ -391,3 +399,46 @@ def test_clear_errors_for_arguments(arguments, message):
 def test_clear_errors_for_costs(function, cost, message):
     with pytest.raises(ValueError, match=message):
         function(cost)
+
+
+def test_a_steep_cost_names_its_pair():
+    cost = torch.rand(3, 5, 4)
+    cost[2, 2, 1] = -1e38
+    with pytest.raises(ValueError, match="of pair 2 is beyond"):
+        soft_dtw(cost, 0.1)
+    # Beyond the lengths it is nobody's cost.
+    assert soft_dtw(cost, 0.1, [5, 5, 2], [4, 4, 4]).isfinite().all()
+
+
+def test_what_pads_the_series_of_a_divergence_reaches_no_gradient():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(3, 5, 8, generator=generator) for _ in range(2))
+    lengths = [5, 3, 5]
+    spoiled = x.clone()
+    spoiled[1, 3:] = math.nan
+    found = []
+    for series in (x, spoiled):
+        a, b = series.clone().requires_grad_(), y.clone().requires_grad_()
+        soft_dtw_divergence(a, b, lengths_x=lengths).sum().backward()
+        found.append((a.grad, b.grad))
+    assert all(torch.equal(clean, dirty) for clean, dirty in zip(*found, strict=True))
+    assert not found[1][0][1, 3:].any()
+
+
+@pytest.mark.parametrize("band", [math.inf, math.nan, 1.5, -1])
+def test_a_band_is_a_whole_number(band):
+    with pytest.raises(ValueError, match="band must be"):
+        soft_dtw(torch.rand(1, 3, 3), band=band)
+
+
+def test_vectors_have_a_dimension():
+    empty = torch.rand(2, 3, 0)
+    for call in (pairwise_cost, soft_dtw_divergence, soft_dtw_all_pairs):
+        with pytest.raises(ValueError, match="at least one dimension"):
+            call(empty, empty)
+
+
+def test_triton_without_a_gpu_is_one_line(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="runs on GPUs"):
+        soft_dtw(torch.rand(1, 3, 3), backend="triton")

@@ -107,6 +107,18 @@ def test_what_touches_no_shard_is_said_again(corpus: Path, spec: Path) -> None:
     build(spec, corpus, *LOOSER, *setting(embed__shared=OTHER)).check()
 
 
+def test_lost_shards_are_made_again(corpus: Path, spec: Path) -> None:
+    before = shards(corpus)
+    same = [*LOOSER, *setting(embed__shared=OTHER)]
+    first, second, *_ = sorted((corpus / "versions" / (corpus / "latest").read_text().strip()).glob("shards/*.arrow"))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-1])
+    assert "would run   files of 2 of" in build(spec, corpus, "--dry-run", *same).check().out
+    build(spec, corpus, *same).check()
+    assert shards(corpus) == before
+    assert "nothing to do" in build(spec, corpus, *same).check().out
+
+
 def test_collected_garbage_is_missed_by_nobody(corpus: Path, spec: Path) -> None:
     """Three versions are there, the middle one by far the cheapest to make again: the newest alone is kept."""
     kept = shards(corpus)

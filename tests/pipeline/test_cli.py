@@ -62,6 +62,10 @@ def test_mistakes_in_command_and_spec(mistaken: Try, arguments: list[str], words
     assert words in mistaken(*arguments, *dry_run)
 
 
+def source(text: str) -> list[str]:
+    return ["--set", f"source={{{text}}}"]
+
+
 def test_a_spec_that_is_not_there(mistaken: Try) -> None:
     assert "nosuch.yaml: no such file, nor a packaged spec (there are demo.yaml" in mistaken(
         "--spec", "nosuch.yaml", with_spec=False
@@ -73,9 +77,6 @@ def test_sources_on_disk_that_hold_nothing(mistaken: Try, tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     (tmp_path / "urls.txt").write_text("\n\n")
     (tmp_path / "bad.txt").write_text("not a url\n")
-
-    def source(text: str) -> list[str]:
-        return ["--set", f"source={{{text}}}"]
 
     html = f"kind: html, base_url: 'http://site.test/', path: {tmp_path}"
     assert "source.path" in mistaken(*source(f"{html}/nosuch")) and "is not a folder" in mistaken(
@@ -98,6 +99,41 @@ def test_weights_that_are_not_there_are_told_before_anything_runs(
         assert "python -m assets fetch" in said and "minilm: " in said
     nowhere = tmp_path / "nowhere.pt"
     assert f"there is no {nowhere}" in mistaken("--set", f"embed.image_primary=timm:resnet18@{nowhere}")
+
+
+def test_a_corpus_is_no_source_of_itself(mistaken: Try, tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages/a.html").write_text("<p>a")
+    html = source(f"kind: html, base_url: 'http://site.test/', path: {tmp_path}/pages")
+    assert mistaken(*html, "--out", f"{tmp_path}/pages/out", "--dry-run") == (
+        f"output: {tmp_path}/pages/out lies in source.path {tmp_path}/pages: a corpus is no source of itself"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("filter.document.num_words.max=.inf", "finite number"),
+        ("expect.documents.min=.nan", "finite number"),
+        ("embed.device=nonsense", "embed.device: "),
+        ("mine.kinds=[]", "mine.kinds: "),
+    ],
+)
+def test_values_that_would_only_fail_later(mistaken: Try, value: str, says: str) -> None:
+    assert says in mistaken("--set", value, "--dry-run")
+
+
+@pytest.mark.parametrize("name", ["oo #1", "&x y", "2026-11-05", "off", "@x", " "])
+def test_the_output_is_taken_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "small.yaml").write_text(SPEC.replace("OUT", "elsewhere"))
+    outputs: list[str] = []
+    monkeypatch.setattr("pipeline.plan.describe", lambda spec, until: outputs.append(spec.output.url) or [])
+    monkeypatch.setattr(sys, "argv", ["build", "--spec", str(tmp_path / "small.yaml"), "--dry-run", "--out", name])
+    with pytest.raises(SystemExit) as ended:
+        build.main()
+    assert (ended.value.code, outputs) == (0, [name]), capsys.readouterr().err
 
 
 def test_an_output_that_cannot_be_a_folder(mistaken: Try, tmp_path: Path) -> None:
@@ -132,8 +168,12 @@ def test_a_dry_run_leaves_nothing_and_says_what_would_run(
             "no space left for /c/x; free space and run again",
         ),
         ("OSError: [Errno 28] No space left on device: '/tmp/x'", "No space left on device: '/tmp/x'"),
+        (
+            "ray::Map()\nstages.row_function.CannotRun: embed: x on device 'cuda': none here",
+            "embed: x on device 'cuda': none here",
+        ),
         ("    raise StorageFull(\nValueError: StorageFull is only named", None),
     ],
 )
-def test_a_full_disk_under_a_worker_is_found_in_what_ray_tells(told: str, line: str | None) -> None:
-    assert build._storage_full(RuntimeError(told)) == line
+def test_what_stops_every_worker_is_found_in_what_ray_tells(told: str, line: str | None) -> None:
+    assert build._line_of_worker(RuntimeError(told)) == line

@@ -40,6 +40,11 @@ def test_an_output_that_cannot_be_written_is_a_mistake(tmp_path: Path) -> None:
         check_output("nosuch://x")
 
 
+def test_what_one_process_alone_sees_is_no_output() -> None:
+    with pytest.raises(UserMistake, match="seen by one process alone"):
+        check_output("memory://x")
+
+
 def test_a_full_disk_is_no_mistake_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: str, target: str) -> None:
         raise OSError(28, "No space left on device")

@@ -9,7 +9,7 @@ import pytest
 from pipeline.corpus import Corpus
 from pipeline.explain import explain
 from pipeline.mistake import UserMistake
-from tests.pipeline.small_corpus import SITE, VERSION, write
+from tests.pipeline.small_corpus import HOSTILE, SITE, VERSION, write
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,11 @@ def test_an_image_is_told_with_every_place_it_stands_in(corpus: Corpus) -> None:
     assert f"in {SITE}/dogs, node 1\n       in versions/{VERSION}/shards/part-00000.arrow, row 1" in kept
     assert f"in {SITE}/dogs-copy, node 1\n       went with its document: near-duplicates" in kept
     assert "image filters: dropped, too long and thin: 4.2" in told(corpus, f"{SITE}/img/3.jpg")
+
+
+def test_an_image_that_extraction_left_out_is_told_of(corpus: Corpus) -> None:
+    lines = list(explain(corpus, HOSTILE))
+    assert lines[1:] == [f"  in {SITE}/cats: left out by extract: names no file [no_source]"]
 
 
 def test_an_unknown_url_names_the_nearest(corpus: Corpus) -> None:

@@ -118,8 +118,11 @@ def test_a_change_touches_what_follows_from_it_and_is_named(
 
 
 def test_weights_that_are_not_here_are_not_downloaded_to_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    def download(*given: object, **named: object) -> None:
+        raise AssertionError("a dry run downloads nothing")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     finish(spec_of(tmp_path))
     other = ("embed.image_primary=hf:nobody/nothing", "embed.shared=open_clip:ViT-B-32/openai", "dedup.threshold=0.9")
     said = list(describe(spec_of(tmp_path, *other)))

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from pipeline.build import _line_of_worker
+from pipeline.memo import compute_isolated
 from pipeline.runner import PhaseFailed, Runner
 from pipeline.tables import Damaged
+from stages.row_function import CannotRun
 from tests.pipeline.conftest import Run
-from tests.pipeline.toy import SquareSettings, last_digits, numbers, squares, total, tree
+from tests.pipeline.toy import Square, SquareSettings, last_digits, numbers, squares, total, tree
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +124,13 @@ def test_a_partition_in_two_blocks_stops_the_build_and_leaves_no_half_of_it(
             run_phases(tmp_path, *phases)
     run_phases(tmp_path, *phases)
     assert tree(tmp_path) == tree(plain)
+
+
+def test_a_function_that_cannot_run_stops_the_build_and_blames_no_row(run_phases: Run, tmp_path: Path) -> None:
+    phases = (numbers(30), squares(SquareSettings(cannot_run=True), actors=True))
+    with pytest.raises(Exception) as raised:
+        run_phases(tmp_path, *phases)
+    assert _line_of_worker(raised.value) == "square: no such device here"
+    assert not list(tmp_path.glob("tables/squares/*/receipt-*")) and not list(tmp_path.glob("rows/square/*/*"))
+    with pytest.raises(CannotRun, match=r"^square: no such device here$"):
+        compute_isolated(Square(SquareSettings(cannot_run=True)), pa.table({"n": [1, 2]}))

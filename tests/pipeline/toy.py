@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.keys import digest
 from pipeline.phase import Exchange, Part, Phase
 from schemas.contract import contract
-from stages.row_function import ERROR, Settings
+from stages.row_function import ERROR, CannotRun, Settings
 
 NUMBER = contract("number", 1, [pa.field("id", pa.string(), nullable=False), pa.field("n", pa.int64())])
 SQUARE = contract(
@@ -36,6 +36,8 @@ class SquareSettings(Settings):
     """Numbers for which the function raises."""
     kills: tuple[int, ...] = ()
     """Numbers for which it ends its process."""
+    cannot_run: bool = False
+    """Whether it finds out that it cannot run here."""
     log: str | None = None
     """File that gets a line for every number computed."""
 
@@ -54,6 +56,8 @@ class Square:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         numbers = rows.column("n").to_pylist()
+        if self.settings.cannot_run:
+            raise CannotRun("square: no such device here")
         for number in numbers:
             if number in self.settings.kills:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -10,7 +10,11 @@ import torch
 from tests.trainer.fabricated import write_corpus
 from trainer.launch import train_here
 from trainer.outcome import Outcome
+from trainer.parallel import Ranks
 from trainer.recipe import Recipe, load_recipe
+from trainer.stop import Stop
+
+ALONE = Stop(Ranks(0, 1, torch.device("cpu"), False))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,17 +9,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from tests.trainer.conftest import tiny
 from tests.trainer.fabricated import write_corpus
 from trainer import checkpoint as checkpoints
+from trainer.data.features import PixelSource
 from trainer.errors import UserError
 from trainer.launch import train_here
+from trainer.log import RunLog
+from trainer.model.interleaved import InterleavedForCausalLM
 from trainer.outcome import Outcome, read_outcome
 from trainer.outcome import finished as finished_outcome
+from trainer.parallel import Ranks
+from trainer.prepare import prepare
+from trainer.run import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +108,65 @@ def test_a_damaged_newest_checkpoint_falls_back(finished: Outcome, tmp_path: Pat
     assert len(warnings) == 1 and newest.name in warnings[0] and "\n" not in warnings[0]
     with pytest.raises(UserError, match=newest.name):
         checkpoints.find(folder, str(newest), warnings.append)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_over(
+    corpus: Path, tmp_path: Path, finished: Outcome
+) -> None:
+    out = copy(finished.out, tmp_path / "run")
+    for path in checkpoints.list_checkpoints(out / "checkpoints"):
+        (path / "weights.safetensors").write_bytes(b"")
+    metrics = (out / "metrics.jsonl").read_bytes()
+    (out / "model" / "config.json").unlink()
+    arguments = ["--config", "tiny", "--corpus", str(corpus), "--out", str(out), "--set", "log.tensorboard=false"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    (line,) = result.output.strip().splitlines()
+    assert "none of the 2 checkpoints can be read" in line and "step-00000008" in line and "--resume none" in line
+    assert (out / "metrics.jsonl").read_bytes() == metrics and len(list((out / "checkpoints").iterdir())) == 2
+
+
+def test_what_a_killed_save_left_is_removed(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    left = out / "checkpoints" / ".step-00000004.123"
+    other = tmp_path / "other" / "checkpoints" / ".step-00000004.123"
+    for folder in (left, other):
+        folder.mkdir(parents=True)
+        (folder / "weights.safetensors").write_bytes(b"half")
+    train_here(tiny(corpus, out, "optimizer.steps=1"), "auto", False)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000001"]
+    assert other.is_dir()
+
+
+def test_a_killed_export_is_done_again(corpus: Path, tmp_path: Path, finished: Outcome) -> None:
+    out = copy(finished.out, tmp_path / "run")
+    weights_file = out / "model" / "model.safetensors"
+    content = weights_file.read_bytes()
+    (out / "model").rename(out / ".model")  # as it is while it is written
+    (out / ".model" / "model.safetensors").write_bytes(content[:100])
+    train_here(tiny(corpus, out), "auto", False)
+    assert weights_file.read_bytes() == content and not (out / ".model").exists()
+
+
+def test_features_are_of_the_weights_that_are_trained(corpus: Path, tmp_path: Path) -> None:
+    """Starting over with another recipe, or going on under another seed, keeps the cache but not its meaning."""
+    out = tmp_path / "run"
+    train_here(tiny(corpus, out, "optimizer.steps=1"), "auto", False)
+    for resume, changes, overrides in (
+        ("none", False, ("model.text.hidden_size=64", "optimizer.steps=1")),
+        ("auto", True, ("model.text.hidden_size=64", "optimizer.steps=2", "seed=1")),
+    ):
+        recipe = tiny(corpus, out, *overrides)
+        train_here(recipe, resume, changes)
+        model: Any = InterleavedForCausalLM.from_pretrained(out / "model")
+        found = checkpoints.find(out / "checkpoints", "auto", print)
+        prepared = prepare(
+            recipe, Ranks(0, 1, torch.device("cpu"), False), RunLog(out, 1, False, False), None, found, True
+        )
+        document = prepared.corpus.document(0)
+        pixels, _ = PixelSource(32, strict=True).image(document, 0)
+        features, _ = prepared.images.image(document, 0)
+        assert torch.equal(features, model.vision(pixels[None])[0].detach().half().float()), overrides
 
 
 def copy(source: Path, target: Path) -> Path:

@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.trainer.conftest import tiny
 from tests.trainer.fabricated import write_corpus
-from trainer.data.shards import open_corpus
+from trainer.data.corpus import open_corpus
 from trainer.launch import train_here
 from trainer.outcome import Outcome
 from trainer.retrieval_metrics import chance, change, claim_against_chance, ranks, summarize
@@ -74,9 +75,40 @@ def test_nothing_held_out_is_said_and_not_divided_by(tmp_path: Path) -> None:
     after = json.loads(text)["after"]
     assert after["perplexity"]["loss"] is None and after["generation"] is None
     assert after["retrieval"]["image_to_sentence"]["claim"].startswith("no claim: 0 queries")
+    assert after["label_alignment"] == {"positions": 0, "pairs": 0}
     printed = io.StringIO()
     show(outcome, "tiny", "out", Console(file=printed, width=140))
     assert "no held-out text" in printed.getvalue()
+
+
+def test_label_alignment_is_measured_on_held_out_positions(finished: Outcome) -> None:
+    evaluation = json.loads((finished.out / "evaluation.json").read_text(encoding="utf-8"))
+    before, after = (evaluation[moment]["label_alignment"] for moment in ("before", "after"))
+    segments = evaluation["after"]["perplexity"]["segments"]
+    for found in (before, after):
+        assert segments < found["positions"] <= 4 * segments
+        assert sum(map(sum, found["label_histogram"].values())) == found["pairs"] > 0
+        assert 0 < found["label_error"] < 2 and 1 <= found["effective_rank"] <= found["positions"]
+    assert before["label_histogram"] == after["label_histogram"]  # the same positions, the same labels
+    assert after["label_error"] < before["label_error"]
+    printed = io.StringIO()
+    show(finished, "tiny", "out", Console(file=printed, width=140))
+    assert f"label-alignment error {before['label_error']:.3f} -> {after['label_error']:.3f} (" in printed.getvalue()
+
+
+def test_label_histograms_and_the_error_are_logged(finished: Outcome) -> None:
+    line = json.loads((finished.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert all(len(counts) == 10 for counts in line["label_histogram"].values())
+    events = EventAccumulator(str(finished.out / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    groups = {f"label_histogram/{length}" for length in line["label_histogram"]}
+    assert groups <= set(tags["histograms"]) and groups
+    name = sorted(groups)[0]
+    last = events.Histograms(name)[-1]
+    assert last.histogram_value.num == sum(line["label_histogram"][name.partition("/")[2]])
+    assert {"held_out/label_error", "held_out/loss", "label_error"} <= set(tags["scalars"])
+    assert [event.step for event in events.Scalars("held_out/label_error")] == [0, 8]
 
 
 def test_a_run_leaves_what_the_report_reads(corpus: Path, finished: Outcome) -> None:

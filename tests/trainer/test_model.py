@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.conftest import tiny
 from trainer.data.collate import PackedSequence, PackTensors, pack, segment_sequence, view_sequence
+from trainer.data.corpus import open_corpus
 from trainer.data.features import PixelSource
 from trainer.data.rows import Limits, build_rows
-from trainer.data.shards import Corpus, open_corpus
+from trainer.data.shards import Corpus
 from trainer.errors import UserError
 from trainer.model import attention
 from trainer.model.build import Built, build_model, export, merged_state

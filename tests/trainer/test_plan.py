@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.layout import Segment, Vocabulary
+from trainer.data.corpus import open_corpus
+from trainer.data.layout import PlainText, Segment, Vocabulary
 from trainer.data.plan import describe, plan_epoch
 from trainer.data.rows import Limits, Row, build_rows
-from trainer.data.shards import open_corpus
-from trainer.model.text import PlainText, byte_tokenizer
+from trainer.model.text import byte_tokenizer
 
 
 def row(number: int, tokens: int, negatives: tuple[tuple[str, int], ...] = ()) -> Row:

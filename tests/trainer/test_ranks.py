@@ -49,13 +49,16 @@ def test_torchrun_with_two_ranks_equals_one_process(corpus: Path, tmp_path: Path
 def test_ray_train_equals_one_process(corpus: Path, tmp_path: Path, finished: Outcome) -> None:
     out = tmp_path / "ray"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "GLOO_SOCKET_IFNAME": "lo"}
-    environment.pop("RAY_ADDRESS", None)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        environment.pop(name, None)
+    home = tmp_path / "home"
+    home.mkdir()
     # Ray's sockets need a short path, and another Ray of this machine must not be joined by accident.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
         done = subprocess.run(
             command(corpus, out, "--launcher", "ray", "--workers", "1"),
             cwd=ROOT,
-            env={**environment, "RAY_TMPDIR": scratch},
+            env={**environment, "RAY_TMPDIR": scratch, "HOME": str(home)},
             capture_output=True,
             text=True,
         )
@@ -63,3 +66,5 @@ def test_ray_train_equals_one_process(corpus: Path, tmp_path: Path, finished: Ou
     check_like_one_process(out, finished)
     assert same(weights(out, STEPS), weights(finished.out, STEPS))
     assert "last loss" in done.stdout
+    # The token file would turn authentication on for every later `ray start` of this user.
+    assert not (home / ".ray" / "auth_token").exists()

@@ -10,12 +10,12 @@ import torch
 
 from tests.trainer.conftest import tiny
 from tests.trainer.fabricated import write_corpus
+from tests.trainer.reference import structure_loss
 from trainer.checkpoint import Progress
 from trainer.data.collate import StepBatch
 from trainer.errors import CorruptRecordError
 from trainer.log import RunLog
 from trainer.loop import Batches, Prepared, prepare
-from trainer.objective.structure import structure_loss
 from trainer.optimizer import build_optimizer, rate
 from trainer.parallel import Ranks
 from trainer.recipe import OptimizerRecipe, Recipe

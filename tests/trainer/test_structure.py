@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.objective.structure import pair_scale, similarity_statistics, structure_loss, structure_rows
+from tests.trainer.reference import structure_loss
+from trainer.objective.structure import label_histogram, pair_scale, similarity_statistics, structure_rows
 
 
 def problem(count: int = 9, size: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -53,11 +54,26 @@ def test_mean_does_not_grow_with_the_batch() -> None:
 
 def test_statistics_show_a_collapse() -> None:
     outputs, _, _ = problem(count=12)
-    spread = similarity_statistics(
-        torch.nn.functional.normalize(outputs, dim=1), 0, torch.rand(12, 12), torch.ones(12, 12)
-    )
+    labels, weights, lengths = torch.rand(12, 12), torch.ones(12, 12), torch.ones(12, dtype=torch.int64)
+    spread = similarity_statistics(torch.nn.functional.normalize(outputs, dim=1), 0, labels, weights, lengths)
     one = torch.nn.functional.normalize(outputs[:1].repeat(12, 1), dim=1)
-    collapsed = similarity_statistics(one, 0, torch.rand(12, 12), torch.ones(12, 12))
+    collapsed = similarity_statistics(one, 0, labels, weights, lengths)
     assert collapsed["effective_rank"] == pytest.approx(1.0, abs=1e-6)
     assert collapsed["off_diagonal_mean"] == pytest.approx(1.0, abs=1e-6)
     assert spread["effective_rank"] > 3
+    # Pairs of different positions, all of one length.
+    assert list(spread["label_histogram"]) == ["1"] and sum(spread["label_histogram"]["1"]) == 12 * 11
+
+
+def test_label_histogram_counts_by_length() -> None:
+    lengths = torch.tensor([1, 2, 3, 4, 5, 6])
+    labels = torch.tensor([[0.05, 0.95]] * 4 + [[1.0, -0.2], [0.5, 321.0]])
+    keep = torch.ones_like(labels, dtype=torch.bool)
+    keep[1] = False
+    found = label_histogram(labels, keep, lengths)
+    assert found == {
+        "1": [1, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        "3-4": [2, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+        "5-8": [1, 0, 0, 0, 0, 1, 0, 0, 0, 2],
+    }
+    assert label_histogram(labels, torch.zeros_like(keep), lengths) == {}

@@ -16,11 +16,11 @@ from torch.utils.data import Dataset
 
 from trainer.data.features import ImageSource
 from trainer.data.layout import Encoded, Vocabulary, encode_segment, sentence_ids
-from trainer.data.plan import Pack, Plan
+from trainer.data.plan import Pack, Plan, seeded
 from trainer.data.positions import PositionBuilder
 from trainer.data.rows import Row
 from trainer.data.shards import Corpus, Document
-from trainer.objective.labels import label_rows, pair_weights
+from trainer.objective.labels import label_lengths, label_rows, pair_weights
 from trainer.objective.structure import pair_scale
 from trainer.recipe import ObjectiveRecipe
 
@@ -79,6 +79,7 @@ class StepBatch:
 
     labels float32 (rows, P): m^l of this rank's positions against all; weights float32 (P, P): pairs that count;
     row_start: this rank's first position; counts: positions of every pack of the step, over all ranks.
+    lengths int64 (rows,): slices of the label sequences of this rank's positions.
     """
 
     step: int
@@ -87,6 +88,7 @@ class StepBatch:
     row_start: int
     labels: torch.Tensor
     weights: torch.Tensor
+    lengths: torch.Tensor
     scale: float
 
 
@@ -197,26 +199,29 @@ class StepDataset(Dataset[StepBatch]):
         counts: list[int] = []
         wanted: list[list[tuple[int, ...]]] = []
         for content in packs:
-            before = len(builder.document)
+            before = len(builder)
             states = []
             for entry in content:
                 row = self.rows[entry.row]
                 document = documents.setdefault(row.document, self.corpus.document(row.document))
                 states.append(builder.add(document, row, entry.views, self.seed, step))
             wanted.append(states)
-            counts.append(len(builder.document) - before)
+            counts.append(len(builder) - before)
         positions, vectors = builder.finish()
         share = len(packs) // self.world
         mine = range(self.rank * share, (self.rank + 1) * share)
         start = sum(counts[: mine.start])
+        stop = start + sum(counts[mine.start : mine.stop])
+        shuffle = seeded("shuffled", self.seed, step)
         weights = pair_weights(positions, self.objective)
         return StepBatch(
             step=step,
             packs=tuple(self._pack(packs[number], documents, wanted[number], number) for number in mine),
             counts=tuple(counts),
             row_start=start,
-            labels=label_rows(positions, start, start + sum(counts[mine.start : mine.stop]), vectors, self.objective),
+            labels=label_rows(positions, start, stop, vectors, self.objective, shuffle),
             weights=weights,
+            lengths=label_lengths(positions, self.objective)[start:stop],
             scale=pair_scale(weights, self.objective.reduction),
         )
 

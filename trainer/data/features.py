@@ -1,22 +1,28 @@
-"""Where a batch's images come from: pixels, or a frozen tower's features computed once per distinct image."""
+"""Where a batch's images come from: pixels, or a frozen tower's features computed once per distinct image.
+
+    OUT/cache/features-<key>/part-00000.arrow
+
+A part is one Arrow IPC file: sha256, what was wrong with the image (or null), and its features in float16.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
-import xxhash
 
+from trainer.data.parts import Peers, build_parts, write_part
 from trainer.data.pixels import blank, decode
-from trainer.data.rows import Row
 from trainer.data.shards import Corpus, Document
 from trainer.errors import CorruptRecordError
+from trainer.keys import code_key, digest
 
 BATCH = 8  # images through the tower at a time: larger gains nothing on a CPU
+PART = 128  # images in a part: seconds of work, some 16 MB
 
 
 class ImageSource(Protocol):
@@ -34,9 +40,8 @@ class PixelSource:
 
     def image(self, document: Document, image: int) -> tuple[torch.Tensor, str | None]:
         """Pixels of an image; see ImageSource. With `strict`, CorruptRecordError instead of a stand-in."""
-        where = f"document {document.document_id}, image {image} ({document.image_field(image, 'url')})"
         try:
-            return decode(document.image_bytes(image), self.size, where), None
+            return decode(document.image_bytes(image), self.size, _where(document, image)), None
         except CorruptRecordError as error:
             if self.strict:
                 raise
@@ -44,83 +49,119 @@ class PixelSource:
 
 
 class FeatureSource:
-    """Features of a frozen tower, float16 on disk, memory-mapped: float32 (tokens, dim) when asked."""
+    """Features of a frozen tower, float16 on disk, memory-mapped: float32 (tokens, dim) when asked.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        index = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        self._place: dict[str, int] = {name: place for place, name in enumerate(index["images"])}
-        self._unreadable: dict[str, str] = index["unreadable"]
-        self._features: Any = None
+    With `strict`, CorruptRecordError at once when any of the images could not be read.
+    """
+
+    def __init__(self, folder: Path, parts: int, strict: bool) -> None:
+        self.paths = [part_path(folder, number) for number in range(parts)]
+        self._place: dict[str, tuple[int, int]] = {}
+        self._unreadable: dict[str, str] = {}
+        for number, path in enumerate(self.paths):
+            part = _read(path)
+            names, problems = part.column("sha256").to_pylist(), part.column("problem").to_pylist()
+            self._place.update({name: (number, row) for row, name in enumerate(names)})
+            self._unreadable.update({name: line for name, line in zip(names, problems, strict=True) if line})
+        if strict and self._unreadable:
+            name, problem = next(iter(self._unreadable.items()))
+            raise CorruptRecordError(f"image {name}: {problem}")
+        self._features: dict[int, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_features": None}
+        # A memory map does not cross to a worker process; it is mapped again there.
+        return {**self.__dict__, "_features": {}}
 
     def image(self, document: Document, image: int) -> tuple[torch.Tensor, str | None]:
         """Features of an image; see ImageSource."""
-        if self._features is None:
-            self._features = np.load(self.path, mmap_mode="r")
         name = document.image_hash(image)
-        features = torch.from_numpy(self._features[self._place[name]].astype(np.float32))
-        return features, self._unreadable.get(name)
+        part, row = self._place[name]
+        problem = self._unreadable.get(name)
+        if part not in self._features:
+            found = _read(self.paths[part])
+            shape = [int(size) for size in found.schema.metadata[b"shape"].split()]
+            values = found.column("features").values.to_numpy(zero_copy_only=True)
+            self._features[part] = values.reshape(-1, *shape)
+        features = torch.from_numpy(self._features[part][row].astype(np.float32))
+        return features, None if problem is None else f"{_where(document, image)}: {problem}"
 
 
-def distinct_images(corpus: Corpus, rows: Sequence[Row]) -> Iterator[tuple[str, Document, int]]:
-    """(sha256, a document that has it, its index there) of every distinct image shown in the rows."""
-    seen: set[str] = set()
-    for index in dict.fromkeys(row.document for row in rows):
-        document = corpus.document(index)
-        for number, piece in enumerate(document.slices):
-            if piece.is_image:
-                image = document.image_of(number)
-                if (name := document.image_hash(image)) not in seen:
-                    seen.add(name)
-                    yield name, document, image
+def _where(document: Document, image: int) -> str:
+    return f"document {document.document_id}, image {image} ({document.image_field(image, 'url')})"
 
 
-def feature_path(folder: Path, corpus: Corpus, tower: str, size: int) -> Path:
-    """Where the features of a corpus under a tower (its identity, with its weights) lie."""
-    key = xxhash.xxh3_128_hexdigest(f"1\0{corpus.hash}\0{tower}\0{size}".encode())
-    return folder / f"features-{key}.npy"
+def feature_folder(cache: Path, corpus: Corpus, tower: str, size: int) -> Path:
+    """Where the features of a corpus under a tower lie. `tower`: digest of its weights (trainer.keys.weights_key)."""
+    code = code_key(
+        "trainer.data.features", "trainer.model.vision", libraries=("efficientnet-lite-pytorch", "pillow", "torch")
+    )
+    return cache / f"features-{digest(code, corpus.hash, tower, str(size))}"
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """A part's file."""
+    return folder / f"part-{number:05d}.arrow"
 
 
 @torch.no_grad()
 def build_features(
-    path: Path,
+    folder: Path,
     corpus: Corpus,
-    rows: Sequence[Row],
     tower: Callable[[torch.Tensor], torch.Tensor],
     pixels: PixelSource,
     device: torch.device,
-    progress: Callable[[int], None] | None = None,
-) -> None:
-    """Run `tower` (uint8 (n, 3, S, S) -> (n, tokens, dim)) once over the rows' distinct images; no-op when done.
+    peers: Peers,
+) -> int:
+    """Run `tower` (uint8 (n, 3, S, S) -> (n, tokens, dim)) once over the corpus's distinct images.
 
-    The index is written last, so a file without one is an interrupted run and is written anew.
+    Returns the number of parts; those that are there are left as they are. Raises as build_parts.
     """
-    if path.with_suffix(".json").is_file():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names: list[str] = []
-    unreadable: dict[str, str] = {}
-    parts: list[np.ndarray[Any, Any]] = []
-    waiting: list[torch.Tensor] = []
+    images = corpus.distinct_images()
+    parts = [images[first : first + PART] for first in range(0, len(images), PART)]
 
-    def flush() -> None:
-        if waiting:
-            parts.append(tower(torch.stack(waiting).to(device)).to("cpu", torch.float16).numpy())
-            waiting.clear()
-            if progress:
-                progress(len(names))
+    def ready(number: int) -> bool:
+        try:
+            found = _read(part_path(folder, number)).column("sha256").to_pylist()
+        except (OSError, pa.ArrowInvalid):
+            return False
+        return bool(found == [name for name, _, _ in parts[number]])
 
-    for name, document, image in distinct_images(corpus, rows):
-        found, problem = pixels.image(document, image)
-        names.append(name)
-        waiting.append(found)
-        if problem:
-            unreadable[name] = problem
-        if len(waiting) == BATCH:
-            flush()
-    flush()
-    np.save(path, np.concatenate(parts) if parts else np.zeros((0, 1, 1), np.float16))
-    path.with_suffix(".json").write_text(json.dumps({"images": names, "unreadable": unreadable}), encoding="utf-8")
+    def build(number: int) -> None:
+        problems: list[str | None] = []
+        features: list[torch.Tensor] = []
+        for first in range(0, len(parts[number]), BATCH):
+            pictures: list[torch.Tensor] = []
+            for _, at, image in parts[number][first : first + BATCH]:
+                document = corpus.document(at)
+                picture, problem = pixels.image(document, image)
+                pictures.append(picture)
+                # Other documents may show the same image: where it is, is said when it is used.
+                problems.append(problem and problem.removeprefix(f"{_where(document, image)}: "))
+            found = tower(torch.stack(pictures).to(device))
+            features.append(found.to("cpu", torch.float16))
+        write_part(part_path(folder, number), _part([name for name, _, _ in parts[number]], problems, features))
+
+    build_parts(len(parts), ready, build, peers)
+    return len(parts)
+
+
+def _part(names: list[str], problems: list[str | None], features: list[torch.Tensor]) -> bytes:
+    """One part's file."""
+    values = torch.cat(features).numpy()
+    flat = pa.array(values.reshape(-1), pa.float16())
+    batch = pa.RecordBatch.from_arrays(
+        [
+            pa.array(names, pa.string()),
+            pa.array(problems, pa.string()),
+            pa.FixedSizeListArray.from_arrays(flat, values[0].size),
+        ],
+        ["sha256", "problem", "features"],
+    ).replace_schema_metadata({"shape": " ".join(map(str, values.shape[1:]))})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _read(path: Path) -> pa.RecordBatch:
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)

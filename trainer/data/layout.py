@@ -7,7 +7,7 @@ that a sentence's last token is the sentence's end: its state. An image is `imag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from trainer.data.shards import Document
 
@@ -17,6 +17,20 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; nothing in the text is read as a special token."""
+
+
+class PlainText:
+    """A transformers tokenizer that reads text as text: "<|endoftext|>" in a page is eleven characters, not an end."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
+        return ids
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from alignment import Positions, Slices
 from trainer.data.plan import seeded
 from trainer.data.rows import Row
 from trainer.data.shards import Document
-from trainer.objective.labels import Positions, SliceVectors
 from trainer.recipe import ObjectiveRecipe
 
 
@@ -22,14 +22,18 @@ class PositionBuilder:
 
     def __init__(self, objective: ObjectiveRecipe) -> None:
         self.objective = objective
-        self.document: list[int] = []
-        self.view: list[bool] = []
         self.sequence: list[int] = []
         self.end: list[int] = []
+        # Of every sequence: its slices, its document, and how many slices that has in all.
         self.sequences: list[list[int]] = []
+        self.document: list[int] = []
+        self.whole: list[int] = []
         self.slice_index: dict[tuple[int, int], int] = {}
         self.is_image: list[bool] = []
         self.vectors: list[tuple[Any, Any]] = []
+
+    def __len__(self) -> int:
+        return len(self.end)
 
     def add(self, document: Document, row: Row, views: tuple[int, ...], seed: int, step: int) -> tuple[int, ...]:
         """Draws a segment's positions and returns their slices; the views' positions follow them."""
@@ -47,43 +51,36 @@ class PositionBuilder:
                 self.is_image.append(document.slices[piece].is_image)
             return self.slice_index[key]
 
-        def position(sequence: int, end: int, view: bool) -> None:
+        def sequence(pieces: list[int], whole: int, ends: list[int]) -> None:
+            self.sequence += [len(self.sequences)] * len(ends)
+            self.end += ends
+            self.sequences.append([vector(piece) for piece in pieces])
             self.document.append(row.document)
-            self.view.append(view)
-            self.sequence.append(sequence)
-            self.end.append(end)
+            self.whole.append(whole)
 
-        if self.objective.span == "prefix" and chosen:
-            upto = [i for i in usable if i <= chosen[-1]]
-            self.sequences.append([vector(i) for i in upto])
-            for piece in chosen:
-                position(len(self.sequences) - 1, upto.index(piece) + 1, False)
-        elif chosen:
-            for piece in chosen:
-                window = [i for i in usable if i <= piece][-self.objective.window :]
-                self.sequences.append([vector(i) for i in window])
-                position(len(self.sequences) - 1, len(window), False)
+        if chosen:
+            sequence(usable, sum(document.has_vectors), [usable.index(piece) for piece in chosen])
         for piece in views:
-            self.sequences.append([vector(piece)])
-            position(len(self.sequences) - 1, 1, True)
+            # A bare slice is a sequence of its own: nothing before it, and nothing after it in its document.
+            sequence([piece], 1, [0])
         return tuple(chosen)
 
-    def finish(self) -> tuple[Positions, SliceVectors]:
+    def finish(self) -> tuple[Positions, Slices]:
         """The step's positions and vectors, padded."""
         width = max((len(sequence) for sequence in self.sequences), default=1)
         slices = torch.zeros(len(self.sequences), width, dtype=torch.int64)
         for i, sequence in enumerate(self.sequences):
             slices[i, : len(sequence)] = torch.tensor(sequence, dtype=torch.int64)
         positions = Positions(
-            document=torch.tensor(self.document, dtype=torch.int64),
-            view=torch.tensor(self.view, dtype=torch.bool),
-            sequence=torch.tensor(self.sequence, dtype=torch.int64),
-            end=torch.tensor(self.end, dtype=torch.int64),
             slices=slices,
             lengths=torch.tensor([len(sequence) for sequence in self.sequences], dtype=torch.int64),
+            sequence=torch.tensor(self.sequence, dtype=torch.int64),
+            end=torch.tensor(self.end, dtype=torch.int64),
+            document=torch.tensor(self.document, dtype=torch.int64),
+            whole=torch.tensor(self.whole, dtype=torch.int64),
         )
         stacked = [_stack([pair[which] for pair in self.vectors]) for which in (0, 1)]
-        return positions, SliceVectors(torch.tensor(self.is_image, dtype=torch.bool), stacked[0], stacked[1])
+        return positions, Slices(stacked[0], stacked[1], torch.tensor(self.is_image, dtype=torch.bool))
 
 
 def _stack(vectors: list[Any]) -> torch.Tensor:

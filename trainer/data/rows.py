@@ -1,15 +1,21 @@
-"""Manifest rows: what the plan needs to know of every segment, computed once per tokenizer and shard hash."""
+"""Manifest rows: what the plan needs to know of every segment, computed once per tokenizer and corpus.
+
+OUT/cache/rows-<key>/part-00000.json: a digest of the rest, then the rows of PART documents
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import xxhash
-
 from trainer.data.layout import Segment, Vocabulary, cut, sentence_ids, token_counts
+from trainer.data.parts import Peers, build_parts, write_part
 from trainer.data.shards import Corpus
+from trainer.keys import code_key, digest
+
+PART = 256  # documents in a part: seconds of tokenizing
 
 
 @dataclass(frozen=True)
@@ -34,24 +40,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Limits:
-    """What shapes rows besides the corpus and the tokenizer."""
+    """What shapes rows besides the corpus."""
 
     document_tokens: int
     image_tokens: int
-    tokenizer: str  # identity of the tokenizer
+    tokenizer: str  # digest of the tokenizer (trainer.keys.tokenizer_key)
 
     def key(self, corpus: Corpus) -> str:
-        """Hash of all that shapes the rows."""
-        text = json.dumps([2, corpus.hash, asdict(self)], sort_keys=True)
-        return xxhash.xxh3_128_hexdigest(text.encode())
+        """Digest of all that shapes the rows."""
+        code = code_key("trainer.data.rows", libraries=("tokenizers", "transformers"))
+        return digest(code, corpus.hash, json.dumps(asdict(self), sort_keys=True))
 
 
-def build_rows(corpus: Corpus, vocabulary: Vocabulary, limits: Limits) -> list[Row]:
-    """Rows of every document of the corpus, in shard order, segments in reading order."""
+def build_rows(
+    corpus: Corpus, vocabulary: Vocabulary, limits: Limits, documents: Iterable[int] | None = None
+) -> list[Row]:
+    """Rows of the documents (by index; all when None), in shard order, segments in reading order."""
     rows: list[Row] = []
-    splits = corpus.column("split")
     limit = limits.document_tokens - 2
-    for index in range(len(corpus)):
+    for index in range(len(corpus)) if documents is None else documents:
         document = corpus.document(index)
         slices, usable = document.slices, document.has_vectors
         edges = sorted(document.negatives, key=lambda edge: (-edge.score, edge.document_id, edge.candidate))
@@ -68,7 +75,7 @@ def build_rows(corpus: Corpus, vocabulary: Vocabulary, limits: Limits) -> list[R
                 Row(
                     document=index,
                     document_id=document.document_id,
-                    split=splits[index],
+                    split=document.split,
                     segment=segment,
                     images=sum(slices[piece].is_image for piece in inside),
                     pairs=tuple(pairs),
@@ -78,20 +85,29 @@ def build_rows(corpus: Corpus, vocabulary: Vocabulary, limits: Limits) -> list[R
     return rows
 
 
-def load_rows(corpus: Corpus, vocabulary: Vocabulary, limits: Limits, cache: Path | None) -> list[Row]:
-    """`build_rows`, kept in `cache` under its key; a cache that cannot be read is built anew."""
-    if cache is None:
-        return build_rows(corpus, vocabulary, limits)
-    path = cache / f"rows-{limits.key(corpus)}.json"
-    try:
-        return [_row(data) for data in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, KeyError, TypeError):
-        rows = build_rows(corpus, vocabulary, limits)
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
-    temporary.replace(path)
-    return rows
+def load_rows(corpus: Corpus, vocabulary: Vocabulary, limits: Limits, cache: Path, peers: Peers) -> list[Row]:
+    """`build_rows`, kept in `cache` under its key; a part that cannot be read is built anew. Raises as build_parts."""
+    folder = cache / f"rows-{limits.key(corpus)}"
+    count = -(-len(corpus) // PART)
+
+    def path(number: int) -> Path:
+        return folder / f"part-{number:05d}.json"
+
+    def ready(number: int) -> bool:
+        try:
+            found, _, content = path(number).read_bytes().partition(b"\n")
+        except OSError:
+            return False
+        return found == digest(content).encode()
+
+    def build(number: int) -> None:
+        documents = range(number * PART, min((number + 1) * PART, len(corpus)))
+        rows = build_rows(corpus, vocabulary, limits, documents)
+        content = json.dumps([asdict(row) for row in rows]).encode()
+        write_part(path(number), digest(content).encode() + b"\n" + content)
+
+    build_parts(count, ready, build, peers)
+    return [_row(data) for number in range(count) for data in json.loads(path(number).read_bytes().partition(b"\n")[2])]
 
 
 def _row(data: dict[str, object]) -> Row:
@@ -99,4 +115,4 @@ def _row(data: dict[str, object]) -> Row:
     values["segment"] = Segment(**values["segment"])  # type: ignore[arg-type]  # a mapping, as asdict wrote it
     for name in ("pairs", "negatives"):
         values[name] = tuple(tuple(item) for item in values[name])  # type: ignore[attr-defined]  # lists of lists
-    return Row(**values)  # type: ignore[arg-type]  # checked by the except around the caller
+    return Row(**values)  # type: ignore[arg-type]  # as asdict wrote it, under its digest

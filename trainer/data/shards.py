@@ -1,8 +1,10 @@
-"""The corpus as the trainer sees it: memory-mapped Arrow IPC shards, one document a row (schemas/shard.py)."""
+"""The corpus as the trainer sees it: memory-mapped Arrow IPC shards, one document a row (schemas/shard.py).
+
+Which folder holds them is trainer/data/corpus.py's.
+"""
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
 from schemas.contract import ContractError, identity
-from schemas.manifest import VersionManifest
 from schemas.shard import SHARD
 from trainer.errors import UserError
 
@@ -68,6 +68,11 @@ class Document:
         """Title of the page, or None."""
         title = self._value("title")
         return None if title is None else str(title)
+
+    @cached_property
+    def split(self) -> str:
+        """ "train" or "held_out"."""
+        return str(self._value("split"))
 
     @cached_property
     def nodes(self) -> list[dict[str, Any]]:
@@ -134,11 +139,14 @@ class Document:
 class Corpus:
     """All documents of one corpus version, by index in shard order; opening reads no rows.
 
+    `listed`: xxh3-128 hex of every shard's bytes as the version's manifest lists it, None where there is no manifest.
     `hash` identifies the shards' content: a checkpoint carries it and resume compares it.
     """
 
-    def __init__(self, folder: Path, version: str, shards: list[Path], content: str) -> None:
-        self.folder, self.version, self.shards, self.hash = folder, version, shards, content
+    def __init__(
+        self, folder: Path, version: str, shards: list[Path], content: str, listed: tuple[str, ...] | None = None
+    ) -> None:
+        self.folder, self.version, self.shards, self.hash, self.listed = folder, version, shards, content, listed
         self._readers: list[pa.RecordBatchFileReader] | None = None
         self._batches: list[tuple[int, int]] = []
         self._starts: list[int] = []
@@ -179,6 +187,17 @@ class Corpus:
             for value in self._open()[shard].get_batch(batch).column(name).to_pylist()
         ]
 
+    def distinct_images(self) -> list[tuple[str, int, int]]:
+        """(sha256, document, which of the document's images) of every distinct image, where it is first."""
+        readers, found = self._open(), dict[str, tuple[int, int]]()
+        for (shard, batch), start in zip(self._batches, self._starts, strict=True):
+            column = readers[shard].get_batch(batch).column("images")
+            names = iter(column.flatten().field("sha256").to_pylist())
+            for row, count in enumerate(column.value_lengths().to_pylist()):
+                for image in range(count):
+                    found.setdefault(str(next(names)), (start + row, image))
+        return [(name, document, image) for name, (document, image) in found.items()]
+
 
 def _open_shard(path: Path) -> pa.RecordBatchFileReader:
     try:
@@ -191,60 +210,3 @@ def _open_shard(path: Path) -> pa.RecordBatchFileReader:
             f"{path} is {found[0]} version {found[1]}, this trainer reads shard version {identity(SHARD)[1]}"
         )
     return reader
-
-
-def open_corpus(location: str) -> Corpus:
-    """The newest version of the corpus at `location`.
-
-    `location` is OUT of the build (OUT/latest names OUT/versions/<version>), one version's folder, or a folder
-    that holds part-*.arrow itself. Raises UserError when there is nothing to read.
-    """
-    if not location:
-        raise UserError("no corpus: name its folder with --corpus OUT or the recipe's field corpus")
-    root = Path(location)
-    if not root.is_dir():
-        raise UserError(f"corpus {location!r} is not a folder; build one with python -m pipeline.build")
-    version = root.name
-    if (root / "latest").is_file():
-        version = _read_latest(root / "latest")
-        root = root / "versions" / version
-    folder = root / "shards" if (root / "shards").is_dir() else root
-    shards = sorted(folder.glob("part-*.arrow"))
-    if not shards:
-        raise UserError(f"corpus {location!r} has no shards: {folder}/part-*.arrow matches nothing")
-    corpus = Corpus(root, version, shards, _content_hash(root, shards))
-    if not len(corpus):
-        raise UserError(f"corpus {location!r} holds no document")
-    return corpus
-
-
-def _read_latest(path: Path) -> str:
-    text = path.read_text(encoding="utf-8").strip()
-    if text.startswith("{"):
-        text = str(json.loads(text).get("version", ""))
-    if not text or "/" in text:
-        raise UserError(f"{path} does not name a version: {text!r}")
-    return text
-
-
-def _content_hash(root: Path, shards: list[Path]) -> str:
-    """xxh3-128 over (name, hash of bytes) of every shard, from the manifest where one lists them all."""
-    listed: dict[str, str] = {}
-    manifest = root / "manifest.json"
-    if manifest.is_file():
-        try:
-            parts = VersionManifest.from_json(manifest.read_bytes()).shards
-        except (ValueError, KeyError, TypeError):
-            parts = ()  # some other manifest.json: the bytes decide
-        listed = {Path(part.name).name: part.hash for part in parts}
-    digest = xxhash.xxh3_128()
-    for path in shards:
-        content = listed.get(path.name)
-        if content is None:
-            hasher = xxhash.xxh3_128()
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    hasher.update(block)
-            content = hasher.hexdigest()
-        digest.update(f"{path.name}\0{content}\n".encode())
-    return digest.hexdigest()

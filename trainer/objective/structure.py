@@ -10,10 +10,13 @@ rank and many.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 Tensor = torch.Tensor
+
+BINS = 10  # of the label histogram
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,15 @@ def structure_rows(vectors: Tensor, start: int, labels: Tensor, weights: Tensor,
         return StructureTerms((4 * scale * weighted @ every).to(vectors.dtype), scale * (weighted * difference).sum())
 
 
-def structure_loss(vectors: Tensor, labels: Tensor, weights: Tensor, reduction: str = "mean") -> Tensor:
-    """The plain formula, differentiable; what the closed form is checked against."""
-    difference = vectors @ vectors.T - labels
-    return pair_scale(weights, reduction) * (weights * difference.square()).sum()
+def similarity_statistics(
+    vectors: Tensor, start: int, labels: Tensor, weights: Tensor, lengths: Tensor
+) -> dict[str, Any]:
+    """What shows a collapse first, over pairs of different positions that count.
 
-
-def similarity_statistics(vectors: Tensor, start: int, labels: Tensor, weights: Tensor) -> dict[str, float]:
-    """What shows a collapse first, over pairs of different positions that count; arguments as structure_rows.
-
+    Arguments as structure_rows; lengths int64 (rows,): slices of the label sequences of the rows. Returns
     off_diagonal_mean and _std of cosines, label_mean and _std, label_error (mean absolute), label_correlation of
-    cosine and label, and effective_rank = exp(entropy of the singular values' shares of energy) of the vectors.
+    cosine and label, effective_rank = exp(entropy of the singular values' shares of energy) of the vectors, and
+    label_histogram.
     """
     with torch.no_grad():
         rows = torch.arange(start, start + len(labels), device=vectors.device)
@@ -77,4 +78,24 @@ def similarity_statistics(vectors: Tensor, start: int, labels: Tensor, weights: 
             "label_error": float((cosines - wanted).abs().mean()),
             "label_correlation": float(torch.corrcoef(together)[0, 1]) if moving else 0.0,
             "effective_rank": rank,
+            "label_histogram": label_histogram(labels, keep, lengths),
         }
+
+
+def label_histogram(labels: Tensor, keep: Tensor, lengths: Tensor) -> dict[str, list[int]]:
+    """Counts of labels in ten bins of [0, 1] by length of the row's label sequence: "1", "2", "3-4", "5-8", ...
+
+    labels (rows, n); keep bool (rows, n): pairs that are counted; lengths int64 (rows,), slices. Labels outside
+    [0, 1] (negative cosines, raw kernels) count in the first or last bin. Lengths without a pair are left out.
+    """
+    bucket = torch.ceil(torch.log2(lengths.double())).long()
+    place = (labels.double() * BINS).floor().clamp(0, BINS - 1).long()
+    flat = (bucket[:, None] * BINS + place)[keep]
+    counts = torch.bincount(flat, minlength=BINS).reshape(-1)
+    counts = torch.nn.functional.pad(counts, (0, -len(counts) % BINS)).view(-1, BINS)
+    return {_bucket_name(number): row for number, row in enumerate(counts.tolist()) if any(row)}
+
+
+def _bucket_name(number: int) -> str:
+    first, last = 2 ** (number - 1) + 1 if number else 1, 2**number
+    return str(last) if first >= last else f"{first}-{last}"
