@@ -13,9 +13,10 @@ class MissingAsset(FileNotFoundError):
 
 
 def cache_root() -> Path:
-    """$INTERLOOM_CACHE, or ~/.cache/interloom, and in it `assets`."""
-    root = os.environ.get("INTERLOOM_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "interloom") / "assets"
+    """$INTERLOOM_CACHE, or interloom in $XDG_CACHE_HOME or ~/.cache, and in it `assets`."""
+    if root := os.environ.get("INTERLOOM_CACHE"):
+        return Path(root) / "assets"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "interloom" / "assets"
 
 
 def location(asset: Asset) -> Path:

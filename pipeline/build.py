@@ -85,6 +85,7 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     from pipeline.phases.graph import graph
     from pipeline.plan import finished
     from pipeline.progress import Progress
+    from pipeline.reached import out_of_reach
     from pipeline.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally, told
     from pipeline.storage import StorageFull
     from pipeline.summary import summarize
@@ -121,6 +122,8 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
                     generation.advance()
                 for phase in graph(spec, generation.current()):
                     runner.run(phase)
+                    if phase.name == "pages" and (cause := out_of_reach(runner.table("pages").read_all())):
+                        raise PhaseFailed(f"pages: {cause}")
                     if phase.name == until:
                         progress.say(f"stopped after {until}, as asked")
                         return

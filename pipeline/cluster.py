@@ -56,7 +56,8 @@ def _start_local(workers: int | None, object_store_bytes: int | None) -> None:
             )
             return
         except ValueError as error:  # it checks what it is told to take, and this machine does not have that
-            raise UserMistake(f"resources: Ray refuses them: {' '.join(str(error).split())}") from None
+            said = " ".join(str(error).partition("You can adjust")[0].split())
+            raise UserMistake(f"resources: Ray does not start with these workers and megabytes: {said}") from None
         except Exception as error:
             if "timed out during startup" not in str(error) or attempt == START_TRIES - 1:
                 raise

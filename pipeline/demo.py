@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -81,16 +82,31 @@ def demo(
     steps: Annotated[
         int | None, typer.Option(help="Training steps instead of the recipe's; 0: the corpus alone.")
     ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Only serve the sites, for builds of your own.")] = False,
 ) -> None:
     """Fetch the demo's assets, serve its sites, build the corpus, train on it, and say what came out."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    if serve:
+        _run("assets", "fetch", "--group", "sites")
+        with served(port) as base, contextlib.suppress(KeyboardInterrupt):
+            print(f"the demo's sites are at {base}/ until you press Ctrl-C", flush=True)
+            threading.Event().wait()
+        return
     groups = ("demo",) if steps == 0 else ("demo", "train")
     for group in groups:
         _run("assets", "fetch", "--group", group)
     with served(port) as base:
         seeds = "[" + ", ".join(f"{base}/{name}/index.html" for name in SITES) + "]"
         override = [] if port == PORT else ["--set", f"source.seeds={seeds}"]
-        _run("pipeline.build", "--spec", "specs/demo.yaml", "--out", out, *override)
+        command = ["pipeline.build", "--spec", "specs/demo.yaml", "--out", out, *override]
+        try:
+            _run(*command)
+        except typer.Exit as ended:
+            if ended.exit_code != 1:
+                raise
+            # An earlier build may have remembered that nobody served the sites.
+            print("once more, asking again for what could not be fetched", flush=True)
+            _run(*command, "--retry-failed")
     if steps != 0:
         override = [] if steps is None else ["--set", f"optimizer.steps={steps}"]
         run = f"{out}/train"

@@ -73,11 +73,15 @@ def collect(
     storage = open_storage(corpus)
     names = doomed(storage, keep)
     total = sum(storage.size(name) for name in names)
+    stays = {name.split("/")[1] for name in set(storage.walk("versions")).difference(names)}
+    versions = sorted({name.split("/")[1] for name in names if name.startswith("versions/")} - stays)
+    named = f"; versions {', '.join(versions)}" if versions else ""
     if not dry_run:
         # A table's manifest goes first: what is left of a killed collection is then no table.
         for name in sorted(names, key=lambda each: (not each.endswith("manifest.json"), each)):
             storage.delete(name)
-    print(f"{len(names):,} objects, {total / 1e6:.1f} MB {'would be removed' if dry_run else 'removed'}")
+        storage.prune("versions")
+    print(f"{len(names):,} objects, {total / 1e6:.1f} MB {'would be removed' if dry_run else 'removed'}{named}")
 
 
 if __name__ == "__main__":

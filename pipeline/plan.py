@@ -34,6 +34,8 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
         raise
     except Exception as error:  # whatever a filesystem raises when it may not be read: each is about the URL
         raise UserMistake(f"output: cannot read {spec.output.url}: {' '.join(str(error).split())}") from None
+    there = version_manifest(storage, version) if (version := latest(storage)) else None
+    published = there.phases if there else {}
     keys: dict[str, str] = {}
     stale = 0
     for phase in graph(spec, generation):
@@ -57,7 +59,8 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
             stale += 1
             parts = len(table.receipts())
             begun = f"{parts} of {spec.output.partitions} parts are there; " if parts else ""
-            yield f"  {phase.name:<18} would run   {begun}{_why(storage, phase.name, ingredients)}"
+            why = _why(storage, phase.name, ingredients, published.get(phase.name))
+            yield f"  {phase.name:<18} would run   {begun}{why}"
         if phase.name == until:
             break
     said = [] if stale or until is not None else _said_otherwise(spec, storage, version_of(keys["shards"]))
@@ -102,8 +105,8 @@ def finished(spec: Spec) -> Corpus | None:
     return None if unmet(spec.expect, corpus.manifest.counts) or restated(spec, corpus.manifest) else corpus
 
 
-def _why(storage: Storage, phase: str, ingredients: dict[str, Any]) -> str:
-    """What differs from the most recent finished run of the phase."""
+def _why(storage: Storage, phase: str, ingredients: dict[str, Any], published: str | None) -> str:
+    """What differs from the published run of the phase, where there is one, else from the most recent finished one."""
     finished: list[Manifest] = []
     for key in storage.names(f"tables/{phase}"):
         try:
@@ -114,7 +117,7 @@ def _why(storage: Storage, phase: str, ingredients: dict[str, Any]) -> str:
             finished.append(manifest)
     if not finished:
         return "never finished here"
-    last = max(finished, key=lambda manifest: str(manifest.run.get("finished", "")))
+    last = max(finished, key=lambda manifest: (manifest.key == published, str(manifest.run.get("finished", ""))))
     # Ingredients as JSON has them, or tuples would differ from lists.
     changed = differences(last.ingredients, json.loads(json.dumps(ingredients, default=str)))
     inputs = sorted(each.split(" ")[0].removeprefix("inputs.") for each in changed if each.startswith("inputs."))

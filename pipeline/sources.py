@@ -66,7 +66,9 @@ def check_source(spec: Spec) -> None:
         if not files:
             raise UserMistake(f"source.path: {source.path} holds no .html, .htm or .xhtml file")
     else:
-        warc_files(source)
+        for path in warc_files(source):
+            if not is_local(path):
+                _warc_fingerprint(path)  # asks for the object's state alone
 
 
 def _check_url(field: str, url: str) -> None:

@@ -6,6 +6,7 @@ so a killed process leaves no half file under a final one; object stores put who
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import uuid
@@ -158,6 +159,13 @@ class Storage:
             return
         except Exception as error:  # as in `_connect`
             raise StorageError(f"cannot read {self.url}: {_said(error)}") from None
+
+    def prune(self, folder: str) -> None:
+        """Remove the empty folders below one; object stores have none."""
+        if self.local:
+            for parent, _, _ in os.walk(self.path(folder), topdown=False):
+                with contextlib.suppress(OSError):  # not empty
+                    os.rmdir(parent)
 
     def probe(self) -> None:
         """Check that the root can be written and read; StorageError with the reason when not."""

@@ -65,10 +65,10 @@ class MineSettings(Settings):
     kinds: tuple[Kind, ...] = Field(default=("image_to_sentence", "sentence_to_image"), min_length=1, strict=False)
     """Directions to search, anchor first. Default: ours, both, as the trainer may ask from either side."""
 
-    top_k: int = Field(default=8, ge=1)
+    top_k: int = Field(default=8, ge=1, le=10_000)
     """Negatives kept for a slice and a kind. Default: ours, a global batch rarely holds more of them."""
 
-    overfetch: int = Field(default=8, ge=1)
+    overfetch: int = Field(default=8, ge=1, le=10_000)
     """Candidates looked at for each that is kept: guards take theirs out of the top_k * overfetch nearest. Default:
     ours, lists stay full unless guards take seven of eight."""
 

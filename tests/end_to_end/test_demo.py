@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
+import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from pipeline.corpus import Corpus
-from tests.end_to_end.builds import run
+from pipeline.demo import SITES
+from tests.end_to_end.builds import ROOT, environment, run
 
 
 def free_port() -> int:
@@ -23,8 +28,13 @@ def free_port() -> int:
 @pytest.mark.timeout(1500)
 def test_the_demo_from_nothing_and_again(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    arguments = ("pipeline.demo", "--out", str(out), "--port", str(free_port()), "--steps", "2")
+    port = free_port()
+    arguments = ("pipeline.demo", "--out", str(out), "--port", str(port), "--steps", "2")
+    seeds = ", ".join(f"http://127.0.0.1:{port}/{name}/index.html" for name in SITES)
+    too_early = ("--spec", "specs/demo.yaml", "--out", str(out), "--set", f"source.seeds=[{seeds}]")
+    assert "not one page could be read" in run("pipeline.build", *too_early).failed(1)
     first = run(*arguments, timeout=1400).check()
+    assert "once more, asking again for what could not be fetched" in first.out
     assert "corpus demo, version" in first.out and "report" in first.out
     corpus = Corpus(str(out))
     counts = corpus.manifest.counts
@@ -44,3 +54,19 @@ def test_the_demo_from_nothing_and_again(tmp_path: Path) -> None:
     assert again.out.count("nothing to do") == 2, "the build and the training"
     assert {part.name: part.hash for part in Corpus(str(out)).manifest.shards} == shards
     assert time.monotonic() - began < 60
+
+
+def test_the_sites_are_served_for_builds_of_ones_own() -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "pipeline.demo", "--serve", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment())
+    try:
+        assert server.stdout is not None
+        while (line := server.stdout.readline()) and "until you press Ctrl-C" not in line:
+            pass
+        assert f"http://127.0.0.1:{port}/" in line
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/sasview/index.html", timeout=10) as page:
+            assert page.status == 200
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=30) == 0

@@ -37,6 +37,10 @@ ELSEWHERE = {
     "make install": ("Makefile", "test: install lint"),
     "make test": (".ci/run", "make test"),
     "make demo": ("tests/end_to_end/test_demo.py", "def test_the_demo_from_nothing_and_again"),
+    "python -m pipeline.demo --serve": (
+        "tests/end_to_end/test_demo.py",
+        "def test_the_sites_are_served_for_builds_of_ones_own",
+    ),
     "python -m assets fetch --group encoders": ("Makefile", "-m assets fetch --group encoders"),
     "python -m trainer.run --config recipes/demo.yaml": ("tests/end_to_end/test_demo.py", "pipeline.demo"),
     "python -m pipeline.train_lit": ("tests/pipeline/test_train_lit.py", "from pipeline.train_lit import"),
@@ -104,7 +108,7 @@ def test_command(command: str, built: Path, spec: Path, site: Site, tmp_path: Pa
     command = command.replace("out/demo", str(corpus)).replace("out/tiny", str(tmp_path / "tiny"))
     command = command.replace("http://127.0.0.1:18780/sasview/index.html", f"{site.url}/print-0.html")
     if "--dry-run" not in command or "gc" in command:
-        command = command.replace("specs/demo.yaml", str(spec)).replace("num_words.min=50", "num_words.min=30")
+        command = command.replace("specs/demo.yaml", str(spec)).replace("num_words.min=400", "num_words.min=30")
     words = shlex.split(command)
     if words[0] == "python":
         run(*words[2:]).check()

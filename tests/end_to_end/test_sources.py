@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastwarc.warc import WarcRecord, WarcRecordType
 
-from tests.end_to_end.builds import build, documents, run, tree, write_spec
+from tests.end_to_end.builds import build, documents, run, setting, tree, write_spec
 from tests.end_to_end.site import ROUTED, SERIES
 from tests.servers import Site, answer, in_turn, routes
 
@@ -117,19 +117,31 @@ def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder
         spec = write_spec(tmp_path / "down.yaml", down.url)
         before = tree(out)
         said = build(spec, out).failed(1)
-        assert "expect: documents is 0, expected at least 1" in said
+        assert said == (
+            "error: pages: not one page could be read: the server answered with an error status (1); "
+            f"the first is {down.url}/index.html: HTTP status 503; --retry-failed asks again"
+        )
         after = tree(out)
-        assert (out / "latest").read_bytes() == before["latest"][0]
         assert {name: after[name] for name in before} == before
-        assert not [name for name in after if name.endswith(".arrow") and name not in before]
-        (report,) = (name for name in after if name.endswith("report/index.html") and name not in before)
-        assert report in said, "where to look for the reason"
+        assert not [name for name in after if name.startswith("versions/") and name not in before]
         asked = down.paths().count("/index.html")
-        ended = build(spec, out, "--until", "documents").check()
+        assert build(spec, out, "--until", "documents").failed(1) == said
         assert down.paths().count("/index.html") == asked == 1, "a remembered failure was asked for again"
         ended = build(spec, out, "--until", "documents", "--retry-failed").check()
         assert "stopped after documents" in ended.err and down.paths().count("/index.html") == 2
         assert " 1 rows" in next(line for line in ended.err.splitlines() if line.startswith("  documents"))
+
+
+def test_an_expectation_that_fails_leaves_a_report_and_latest(built: Path, spec: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(built, tmp_path / "out"))
+    published = (out / "latest").read_text().strip()
+    more = setting(mine__top_k=1, expect__negatives__min=100_000)
+    said = build(spec, out, *more).failed(1)
+    assert "expect: negatives is " in said and "expected at least 100000" in said
+    assert (out / "latest").read_text().strip() == published
+    (version,) = {path.name for path in (out / "versions").iterdir()} - {published}
+    assert f"versions/{version}/report/index.html" in said
+    assert (out / "versions" / version / "report/index.html").exists()
 
 
 @pytest.mark.parametrize(

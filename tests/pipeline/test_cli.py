@@ -87,6 +87,14 @@ def test_sources_on_disk_that_hold_nothing(mistaken: Try, tmp_path: Path) -> Non
     assert "urls.txt holds no URL" in mistaken(*source(f"kind: urls, path: {tmp_path}/urls.txt"))
     assert "source.path: " in mistaken(*source(f"kind: urls, path: {tmp_path}/nosuch.txt"))
     assert "no such file" in mistaken(*source(f"kind: warc, paths: ['{tmp_path}/*.warc.gz']"))
+    for long in (f"kind: urls, path: {'a' * 5000}", f"kind: warc, paths: [{'a' * 5000}]"):
+        assert "no such file" in mistaken(*source(long))
+    assert "is not a folder" in mistaken(*source(f"kind: html, base_url: 'http://site.test/', path: {'a' * 5000}"))
+    (tmp_path / "wide.csv").write_text('"' + "a" * 200_000 + '",url\nx,http://site.test/\n')
+    assert "field larger than field limit" in mistaken(*source(f"kind: urls, path: {tmp_path}/wide.csv"))
+    for more in ([], ["--dry-run"]):
+        said = mistaken(*source("kind: warc, paths: ['nosuch://x']"), "--until", "pages", *more)
+        assert said.startswith("source.paths: nosuch://x: cannot be read: ")
 
 
 def test_weights_that_are_not_there_are_told_before_anything_runs(

@@ -98,8 +98,18 @@ def test_a_node_that_is_slow_to_start_is_started_again(monkeypatch: pytest.Monke
 
 def test_other_failures_to_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**options: Any) -> None:
-        raise ValueError("no memory for the object store")
+        raise RuntimeError("no such binary")
 
     monkeypatch.setattr(cluster.ray, "init", init)
-    with pytest.raises(ValueError, match="no memory"), cluster.connected(None, None):
+    with pytest.raises(RuntimeError, match="no such binary"), cluster.connected(None, None):
+        pass
+
+
+def test_more_than_the_machine_has_is_one_line_about_resources(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: Any) -> None:
+        raise ValueError("After the object store\n less memory is left than 5%. You can adjust these settings with")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    words = "resources: .* these workers and megabytes: After the object store less memory is left than 5%.$"
+    with pytest.raises(UserMistake, match=words), cluster.connected(4096, 16_000_000_000_000):
         pass

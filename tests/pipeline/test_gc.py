@@ -88,11 +88,13 @@ def test_the_command_removes_what_it_announced_and_then_finds_nothing(storage: S
     going = set(doomed(storage, 1))
     arguments = ["--corpus", str(storage)]
     announced = CliRunner().invoke(app, [*arguments, "--dry-run"])
-    assert announced.exit_code == 0 and announced.stdout == "10 objects, 0.0 MB would be removed\n"
+    assert announced.exit_code == 0
+    assert announced.stdout == "10 objects, 0.0 MB would be removed; versions aaaa, cccc\n"
     assert set(storage.walk("")) == before
-    assert CliRunner().invoke(app, arguments).stdout == "10 objects, 0.0 MB removed\n"
+    assert CliRunner().invoke(app, arguments).stdout == "10 objects, 0.0 MB removed; versions aaaa, cccc\n"
     assert set(storage.walk("")) == before - going
     assert Corpus(str(storage)).version == "bbbb"
+    assert storage.names("versions") == ["bbbb"]
     assert CliRunner().invoke(app, arguments).stdout == "0 objects, 0.0 MB removed\n"
 
 

@@ -216,6 +216,10 @@ def test_finished_only_when_latest_names_the_version(tmp_path: Path, monkeypatch
         last = list(describe(spec_of(tmp_path, change)))[-1]
         assert last.startswith(f"card and report would be written again: {line}")
     assert finished(spec_of(tmp_path, "resources.workers=1")) is not None
+    finish(spec_of(tmp_path, "mine.top_k=9"))
+    assert "settings.mine.top_k: 8 -> 7" in states(spec_of(tmp_path, "mine.top_k=7"))["negatives"], (
+        "from what is latest"
+    )
     finish(spec_of(tmp_path, "mine.top_k=7"), publish=True)
     assert finished(spec) is None, "latest has moved on"
     monkeypatch.setenv("RAY_ADDRESS", "auto")

@@ -184,6 +184,29 @@ def test_an_override_leaves_its_neighbours_alone() -> None:
         (["=3"], "--set =3: write it as section.field=value"),
         (["name.x=3"], "--set name.x=3: name is a value, not a section"),
         (["mine.top_k=[1"], "--set mine.top_k=[1: the value is not YAML"),
+        (["name=2026-13-45"], "--set name=2026-13-45: the value is not YAML: 2026-13-45 is no valid timestamp"),
+        (["mine.top_k=" + "9" * 5000], "the value is not YAML: 9999"),
+        (["mine.kinds=" + "[" * 3000], "the value is not YAML: more than 50 levels"),
+        (["mine={top_k: 3, top_k: 4}"], "the key 'top_k' stands twice in one mapping"),
+        (
+            ["filter.document.languages=[english]"],
+            "'english' is no ISO 639-1 code of a language that is identified; did",
+        ),
+        (["filter.image.formats=[jpg]"], "filter.image.formats.0: Input should be 'jpeg', 'png', 'webp', 'gif', 'bmp'"),
+        (["filter.image.formats=[nonsense]"], "or 'jp2', got 'nonsense'"),
+        (["crawl.retryable_statuses=[-1]"], "crawl.retryable_statuses.0: Input should be greater than or equal to 100"),
+        (["crawl.retryable_statuses=[99999]"], "crawl.retryable_statuses.0: Input should be less than or equal to 599"),
+        (["output.url=''"], "output.url: String should have at least 1 character"),
+        (['output.url="a\\0b"'], "output.url: String should match pattern"),
+        (["source={kind: urls, path: ''}"], "source.path: String should have at least 1 character"),
+        (
+            ["source={kind: html, base_url: 'http://a.test', path: ''}"],
+            "source.path: String should have at least 1 char",
+        ),
+        (["source={kind: warc, paths: ['']}"], "source.paths.0: String should have at least 1 character"),
+        (["resources.workers=99999999999999999999"], "resources.workers: Input should be less than or equal to 4096"),
+        (["resources.encoder_workers=5000"], "resources.encoder_workers: Input should be less than or equal to 4096"),
+        (["resources.object_store_megabytes=999999999"], "resources.object_store_megabytes: Input should be less than"),
     ],
 )
 def test_mistakes_name_the_field_in_one_line(overrides: list[str], words: str) -> None:
@@ -202,6 +225,19 @@ def test_mistakes_name_the_field_in_one_line(overrides: list[str], words: str) -
         ("", "x.yaml: a spec is a mapping of sections, this is NoneType"),
         ("name: small", "x.yaml: output: is required (1 more)"),
         ("a: 1\n\tb: 2", "x.yaml:2: not YAML: "),
+        ("name: a\nx: \x00", "x.yaml:2: not YAML: it holds the character U+0000"),
+        ("name: 2026-13-45", "x.yaml:1: not YAML: 2026-13-45 is no valid timestamp"),
+        (
+            "name: a\nmine: {}\nmine: {}",
+            "x.yaml:3: not YAML: the key 'mine' stands twice in one mapping, first in line 2",
+        ),
+        (
+            # Aliases make three hundred characters a value of 9 to the 9.
+            MINIMAL
+            + "mine:\n  top_k:\n  - &a0 [1, 1]"
+            + "".join(f"\n  - &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]" for i in range(9)),
+            "mine.top_k: Input should be a valid integer, got [[1, 1], [",
+        ),
     ],
 )
 def test_files_that_are_no_spec(text: str, words: str) -> None:
@@ -214,5 +250,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("name: café".encode("latin-1"))
     with pytest.raises(UserMistake, match=r"latin\.yaml: cannot be read: "):
         load(str(tmp_path / "latin.yaml"))
-    with pytest.raises(UserMistake, match="no such file, nor a packaged spec"):
-        load(str(tmp_path))
+    for name in (str(tmp_path), "a" * 5000, "a\0b", ""):
+        with pytest.raises(UserMistake, match="no such file, nor a packaged spec"):
+            load(name)
