@@ -15,7 +15,7 @@ import typer
 from pipeline.command import one_line, run_command
 from pipeline.corpus import Corpus
 from pipeline.mistake import UserMistake
-from pipeline.report.words import bounds_words, number, phase_words, rule_words
+from pipeline.report.words import bounds_words, counted, number, phase_words, rule_words
 from stages.urls import canonicalize_image
 
 Row = dict[str, Any]
@@ -115,7 +115,7 @@ def _page(corpus: Corpus, page: Row) -> Iterator[str]:
     nodes = documents[0]["nodes"]
     images = sum(node["kind"] == "image" for node in nodes)
     title = documents[0]["title"]
-    yield f"  extract: {_count(len(nodes) - images, 'paragraph')} and {_count(images, 'image')}" + (
+    yield f"  extract: {counted(len(nodes) - images, 'paragraph')} and {counted(images, 'image')}" + (
         f', titled "{_plain(title)}"' if title else ""
     )
     fate = [row for row in about if row["kind"] == "document"]
@@ -130,16 +130,28 @@ def _fetched(row: Mapping[str, Any]) -> str:
     if row["status"] == "ok":
         facts = [f"HTTP {row['http_status']}" if row.get("http_status") else "read", row.get("content_type") or ""]
         if row.get("depth") is not None:
-            facts.append(f"{_count(row['depth'], 'link')} from the seeds")
+            facts.append(f"{counted(row['depth'], 'link')} from the seeds")
         return ", ".join(fact for fact in facts if fact)
-    kind = "page" if "page_id" in row else "image"
     again = "; may pass with --retry-failed" if row["retryable"] else ""
-    source = (row["consent"] or {}).get("robots_source")
+    if row["reason"] == "robots":
+        return f"not used, {_robots(row)}{again}"
+    kind = "page" if "page_id" in row else "image"
     said = f" ({_plain(row['detail'])})" if row["detail"] else ""
     outcome = "not used" if row["status"] == "refused" else row["status"].replace("error", "failed")
-    return f"{outcome}, {rule_words(kind, row['reason'] or '')}{said}" + (
-        f", by {source}" if row["reason"] == "robots" and source else ""
-    ) + again  # fmt: skip
+    return f"{outcome}, {rule_words(kind, row['reason'] or '')}{said}{again}"
+
+
+def _robots(row: Mapping[str, Any]) -> str:
+    """What robots.txt said: no, or nothing, which may pass (stages.robots)."""
+    source = (row["consent"] or {}).get("robots_source")
+    if row["retryable"]:
+        # "http://h/robots.txt connection", or a status as the last word
+        url, _, cause = (source or "").rpartition(" ")
+        cause = f"HTTP {cause}" if cause.isdigit() else rule_words("page", cause)
+        why = f" ({_plain(url)}: {_plain(cause)})" if source else ""
+        return f"robots.txt could not be reached{why}, and without its word nothing may be fetched (RFC 9309)"
+    said = f" ({_plain(row['detail'])})" if row["detail"] else ""
+    return f"refused by the site's robots.txt{said}" + (f", by {_plain(source)}" if source else "")
 
 
 def _why(row: Mapping[str, Any]) -> str:
@@ -165,8 +177,8 @@ def _shard_lines(corpus: Corpus, document_id: str, fate: list[Row]) -> Iterator[
     for row in rows:
         yield (
             f"  result: in {corpus.folder}/{row['file']}, row {row['row']}, {row['split'].replace('_', ' ')}: "
-            f"{_count(row['num_images'], 'image')} ({row['num_matched_images']} with a sentence), "
-            f"{_count(row['num_sentences'], 'sentence')}, {_count(row['num_negatives'], 'negative')}"
+            f"{counted(row['num_images'], 'image')} ({row['num_matched_images']} with a sentence), "
+            f"{counted(row['num_sentences'], 'sentence')}, {counted(row['num_negatives'], 'negative')}"
         )
     if not rows:
         yield "  result: not in the shards" + ("" if fate else "; no rule says why, which is a fault of interloom")
@@ -232,7 +244,7 @@ def _image(corpus: Corpus, url: str, images: list[Row], nodes: list[tuple[Row, i
             )
         else:
             yield f"  fetch: {_fetched(image)}"
-        yield f"  shown by {_count(image['num_documents'], 'document')} that passed the text filters"
+        yield f"  shown by {counted(image['num_documents'], 'document')} that passed the text filters"
     image_ids = {node["nodes"][position]["image_id"] for node, position in nodes} | {i["image_id"] for i in images}
     said: dict[tuple[str | None, int | None], list[Row]] = {}
     for image_id in sorted(image_ids):
@@ -287,10 +299,6 @@ def _plain(text: str) -> str:
     """One line of at most WIDTH characters without control characters: pages are hostile, terminals obey."""
     flat = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return flat if len(flat) <= WIDTH else f"{flat[: WIDTH - 2]} …"
-
-
-def _count(count: int, name: str) -> str:
-    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

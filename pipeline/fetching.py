@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.keys import digest
 from pipeline.partition import KeyRange
 from pipeline.phase import Part
 from pipeline.row_store import GENERATION, ROW_KEY, RowStore
+from schemas.keys import digest
 from stages.crawl_settings import CrawlSettings
 from stages.fetched import FETCHED, Kind
 from stages.http import fetch

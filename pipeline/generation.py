@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from pipeline.keys import digest
 from pipeline.storage import Storage
 from pipeline.tables import Damaged
+from schemas.keys import digest
 
 
 class Generation:

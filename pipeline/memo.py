@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 import cloudpickle
 import pyarrow as pa
 
-from pipeline.keys import digest, function_key
+from pipeline.keys import function_key
 from pipeline.partition import KeyRange
 from pipeline.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.storage import Storage
+from schemas.keys import digest
 from schemas.page import LOCATOR
 from stages.row_function import ERROR, CannotRun, RowFunction
 

@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pipeline import memo
-from pipeline.keys import code_key, digest, digest_json, function_ingredients, library_versions, settings_json
+from pipeline.keys import code_key, digest_json, function_ingredients, settings_json
 from pipeline.partition import KeyRange, key_range
 from pipeline.row_store import ROW_KEY
 from pipeline.storage import Storage
 from pipeline.tables import Table, described
 from schemas.contract import identity, table_from_rows
 from schemas.decision import DECISION
+from schemas.keys import digest, library_versions
 from schemas.manifest import Part as FilePart
 from stages.row_function import RowFunction
 

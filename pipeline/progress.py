@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from pipeline.report.words import drop_words, row_words
+
 PLAIN_EVERY_SECONDS = 10.0
 
 
@@ -28,11 +30,6 @@ class Tally:
 
     def get(self, phase: str) -> list[int]:
         return self._numbers.get(phase, [0, 0, 0])
-
-
-def counted(number: int) -> str:
-    """12,345."""
-    return f"{number:,}"
 
 
 class Progress:
@@ -75,8 +72,8 @@ class Progress:
         looked_up, computed, dropped = self._numbers(self._phase)
         seconds = now - self._began
         line = (
-            f"  {self._phase:<18} {done}/{parts} parts  {counted(looked_up + computed)} rows"
-            f"  {computed / max(seconds, 1e-9):,.0f} new/s  {counted(dropped)} dropped  {seconds:.0f} s"
+            f"  {self._phase:<18} {done}/{parts} parts  {looked_up + computed:,} rows"
+            f"  {computed / max(seconds, 1e-9):,.0f} new/s  {dropped:,} dropped  {seconds:.0f} s"
         )
         if self._display is not None:
             self._display.update(Text(line))
@@ -86,8 +83,15 @@ class Progress:
 
     def end(self, phase: str, rows: int, dropped: int, seconds: float, remark: str = "") -> None:
         self._close()
-        tail = f"  {remark}" if remark else ""
-        self.say(f"  {phase:<18} {counted(rows):>9} rows  {counted(dropped):>7} dropped  {seconds:6.1f} s{tail}")
+        kinds = f" ({drop_words(phase)})" if dropped and drop_words(phase) else ""
+        said = [f"{dropped:,} dropped{kinds}"] if dropped else []
+        tail = "".join(f"  {each}" for each in (*said, remark) if each)
+        self.say(f"  {phase:<18} {_rows(phase, rows)}  {seconds:7.1f} s{tail}")
 
     def cached(self, phase: str, rows: int) -> None:
-        self.say(f"  {phase:<18} {counted(rows):>9} rows  unchanged")
+        self.say(f"  {phase:<18} {_rows(phase, rows)}  unchanged")
+
+
+def _rows(phase: str, rows: int) -> str:
+    """A table's rows and what they are, in columns."""
+    return f"{rows:>9,} {row_words(phase, rows):<19}"

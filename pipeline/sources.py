@@ -11,7 +11,6 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
-import xxhash
 
 from pipeline.keys import digest_json
 from pipeline.mistake import UserMistake
@@ -20,6 +19,7 @@ from pipeline.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.settings import HtmlSource, SiteSource, Source, UrlsSource, WarcSource
 from pipeline.spec import Spec
 from pipeline.storage import is_local
+from schemas.keys import file_digest
 from schemas.page import PAGE
 from stages.crawl_settings import CrawlSettings
 from stages.fetched import FETCHED
@@ -27,8 +27,6 @@ from stages.folder import HTML_PATTERNS, list_files, local_url, read_folder, rea
 from stages.folder import fingerprint as folder_fingerprint
 from stages.urls import canonicalize, read_url_list, url_id
 from stages.warc import read_warc
-
-_HASH_BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -132,11 +130,7 @@ def _file_fingerprint(path: str) -> str:
     if not is_local(path):
         filesystem, name = fsspec.core.url_to_fs(path)
         return str(filesystem.ukey(name))
-    state = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            state.update(block)
-    return str(state.hexdigest())
+    return file_digest(path)
 
 
 def read_chunk(part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings) -> pa.Table:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pipeline.corpus import Corpus
 from pipeline.report import REPORT
+from pipeline.report.words import counted
 from pipeline.settings import PricesSettings
 
 _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -35,33 +36,46 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
     def n(name: str) -> str:
         return f"{counts.get(name, 0):,}"
 
+    def of(name: str, one: str) -> str:
+        return counted(counts.get(name, 0), one)
+
     megabytes = sum(part.bytes for part in corpus.manifest.shards) / 1e6
     root = f"{corpus.storage}/{corpus.folder}"
     yield f"corpus {corpus.manifest.name}, version {corpus.version}, {seconds:.0f} s"
     yield f"  pages            {n('documents.pages')} asked for, {n('documents.pages_fetched')} read"
     yield (
         f"  documents        {n('shards.documents')} kept of {n('documents.documents')}"
-        f" ({n('shards.held_out')} held out)"
+        f" ({n('shards.held_out')} held out){_nothing_held_out(counts)}"
     )
     yield (
-        f"  near-duplicates  {n('clusters.near_duplicates')} documents dropped, in {n('clusters.clusters')} clusters"
-        f"; {n('unique_urls.dropped')} same URL, {n('unique_texts.dropped')} same text"
+        f"  near-duplicates  {of('clusters.near_duplicates', 'document')} dropped,"
+        f" in {of('clusters.clusters', 'cluster')}; {n('unique_urls.dropped')} same URL,"
+        f" {n('unique_texts.dropped')} same text"
     )
     yield (
-        f"  images           {n('shards.images')} kept of {n('images.images')} URLs,"
-        f" {n('shards.matched_images')} with a sentence"
+        f"  images           {n('shards.images')} in the shards, {n('shards.matched_images')} with a sentence"
+        f"; {of('images.images', 'distinct URL')} asked for, {n('images.images_ok')} gave a picture"
     )
     yield f"  sentences        {n('shards.sentences')}"
     yield f"  negatives        {n('shards.negatives')}"
-    yield f"  shards           {len(corpus.manifest.shards)} files, {megabytes:.1f} MB"
+    yield f"  shards           {counted(len(corpus.manifest.shards), 'file')}, {megabytes:.1f} MB"
     times = ", ".join(f"{group} {value:.0f}" for group, value in seconds_by_group(corpus).items())
     yield f"  seconds          {times}"
     if corpus.retryable:
-        yield f"  {corpus.retryable:,} fetches failed in a way that may pass: --retry-failed tries them again"
+        them = "it" if corpus.retryable == 1 else "them"
+        failed = counted(corpus.retryable, "fetch", "fetches")
+        yield f"  {failed} failed in a way that may pass: --retry-failed tries {them} again"
     if line := _cost(corpus):
         yield line
     yield f"  shards in        {root}/shards"
     yield f"  report           {root}/{REPORT}"
+
+
+def _nothing_held_out(counts: Mapping[str, int]) -> str:
+    """What to do when there is nothing to measure on, which is no fault of a corpus to train on."""
+    if not counts.get("shards.documents") or counts.get("shards.held_out"):
+        return ""
+    return "; nothing is held out: raise shard.held_out_fraction"
 
 
 def _cost(corpus: Corpus) -> str | None:

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.intermediate import CANDIDATE, CLUSTER, CUT, EDGE, SIGNATURE, UNIQUE
-from pipeline.keys import digest
 from pipeline.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
 from pipeline.spec import Spec
+from schemas.keys import digest
 from stages.components import components
 from stages.exact_duplicates import choose_by_text, choose_by_url, url_key
 from stages.near_duplicates import MinHashSignatures, band_keys, candidate_edges, choose_kept, nearest, verify

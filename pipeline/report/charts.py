@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from markupsafe import Markup, escape
 
 from pipeline.report.data import Chart, Document, Histogram, Thread
-from pipeline.report.words import number
+from pipeline.report.words import curve_words, number
 
 # Hues that tell the pairs of a document apart; they start again after that many.
 PAIR_HUES = 6
+# Pixels that a bar has at least, so that one of a thousand can be seen.
+SHORTEST = 1.5
 
 
 def histogram(data: Histogram) -> Markup:
@@ -40,11 +42,12 @@ def histogram(data: Histogram) -> Markup:
     for index in range(bins):
         a, b = x(data.edges[index]), x(data.edges[index + 1])
         gap = 0.6 if b - a > 2.4 else 0.0
-        kept, lost = data.kept[index], dropped[index]
-        if kept:
-            parts.append(_rect("kept", a + gap, y(kept), b - a - 2 * gap, floor - y(kept)))
-        if lost:
-            parts.append(_rect("lost", a + gap, y(kept + lost), b - a - 2 * gap, y(kept) - y(kept + lost)))
+        up = 0.0
+        for name, count in (("kept", data.kept[index]), ("lost", dropped[index])):
+            if count:
+                tall = max(floor - y(count), SHORTEST)
+                parts.append(_rect(name, a + gap, floor - up - tall, b - a - 2 * gap, tall))
+                up += tall
     parts.append(_line("axis", left, floor, width - left, floor))
     free = 0.0  # labels end here so far
     for tick in _log_ticks(first, last) if data.log_x else _ticks(first, last):
@@ -130,7 +133,7 @@ def weave(documents: Sequence[Document], rows: int = 14, columns: int = 96) -> M
 
 def lines(chart: Chart) -> Markup:
     """Training curves over steps, each labelled at its end."""
-    width, height, left, right, top, bottom = 560, 230, 46, 96, 12, 26
+    width, height, left, right, top, bottom = 560, 242, 46, 96, 12, 38
     points = [point for curve in chart.curves for point in curve.points if math.isfinite(point[1])]
     if not points:
         return Markup("")
@@ -150,7 +153,8 @@ def lines(chart: Chart) -> Markup:
         parts.append(_line("grid", left, y(tick), width - right, y(tick)))
         parts.append(_text("label", left - 6, y(tick) + 4, number(tick), "end"))
     for tick in _ticks(x0, x1):
-        parts.append(_text("label", x(tick), height - 8, number(tick), "middle"))
+        parts.append(_text("label", x(tick), height - 20, number(tick), "middle"))
+    parts.append(_text("label", (left + width - right) / 2, height - 4, "steps", "middle"))
     taken: list[float] = []
     for index, curve in enumerate(chart.curves):
         good = [(x(a), y(b)) for a, b in curve.points if math.isfinite(b)]
@@ -163,8 +167,8 @@ def lines(chart: Chart) -> Markup:
         while any(abs(at - other) < 14 for other in taken):
             at += 14
         taken.append(at)
-        parts.append(_text(f"curve-label hue{hue}", good[-1][0] + 8, at + 4, curve.label, "start"))
-    return _svg("lines", width, height, f"{chart.title}, {chart.unit}", parts)
+        parts.append(_text(f"curve-label hue{hue}", good[-1][0] + 8, at + 4, curve_words(curve.label), "start"))
+    return _svg("lines", width, height, f"{chart.title}, {chart.unit}, over steps", parts)
 
 
 def _places(data: Histogram) -> tuple[float | None, float | None]:

@@ -16,7 +16,8 @@ from pipeline.report.dropped import Dropped
 from pipeline.report.gallery import Chooser, chosen_negatives, document, look_up
 from pipeline.report.pictures import thumbnail
 from pipeline.report.scores import Scores
-from pipeline.report.training import charts, retrieval
+from pipeline.report.training import charts, note, retrieval
+from pipeline.report.words import counted, number
 from pipeline.settings import ReportSettings
 from stages.filter_settings import FilterSettings
 from stages.near_duplicates import DedupSettings
@@ -107,9 +108,15 @@ def _notes(corpus: Corpus) -> list[str]:
         notes.append(f"Scores and gallery are from {looked_at:,} of {there:,} shards; everything else is from all.")
     if hot := corpus.manifest.counts.get("edges.hot_buckets", 0):
         most = corpus.section("dedup", DedupSettings).max_bucket
-        notes.append(f"{hot:,} band keys of near-duplicates are shared by more than {most:,} documents each.")
+        notes.append(
+            f"{counted(hot, 'band key')} of near-duplicates {'is' if hot == 1 else 'are'} shared by more than "
+            f"{most:,} documents{'' if hot == 1 else ' each'}."
+        )
     if corpus.retryable:
-        notes.append(f"{corpus.retryable:,} fetches failed in a way that may pass: build again with --retry-failed.")
+        failed = counted(corpus.retryable, "fetch", "fetches")
+        notes.append(f"{failed} failed in a way that may pass: build again with --retry-failed.")
+    if said := note(corpus):
+        notes.append(said)
     return notes
 
 
@@ -251,10 +258,16 @@ def _times(corpus: Corpus) -> list[PhaseTime]:
 def _facts(corpus: Corpus) -> list[tuple[str, str]]:
     manifest = corpus.manifest
     megabytes = sum(part.bytes for part in manifest.shards) / 1e6
-    machine = f"{manifest.run.get('cpus', '?')} CPUs, {manifest.run.get('gpus', 0)} GPUs"
+    cpus, gpus = float(manifest.run.get("cpus", 0)), float(manifest.run.get("gpus", 0))
+    machine = f"{_processors(cpus, 'CPU')}, {_processors(gpus, 'GPU')}"
     return [
         ("shards", f"{len(manifest.shards):,} files, {megabytes:,.1f} MB"),
         ("schema", f"{manifest.schema} {manifest.schema_version}"),
         ("machine", machine),
         *corpus.libraries().items(),
     ]
+
+
+def _processors(count: float, name: str) -> str:
+    """Ray counts them in fractions."""
+    return f"{number(count)} {name}{'' if count == 1 else 's'}" if count else f"no {name}"

@@ -92,13 +92,15 @@ class NearPicture:
 
 @dataclass(frozen=True)
 class NearMisses:
-    """One true pair and what was mined against it: sentences for the image, images for the sentence."""
+    """One true pair and the nearest of what was mined against it: sentences for the image, images for the sentence."""
 
     sentence: str
     picture: Picture | None
     similarity: float | None
     sentences: Sequence[NearSentence] = ()
     pictures: Sequence[NearPicture] = ()
+    sentences_mined: int = 0  # in the shards, those shown among them
+    pictures_mined: int = 0
 
 
 @dataclass(frozen=True)

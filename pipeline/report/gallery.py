@@ -78,10 +78,14 @@ def chosen_negatives(row: Row) -> dict[Anchor, list[Row]]:
     """The near misses to show: by (kind, anchor slice) a few of the best negatives."""
     found: dict[Anchor, list[Row]] = {}
     for image, sentence in _pairs(row)[:WITH_MISSES]:
-        for kind, anchor in (("image_to_sentence", image), ("sentence_to_image", sentence)):
-            mined = [item for item in row["negatives"] if item["slice"] == anchor and item["kind"] == kind]
-            found[kind, anchor] = mined[:MISSES]
+        for anchor in (("image_to_sentence", image), ("sentence_to_image", sentence)):
+            found[anchor] = _mined(row, anchor)[:MISSES]
     return found
+
+
+def _mined(row: Row, anchor: Anchor) -> list[Row]:
+    """All negatives of one anchor, the nearest first."""
+    return [item for item in row["negatives"] if (item["kind"], item["slice"]) == anchor]
 
 
 def look_up(shards: Iterable[pa.Table], wanted: set[Place]) -> dict[Place, Row]:
@@ -225,4 +229,12 @@ def _misses(
         return None
     text = row["nodes"][truth["node"]]["text"][truth["start"] : truth["end"]]
     small: Picture | None = thumbnail(image["bytes"], THUMB_SIDE)
-    return NearMisses(text[: LONGEST_TEXT // 4], small, item["similarity"], sentences, pictures)
+    return NearMisses(
+        sentence=text[: LONGEST_TEXT // 4],
+        picture=small,
+        similarity=item["similarity"],
+        sentences=sentences,
+        pictures=pictures,
+        sentences_mined=len(_mined(row, ("image_to_sentence", index))),
+        pictures_mined=len(_mined(row, ("sentence_to_image", sentence))),
+    )

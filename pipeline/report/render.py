@@ -14,7 +14,18 @@ from markupsafe import Markup
 
 from pipeline.report import charts
 from pipeline.report.data import Document, Figure, FunnelRow, Paragraph, ReportData
-from pipeline.report.words import bounds_words, duration, guard_words, number, phase_words, rule_words
+from pipeline.report.words import (
+    action_words,
+    bounds_words,
+    counted,
+    curve_note,
+    duration,
+    guard_words,
+    number,
+    phase_words,
+    row_words,
+    rule_words,
+)
 
 # Blocks of a document that stand open; the rest is one click away.
 OPEN_BLOCKS = 7
@@ -48,7 +59,11 @@ def render(data: ReportData, max_bytes: int | None = None) -> str:
         gone = max(1, len(data.documents) // 5)
         left_out += gone
         data = replace(data, documents=data.documents[:-gone])
-        said = f"{left_out} documents of the gallery are left out to keep this page under {max_bytes / 1e6:g} MB."
+        gone_words = counted(left_out, "document")
+        said = (
+            f"{gone_words} of the gallery {'is' if left_out == 1 else 'are'} left out to keep this page under "
+            f"{max_bytes / 1e6:g} MB."
+        )
         page = _page(replace(data, notes=[*data.notes, said]))
     return page
 
@@ -56,22 +71,23 @@ def render(data: ReportData, max_bytes: int | None = None) -> str:
 def _page(data: ReportData) -> str:
     style = resources.files("pipeline.report").joinpath("page.css").read_text(encoding="utf-8")
     sections = [
-        ("flow", "Flow", data.steps),
-        ("funnel", "Dropped", data.funnel),
-        ("scores", "Scores", data.histograms),
+        ("flow", "Pages to shards", data.steps),
+        ("funnel", "What was dropped", data.funnel),
+        ("scores", "Scores and bounds", data.histograms),
         ("gallery", "Gallery", data.documents),
         ("duplicates", "Near-duplicates", data.clusters),
-        ("guards", "Guards", data.guards),
+        ("guards", "Negatives held back", data.guards),
         ("samples", "Samples", data.samples),
         ("training", "Training", data.charts),
         ("retrieval", "Retrieval", data.retrieval),
         ("time", "Time", data.times),
-        ("spec", "Spec", data.spec),
+        ("spec", "Made from", data.spec),
     ]
     return _environment().get_template("page.html.j2").render(
         data=data,
         style=Markup(style),
         sections=[(name, title) for name, title, there in sections if there],
+        titles={name: title for name, title, _ in sections},
         funnel=_funnel(data.funnel),
         slowest=max((time.seconds for time in data.times), default=0) or 1,
         most_guarded=max((guard.pairs for guard in data.guards), default=0) or 1,
@@ -102,10 +118,13 @@ def _environment() -> jinja2.Environment:
         rule=lambda row: rule_words(row.kind, row.rule),
         phase=phase_words,
         guard=guard_words,
+        action=action_words,
+        rows=row_words,
+        curve_notes=lambda chart: [note for curve in chart.curves if (note := curve_note(curve.label))],
         bounds=lambda row: bounds_words(row.low, row.high),
         kind=lambda name: KINDS.get(name, name),
         count=lambda value: f"{value:,}",
-        counted=lambda value, name: f"{value:,} {name}{'' if value == 1 else 's'}",
+        counted=counted,
         address=address,
         host=lambda url: urlsplit(url).hostname or url[:60],
         cosine=hundredths,

@@ -32,16 +32,16 @@ SCALES: dict[str, tuple[Floats, bool]] = {
 }
 # Fine bins that a chart spans at least, so that few equal values do not fill it.
 NARROWEST = {"cosine": 300, "share": 200, "number": 10, "size": 200, "ratio": 160}
-# Rules over shares of a text.
-SHARES = (
-    "special_characters",
-    "stop_words",
-    "flagged_words",
-    "punctuation",
-    "spam_words",
-    "character_repetition",
-    "word_repetition",
-)
+# Rules over shares of a text: what is counted, the share of what it is, a note.
+SHARES = {
+    "special_characters": ("Digits, marks and blanks", "share of its characters", ""),
+    "stop_words": ("Function words", "share of its words", "in languages with a list of them"),
+    "flagged_words": ("Flagged words", "share of its words", "in languages with a list of them"),
+    "punctuation": ("Punctuation", "share of its words and marks", ""),
+    "spam_words": ("Words like share, cookie, subscribe", "share of its words", "in languages with a list of them"),
+    "character_repetition": ("Repeated characters", "share of its runs of characters", ""),
+    "word_repetition": ("Repeated words", "share of its runs of words", ""),
+}
 
 
 @dataclass
@@ -86,7 +86,11 @@ class Scores:
                 "Words of a paragraph", "", "size", ("paragraph", "num_words"), (*paragraph, "num_words")
             ),
             "near_duplicate": Score(
-                "A near-duplicate and its nearest", "Jaccard similarity", "share", ("document", "near_duplicate")
+                "A dropped document and the nearest to it",
+                "similarity of their texts (Jaccard)",
+                "share",
+                ("document", "near_duplicate"),
+                note="near-duplicates; of each cluster one document stays",
             ),
             "num_sentences": Score("Sentences of a document", "", "size"),
             "width": Score(
@@ -100,9 +104,12 @@ class Scores:
             ),
         }  # fmt: skip
         for kind in ("paragraph", "document"):
-            for rule in SHARES:
-                title = f"{rule.replace('_', ' ').capitalize()} of a {kind}"
-                self._scores[f"{kind}.{rule}"] = Score(title, "share", "share", (kind, rule), ("filter", kind, rule))
+            for rule, (what, unit, note) in SHARES.items():
+                if (kind, rule) == ("paragraph", "punctuation"):
+                    note = "not asked of short paragraphs"
+                self._scores[f"{kind}.{rule}"] = Score(
+                    f"{what} in a {kind}", unit, "share", (kind, rule), ("filter", kind, rule), note
+                )
         self._by_rule = {score.rule: score for score in self._scores.values() if score.rule}
 
     def add_shard(self, shard: pa.Table) -> None:

@@ -1,6 +1,7 @@
 """What a trainer left beside the corpus: curves of its metrics file and answers of its evaluation.
 
-Read as plain files (OUT/train/metrics.jsonl, OUT/train/evaluation.json): the trainer is another house.
+Read as plain files (OUT/train/metrics.jsonl, OUT/train/evaluation.json): the trainer is another house. A run belongs
+to the version it was trained on, which its evaluation names.
 """
 
 from __future__ import annotations
@@ -32,11 +33,40 @@ _ANSWERS = 4
 _SIDE = 132  # pixels
 
 
-def charts(corpus: Corpus) -> list[Chart]:
-    """Training curves; none when nothing was trained here."""
+def note(corpus: Corpus) -> str:
+    """Why what a trainer left here is not shown, "" when it is, or when nothing was trained here."""
+    found = _evaluation(corpus)
+    version = _version(found)
+    if version == corpus.version:
+        return ""
+    if version:
+        return f"{RUN}/ holds a run on version {version}, not on this one: its curves and retrieval are not shown."
+    # A run that goes on forgets its end, and with it its corpus.
+    there = bool(found) or _read(corpus, "metrics.jsonl") is not None
+    return f"The run in {RUN}/ is not finished: its curves and retrieval are not shown." if there else ""
+
+
+def _read(corpus: Corpus, name: str) -> str | None:
     try:
-        text = corpus.storage.read(f"{RUN}/metrics.jsonl").decode()
+        return corpus.storage.read(f"{RUN}/{name}").decode()
     except FileNotFoundError:
+        return None
+
+
+def _evaluation(corpus: Corpus) -> dict[str, Any]:
+    """What the trainer found, {} when it found nothing."""
+    return dict(json.loads(_read(corpus, "evaluation.json") or "{}"))
+
+
+def _version(evaluation: Mapping[str, Any]) -> str:
+    """The version that a finished run was trained on, "" for others."""
+    return str(evaluation.get("run", {}).get("corpus", {}).get("version", ""))
+
+
+def charts(corpus: Corpus) -> list[Chart]:
+    """Training curves; none when nothing was trained on this version."""
+    text = _read(corpus, "metrics.jsonl")
+    if text is None or _version(_evaluation(corpus)) != corpus.version:
         return []
     rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     found = []
@@ -56,10 +86,12 @@ def _points(rows: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, f
 
 
 def retrieval(corpus: Corpus, shards: Iterable[pa.Table]) -> list[Direction]:
-    """Retrieval among the held-out documents: figures by direction, and the trained model's best answers to some."""
-    try:
-        evaluation = json.loads(corpus.storage.read(f"{RUN}/evaluation.json"))
-    except FileNotFoundError:
+    """Retrieval among the held-out documents: figures by direction, and the trained model's best answers to some.
+
+    None when nothing was trained on this version.
+    """
+    evaluation = _evaluation(corpus)
+    if _version(evaluation) != corpus.version:
         return []
     measured = (evaluation.get("after") or {}).get("retrieval", {})
     asked = {name: measured[name].get("examples", [])[:_EXAMPLES] for name in _DIRECTIONS if name in measured}

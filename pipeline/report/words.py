@@ -5,7 +5,7 @@ from __future__ import annotations
 # "kind/rule" or rule -> what happened, as the end of a sentence that starts with the thing it happened to.
 _RULES: dict[str, str] = {
     # fetching, pages and images alike
-    "robots": "refused by the site's robots.txt",
+    "robots": "robots.txt forbids it, or could not be reached",
     "x_robots_tag": "the server asks not to use it (X-Robots-Tag)",
     "http_status": "the server answered with an error status",
     "timeout": "the server did not answer in time",
@@ -109,11 +109,57 @@ _PHASES = {
 
 _GUARDS = {
     "document": "stands in the same document",
-    "cluster": "stands in a near-duplicate",
+    # stages.split: clusters join documents by their text and by their pictures
+    "cluster": "its document shares a picture, or nearly the same text",
     "split": "stands on the other side of the split",
     "content": "same text or picture as the true match",
     "phash": "its picture looks the same",
     "similarity": "too much like the true match",
+}
+
+# What the rows of a phase's table are: one, several.
+_ROWS = {
+    "pages": ("page", "pages"),
+    "paragraphs": ("repeated paragraph", "repeated paragraphs"),
+    "edges": ("pair of documents", "pairs of documents"),
+    "fetched_images": ("image URL", "image URLs"),
+    "images": ("image URL", "image URLs"),
+    "embeddings": ("image or sentence", "images, sentences"),
+    "pairs": ("image or sentence", "images, sentences"),
+}
+
+# What a phase can drop.
+_DROPS = {
+    "documents": "pages, paragraphs, images",
+    "unique_urls": "documents",
+    "unique_texts": "documents",
+    "paragraphs": "paragraphs",
+    "scores": "documents",
+    "text": "documents, paragraphs, images",
+    "signatures": "documents",
+    "clusters": "documents",
+    "kept": "documents, images",
+    "slices": "paragraphs",
+    "embeddings": "images, sentences",
+    "pairs": "documents, images",
+}
+
+# What a decision did, where the rule's words leave it open.
+_ACTIONS = {"quarantine": "set aside", "cut": "shortened"}
+
+# Columns of the trainer's metrics: what they are called, and how to read them.
+_CURVES = {
+    "loss": ("both losses", ""),
+    "generative": ("next word", "Next word: how surprised the model is by the text; lower is better."),
+    "structure": (
+        "structure",
+        "Structure: how far cosines of retrieval vectors lie from those that alignment asks for; lower is better.",
+    ),
+    "effective_rank": (
+        "effective rank",
+        "In how many directions the vectors of a step spread: near 1 all are alike (collapse), and higher is better, "
+        "up to the number of vectors in the step.",
+    ),
 }
 
 
@@ -130,6 +176,37 @@ def phase_words(phase: str) -> str:
 def guard_words(guard: str) -> str:
     """Why a guard took a candidate out."""
     return _GUARDS.get(guard) or guard.replace("_", " ")
+
+
+def row_words(phase: str, count: int) -> str:
+    """What `count` rows of a phase's table are: "documents"."""
+    one, several = _ROWS.get(phase, ("document", "documents"))
+    return one if count == 1 else several
+
+
+def drop_words(phase: str) -> str:
+    """Kinds of things that a phase can drop: "documents, images"; "" for one that drops nothing."""
+    return _DROPS.get(phase, "")
+
+
+def action_words(action: str) -> str:
+    """What became of something, where it is more than dropped or not used."""
+    return _ACTIONS.get(action, "")
+
+
+def curve_words(column: str) -> str:
+    """A column of the trainer's metrics."""
+    return _CURVES[column][0] if column in _CURVES else column.replace("_", " ")
+
+
+def curve_note(column: str) -> str:
+    """How to read a column of the trainer's metrics; "" when nothing needs saying."""
+    return _CURVES[column][1] if column in _CURVES else ""
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """A number of things: "1 fetch", "1,234 fetches"."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def number(value: float | None) -> str:

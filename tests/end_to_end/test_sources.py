@@ -129,7 +129,7 @@ def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder
         assert down.paths().count("/index.html") == asked == 1, "a remembered failure was asked for again"
         ended = build(spec, out, "--until", "documents", "--retry-failed").check()
         assert "stopped after documents" in ended.err and down.paths().count("/index.html") == 2
-        assert " 1 rows" in next(line for line in ended.err.splitlines() if line.startswith("  documents"))
+        assert " 1 document " in next(line for line in ended.err.splitlines() if line.startswith("  documents"))
 
 
 def test_an_expectation_that_fails_leaves_a_report_and_latest(built: Path, spec: Path, tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import explain as explaining
 from pipeline.corpus import Corpus
 from pipeline.explain import explain
 from pipeline.mistake import UserMistake
-from tests.pipeline.small_corpus import HOSTILE, SITE, VERSION, write
+from tests.pipeline.small_corpus import CONSENT, HOSTILE, SITE, VERSION, page, write
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,36 @@ def test_a_kept_page_is_told_node_by_node(corpus: Corpus) -> None:
 )
 def test_each_way_out_is_named(corpus: Corpus, path: str, said: str) -> None:
     assert said in told(corpus, f"{SITE}{path}")
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("http://site.test/robots.txt connection", "the connection was refused or broke"),
+        ("http://site.test/robots.txt 503", "HTTP 503"),
+    ],
+)
+def test_a_robots_file_that_is_out_of_reach_is_no_refusal(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, source: str, cause: str
+) -> None:
+    row = page(
+        "/private",
+        "refused",
+        reason="robots",
+        retryable=True,
+        detail=f"{source}: nobody could say",
+        consent={**CONSENT, "robots_allowed": False, "robots_source": source},
+    )
+    found = explaining._find
+    monkeypatch.setattr(
+        explaining, "_find", lambda corpus, phase, *rest: [row] if phase == "pages" else found(corpus, phase, *rest)
+    )
+    text = told(corpus, f"{SITE}/private")
+    assert (
+        f"  crawl: not used, robots.txt could not be reached (http://site.test/robots.txt: {cause}), and without its "
+        "word nothing may be fetched (RFC 9309); may pass with --retry-failed\n"
+    ) in text
+    assert "refused by" not in text and "nobody could say" not in text
 
 
 def test_a_page_is_found_by_every_address_it_has(corpus: Corpus) -> None:

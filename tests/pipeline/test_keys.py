@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import schemas.keys
 from pipeline import keys
 from tests.pipeline.toy import Square, SquareSettings
 
@@ -27,7 +28,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def key_of_high() -> str:
-    for cached in (keys.code_key, keys._parsed, keys._source):
+    for cached in (keys.code_key, schemas.keys._parsed, schemas.keys._source):
         cached.cache_clear()
     sys.modules.pop("keyed.high", None)
     return keys.code_key("keyed.high")
@@ -62,4 +63,4 @@ def test_differences_name_what_changed() -> None:
 
 
 def test_digest_keeps_parts_apart() -> None:
-    assert keys.digest("ab", "c") != keys.digest("a", "bc")
+    assert schemas.keys.digest("ab", "c") != schemas.keys.digest("a", "bc")

@@ -10,6 +10,7 @@ import huggingface_hub
 import pyarrow as pa
 import pytest
 
+import schemas.keys
 from pipeline import keys
 from pipeline.corpus import LATEST, version_of
 from pipeline.generation import Generation
@@ -175,8 +176,10 @@ def test_code_libraries_weights_and_columns_make_tables_stale(
     before = finish(spec)
     what, name = changed
     if what == "code":
-        parsed = keys._parsed
-        monkeypatch.setattr(keys, "_parsed", lambda each: ("other", parsed(each)[1]) if each == name else parsed(each))
+        parsed = schemas.keys._parsed
+        monkeypatch.setattr(
+            schemas.keys, "_parsed", lambda each: ("other", parsed(each)[1]) if each == name else parsed(each)
+        )
     elif what == "library":
         version = importlib.metadata.version
         monkeypatch.setattr(importlib.metadata, "version", lambda each: "0" if each == name else version(each))

@@ -20,10 +20,11 @@ from pipeline.corpus import Corpus
 from pipeline.report import charts, write_report
 from pipeline.report.collect import collect
 from pipeline.report.data import Chart, Curve, Direction, Histogram, Ranks, ReportData, Retrieval, Retrieved, Thread
+from pipeline.report.gallery import MISSES
 from pipeline.report.pictures import thumbnail
 from pipeline.report.render import render
 from pipeline.report.scores import SCALES, Score, draw
-from pipeline.report.words import bounds_words, duration, number, rule_words
+from pipeline.report.words import bounds_words, counted, curve_words, duration, guard_words, number, rule_words
 from tests.pipeline.small_corpus import HOSTILE, SITE, VERSION, picture, write
 from tests.servers import static_site
 
@@ -105,7 +106,7 @@ def test_a_corpus_becomes_numbers_rules_and_documents(data: ReportData) -> None:
     assert {document.title for document in data.documents} == {HOSTILE, "Dogs"}
     assert data.built == "2026-01-02 03:04:05 UTC" and "min_similarity: 0.15" in data.spec
     assert [(guard.guard, guard.pairs) for guard in data.guards] == [("cluster", 4)]
-    assert data.notes == ["1 fetches failed in a way that may pass: build again with --retry-failed."]
+    assert data.notes == ["1 fetch failed in a way that may pass: build again with --retry-failed."]
 
 
 def test_scores_show_what_was_kept_and_what_a_rule_dropped_with_its_bounds(data: ReportData) -> None:
@@ -117,8 +118,8 @@ def test_scores_show_what_was_kept_and_what_a_rule_dropped_with_its_bounds(data:
     assert (sum(shape.kept), sum(shape.dropped), shape.low, shape.high) == (3, 1, 0.5, 2.0)
     words = by_title["Words of a paragraph"]
     assert (sum(words.kept), sum(words.dropped), words.low, words.high) == (2, 1, 4.0, 1000.0)
-    assert sum(by_title["Stop words of a paragraph"].kept) == 2 and sum(by_title["Words of a document"].kept) == 2
-    near = by_title["A near-duplicate and its nearest"]
+    assert sum(by_title["Function words in a paragraph"].kept) == 2 and sum(by_title["Words of a document"].kept) == 2
+    near = by_title["A dropped document and the nearest to it"]
     assert (sum(near.dropped), near.high) == (1, 0.7)
     images = by_title["Images of a document"]
     assert (sum(images.kept), sum(images.dropped)) == (2, 1)
@@ -136,6 +137,7 @@ def test_the_gallery_has_pairs_and_their_near_misses(data: ReportData) -> None:
     assert first.size == "240 × 160, was 480 × 320" and first.picture is not None
     assert [near.text for near in first.misses.sentences] == ["It dreams of mice."]
     assert [near.url for near in first.misses.pictures] == [f"{SITE}/cats"] and first.misses.pictures[0].picture
+    assert (first.misses.sentences_mined, first.misses.pictures_mined) == (1, 1)
     assert dogs.threads == [
         Thread("sentence", 6, 1),
         Thread("sentence", 7, 2),
@@ -190,6 +192,45 @@ def test_every_section_is_linked_and_empty_ones_are_left_out(data: ReportData) -
     assert [f"#{name}" for name in ids] == links and len(ids) == 11
     nothing = ReportData("empty", "v", "", 0, [], [], [], [], [], [], [], [], [], "")
     assert [tag for tag, _ in Elements(render(nothing)).found if tag == "section"] == []
+
+
+def test_a_link_bears_the_heading_that_it_leads_to(data: ReportData) -> None:
+    page = render(data)
+    links = dict(re.findall(r'<a href="#(\w+)">([^<]+)</a>', page))
+    headings = dict(re.findall(r'<section id="(\w+)">\s*<h2>([^<]+)</h2>', page))
+    assert links == headings and len(links) == 11
+
+
+def test_near_misses_that_are_not_shown_are_told_of(data: ReportData) -> None:
+    assert not re.search(r"the nearest \d", render(data))
+    assert re.findall(r"the nearest \d+ of \d+", render(with_many_misses(data))) == ["the nearest 6 of 8"]
+
+
+def test_words_of_the_programs_own_are_not_shown(data: ReportData) -> None:
+    curves = [Curve(name, [(0, 3.0), (10, 2.0)]) for name in ("loss", "effective_rank")]
+    page = render(replace(data, charts=[Chart("Vectors", "dimensions", curves)]))
+    text = Elements(page).text
+    # A page refused by robots.txt is there; its rule says so already.
+    assert ("page", "refuse") in [(row.kind, row.action) for row in data.funnel] and ">refuse<" not in page
+    assert "effective rank" in text and "effective_rank" not in text and "near 1 all are alike" in text
+    assert ">steps</text>" in page and ("machine", "2 CPUs, no GPU") in data.facts
+    assert "shares a picture, or nearly the same text" in text and "stands in a near-duplicate" not in text
+    assert "6 pages" in text and "3 documents" in text
+
+
+def with_many_misses(data: ReportData) -> ReportData:
+    """The first pair of the dogs with as many near misses as a page shows at most, and a large number dropped."""
+    documents = []
+    for document in data.documents:
+        blocks = list(document.blocks)
+        if document.title == "Dogs":
+            misses = blocks[1].misses
+            blocks[1] = replace(
+                blocks[1], misses=replace(misses, pictures=list(misses.pictures) * MISSES, pictures_mined=8)
+            )
+        documents.append(replace(document, blocks=blocks))
+    samples = [replace(item, dropped=1234567) for item in data.samples]
+    return replace(data, documents=documents, samples=samples)
 
 
 def test_the_page_stays_under_its_size(data: ReportData) -> None:
@@ -247,7 +288,16 @@ def test_a_chart_says_its_bounds_and_reads_aloud() -> None:
     assert 'aria-label="&lt;script&gt;' in svg and "3 kept, 1 dropped" in svg
 
 
+def test_one_of_a_thousand_can_be_seen() -> None:
+    svg = charts.histogram(Histogram("", "", [0, 1, 2], [1000, 1], [0, 1]))
+    heights = [float(tall) for tall in re.findall(r'class="(?:kept|lost)".*?height="([0-9.]+)"', svg)]
+    assert len(heights) == 3 and min(heights) == charts.SHORTEST
+
+
 def test_numbers_and_rules_in_words() -> None:
+    assert [counted(n, "fetch", "fetches") for n in (0, 1, 2000)] == ["0 fetches", "1 fetch", "2,000 fetches"]
+    assert guard_words("cluster") == "its document shares a picture, or nearly the same text"
+    assert (curve_words("generative"), curve_words("a_new_one")) == ("next word", "a new one")
     assert [number(v) for v in (None, 0.0, 0.14999, 1234.0, 1234.5, 0.5)] == ["", "0", "0.15", "1,234", "1,234", "0.5"]
     assert bounds_words(0.5, 2) == "0.5 to 2" and bounds_words(None, 0.0) == "must not occur"
     assert [duration(v) for v in (0.44, 59, 200, 120, 7500)] == ["0.4 s", "59 s", "3 min 20 s", "2 min", "2 h 5 min"]
@@ -273,7 +323,7 @@ def test_pictures_that_cannot_be_drawn_are_none() -> None:
     CHROMIUM is None and "INTERLOOM_REQUIRE_CHROMIUM" not in os.environ,
     reason="no Chromium on this machine: the page is not laid out",
 )
-@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("width", [390, 1300])
 def test_a_browser_lays_it_out_without_overflow_and_draws_all_pictures(
     data: ReportData, tmp_path: Path, width: int
 ) -> None:
@@ -284,9 +334,12 @@ def test_a_browser_lays_it_out_without_overflow_and_draws_all_pictures(
         "Promise.all(images.map(i => i.decode().catch(() => 0))).then(() => fetch('/seen?' + encodeURIComponent("
         "JSON.stringify({wide: document.documentElement.scrollWidth, window: innerWidth, "
         "height: document.body.scrollHeight, images: images.length, "
-        "broken: images.filter(i => !i.naturalWidth).length })))) })</script>"
+        "broken: images.filter(i => !i.naturalWidth).length, "
+        "cut: [...document.querySelectorAll('.tray')].filter(t => t.scrollWidth > t.clientWidth).length, "
+        "numbers: document.querySelectorAll('summary b').length, "
+        "split: [...document.querySelectorAll('summary b')].filter(b => b.offsetHeight > 30).length })))) })</script>"
     )
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', probe, render(data), count=1)
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', probe, render(with_many_misses(data)), count=1)
     (tmp_path / "probe.html").write_text(page, encoding="utf-8")
     # A window of a headless browser is never as narrow as a phone; a frame is.
     frame = f'<iframe src="probe.html" style="width:{width}px;height:800px;border:0"></iframe>'
@@ -321,3 +374,27 @@ def test_a_browser_lays_it_out_without_overflow_and_draws_all_pictures(
     seen = json.loads(unquote(answers[0].removeprefix("/seen?")))
     assert seen["images"] >= 9 and seen["broken"] == 0
     assert seen["window"] == width and seen["wide"] <= width and seen["height"] > 2000
+    assert seen["numbers"] >= 7 and seen["split"] == 0
+    # On a phone the pictures are pushed along; where there is room, none is cut.
+    assert (seen["cut"] > 0) == (width < 500)
+
+
+def test_a_run_is_shown_with_the_version_it_was_trained_on(tmp_path: Path) -> None:
+    corpus = write(str(tmp_path / "out"))
+    run = tmp_path / "out" / "train"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"step": 0, "loss": 3.0}\n{"step": 1, "loss": 2.0}\n', encoding="utf-8")
+    asked = {"n": 0, "candidates": 0, "median_rank": None, "mrr": None, "recall": {}}
+    after = {"retrieval": {"image_to_sentence": {**asked, "chance": asked, "claim": "no claim"}}}
+
+    def shown(evaluation: dict[str, object]) -> tuple[int, int, list[str]]:
+        (run / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+        found = collect(corpus)
+        return len(found.charts), len(found.retrieval), [line for line in found.notes if "train/" in line]
+
+    assert shown({"after": after, "run": {"corpus": {"version": VERSION}}}) == (1, 1, [])
+    charts, retrieval, (line,) = shown({"after": after, "run": {"corpus": {"version": "another"}}})
+    assert (charts, retrieval) == (0, 0) and "on version another, not on this one" in line
+    # Under way: its end, and with it its corpus, is not known.
+    charts, retrieval, (line,) = shown({"before": after})
+    assert (charts, retrieval) == (0, 0) and "is not finished" in line
