@@ -27,7 +27,7 @@ from pipeline.settings import (
     ResourcesSettings,
     Source,
 )
-from pipeline.strict_yaml import NotYaml, load_yaml
+from schemas.strict_yaml import NotYaml, load_yaml
 from stages.crawl_settings import CrawlSettings
 from stages.encoders.embed import EmbedSettings
 from stages.extract import ExtractSettings

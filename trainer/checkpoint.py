@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from schemas.keys import file_digest
 from trainer.errors import UserError
-from trainer.keys import file_digest
 
 FORMAT = 1
 
@@ -80,6 +80,8 @@ def save(
     meta = {"format": FORMAT, "progress": vars(progress), "corpus": corpus, "recipe": recipe, "files": files}
     text = json.dumps({**meta, "check": _check(meta)}, indent=1, sort_keys=True)
     (temporary / "meta.json").write_text(text, encoding="utf-8")
+    # safetensors writes for the owner alone; who may read the run may read its weights.
+    (temporary / "weights.safetensors").chmod((temporary / "meta.json").stat().st_mode & 0o777)
     for file in sorted(temporary.iterdir()):
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -98,7 +100,12 @@ def remove_unfinished(folder: Path) -> None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints under a folder, newest first, unread."""
-    return sorted(folder.glob("step-[0-9]*"), reverse=True)
+    return sorted((path for path in folder.glob("step-*") if path.name[5:].isdecimal()), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """Steps done in a checkpoint, by its name."""
+    return int(path.name.removeprefix("step-"))
 
 
 def read(path: Path) -> Checkpoint:
@@ -163,11 +170,17 @@ def restore(checkpoint: Checkpoint, model: nn.Module, asset_prefixes: tuple[str,
 
 
 def restore_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's moments into an optimizer over the same weights; UserError when they do not fit."""
+    """Put a checkpoint's moments into an optimizer over the same weights; UserError when they do not fit.
+
+    Rates and decay stay the recipe's: who goes on with others means them.
+    """
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(checkpoint.optimizer)
     except ValueError as error:
         raise UserError(f"{checkpoint.path}: its optimizer is not the recipe's: {error}") from None
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def check_same_run(checkpoint: Checkpoint, corpus: str, recipe: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainer.checkpoint import Progress
 from trainer.data.plan import describe, plan_epoch
-from trainer.log import RunLog
+from trainer.log import RunLog, counted
 from trainer.optimizer import build_optimizer
 from trainer.parallel import precision, start, wrap
 from trainer.prepare import Batches, plan_for, prepare
@@ -30,8 +30,9 @@ def describe_run(recipe: Recipe) -> Iterator[str]:
     yield f"recipe {recipe.name}: {trained:,} of {total:,} parameters are trained"
     held_out = [row for row in prepared.rows if row.split == "held_out"]
     yield (
-        f"corpus {prepared.corpus.version}: {len(prepared.corpus)} documents, {len(prepared.training)} training and "
-        f"{len(held_out)} held-out segments of at most {recipe.data.document_tokens} tokens"
+        f"corpus {prepared.corpus.version}: {counted(len(prepared.corpus), 'document')}, "
+        f"{len(prepared.training)} training and {counted(len(held_out), 'held-out segment')} "
+        f"of at most {recipe.data.document_tokens} tokens"
     )
     plan = plan_for(recipe, prepared.training, 0)
     blind = [dataclasses.replace(row, negatives=()) for row in prepared.training]
@@ -39,8 +40,9 @@ def describe_run(recipe: Recipe) -> Iterator[str]:
     other = plan_epoch(blind, recipe.seed, 0, data.pack_tokens, data.packs_per_step, data.views)
     report = describe(prepared.training, plan, other, data.pack_tokens)
     yield (
-        f"an epoch: {report.steps} steps, {report.segments} segments ({report.left_out} left out), "
-        f"{report.tokens:,} tokens, {report.padding:.1%} of the packs empty, imbalance {report.imbalance:.1%}"
+        f"an epoch: {counted(report.steps, 'step')}, {counted(report.segments, 'segment')} "
+        f"({report.left_out} left out), {counted(report.tokens, 'token')}, "
+        f"{report.padding:.1%} of the packs empty, imbalance {report.imbalance:.1%}"
     )
     yield (
         f"segments with a mined negative in their step: {report.with_negative:.1%} "
@@ -58,8 +60,8 @@ def describe_run(recipe: Recipe) -> Iterator[str]:
     result = stepper.run(batch)
     seconds = time.monotonic() - started
     yield (
-        f"one step on {ranks.device}: {seconds:.2f} s, {result.tokens} tokens, {result.images} images, "
-        f"{result.positions} positions, loss {result.loss:.4f}"
+        f"one step on {ranks.device}: {seconds:.2f} s, {counted(result.tokens, 'token')}, "
+        f"{counted(result.images, 'image')}, {counted(result.positions, 'position')}, loss {result.loss:.4f}"
     )
     steps = recipe.optimizer.steps
-    yield f"the whole run of {steps} steps: about {seconds * steps:.0f} s plus evaluation"
+    yield f"the whole run of {counted(steps, 'step')}: about {seconds * steps:.0f} s plus evaluation"

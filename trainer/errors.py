@@ -9,5 +9,9 @@ class CorruptRecordError(Exception):
     """A record that cannot be read; the message names the document and the image."""
 
 
+class NotFiniteError(Exception):
+    """The model answers with NaN or infinity: there is nothing to measure or to go on with. The command exits 1."""
+
+
 class Terminated(Exception):
     """SIGTERM came; the steps done are in a checkpoint. The command exits 143."""

@@ -25,8 +25,9 @@ from trainer.data.plan import seeded
 from trainer.data.positions import PositionBuilder
 from trainer.data.rows import Row
 from trainer.data.shards import Corpus, Document
-from trainer.errors import CorruptRecordError
+from trainer.errors import CorruptRecordError, NotFiniteError
 from trainer.model.interleaved import InterleavedForCausalLM
+from trainer.model.writing import write
 from trainer.objective.labels import label_lengths, label_rows, pair_weights
 from trainer.objective.structure import similarity_statistics
 from trainer.parallel import Ranks
@@ -103,27 +104,31 @@ class Evaluator:
     @torch.no_grad()
     def run(self, model: InterleavedForCausalLM) -> dict[str, Any]:
         """Figures, ranks per query and examples as plain JSON values, the same on every rank but for the text that
-        the first alone generates; the model is left in its mode. Raises Terminated on all ranks after SIGTERM to any.
+        the first alone generates; the model is left in its mode.
+
+        Raises on all ranks Terminated after SIGTERM to any, and NotFiniteError for a model that answers with NaN.
         """
         training = model.training
         model.train(False)
-        with torch.autocast(self.peers.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            loss, targets, contexts, drawn, builder = self._segments(model)
-            result: dict[str, Any] = {
-                "held_out_documents": self.held_out.documents,
-                "perplexity": {
-                    "loss": loss / targets if targets else None,
-                    "perplexity": math.exp(min(50.0, loss / targets)) if targets else None,
-                    "target_tokens": targets,
-                    "segments": len(self.held_out.segments),
-                },
-                "retrieval": self._retrieval(model, contexts),
-                "generation": self._generate(model) if self.peers.first else None,
-            }
-        # Outside autocast: cosines of trained vectors and labels are compared in float32.
-        result["label_alignment"] = self._label_alignment(builder, drawn)
+        loss, targets, contexts, drawn, builder = self._segments(model)
+        result: dict[str, Any] = {
+            "held_out_documents": self.held_out.documents,
+            "perplexity": {
+                "loss": loss / targets if targets else None,
+                "perplexity": math.exp(min(50.0, loss / targets)) if targets else None,
+                "target_tokens": targets,
+                "segments": len(self.held_out.segments),
+            },
+            "retrieval": self._retrieval(model, contexts),
+            "generation": self._generate(model) if self.peers.first else None,
+            "label_alignment": self._label_alignment(builder, drawn),
+        }
         model.train(training)
         return result
+
+    def _autocast(self) -> torch.autocast:
+        """Around the model's own work alone: bfloat16 cosines would round different scores to ties."""
+        return torch.autocast(self.peers.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def _groups(self, sequences: Sequence[PackedSequence]) -> list[list[PackedSequence]]:
         """Sequences in order, as many to a pack as fit."""
@@ -147,19 +152,20 @@ class Evaluator:
             try:
                 for group in groups[first + self.peers.rank : first + self.peers.rank + 1]:
                     tensors = pack(group, self.vocabulary, self.images)
-                    output = model.forward_packed(tensors.to(self.peers.device))
+                    with self._autocast():
+                        output = model.forward_packed(tensors.to(self.peers.device))
                     mine.append((float(output.loss_sum), len(tensors.target_ids), output.retrieval.cpu()))
             except CorruptRecordError as error:
                 problem = error
             self.stop.agree(problem)
         by_rank = self.peers.gather(mine)
         found = [by_rank[number % world][number // world] for number in range(len(groups))]
-        empty = torch.zeros(0, self.recipe.model.retrieval_dim)
-        return (
-            sum((loss for loss, _, _ in found), 0.0),
-            sum(targets for _, targets, _ in found),
-            torch.cat([empty, *(vectors for _, _, vectors in found)]),
-        )
+        loss = sum((loss for loss, _, _ in found), 0.0)
+        vectors = torch.cat([torch.zeros(0, self.recipe.model.retrieval_dim), *(rows for _, _, rows in found)])
+        if not math.isfinite(loss) or not bool(vectors.isfinite().all()):
+            # Of all ranks' packs, so every rank raises.
+            raise NotFiniteError("on held-out documents the model gives numbers that are not finite")
+        return loss, sum(targets for _, targets, _ in found), vectors
 
     @property
     def _limit(self) -> int:
@@ -302,18 +308,8 @@ class Evaluator:
             return None
         image, sentence = self.held_out.pairs[0]
         document = self.corpus.document(image.document)
-        ids = torch.tensor(
-            [sentence_ids(document, image.slice, self.vocabulary, self._limit)], device=self.peers.device
-        )
-        pixels, _ = self.images.image(document, document.image_of(image.slice))
-        written = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            pixel_values=pixels[None].to(self.peers.device),
-            max_new_tokens=self.recipe.evaluation.generated_tokens,
-            do_sample=False,
-            pad_token_id=self.vocabulary.document,
-            eos_token_id=self.vocabulary.document,
-        )
-        text = self.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
-        return {"image": self._describe(image), "matched": self._describe(sentence), "text": text.strip()}
+        ids = sentence_ids(document, image.slice, self.vocabulary, self._limit)
+        pictures, _ = self.images.image(document, document.image_of(image.slice))
+        with self._autocast():
+            text = write(model, self.tokenizer, ids, pictures[None], self.recipe.evaluation.generated_tokens)
+        return {"image": self._describe(image), "matched": self._describe(sentence), "text": text}

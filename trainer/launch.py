@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import CorruptRecordError, Terminated, UserError
+from trainer.errors import CorruptRecordError, NotFiniteError, Terminated, UserError
 from trainer.loop import train
 from trainer.outcome import Outcome
 from trainer.parallel import start
@@ -17,7 +17,7 @@ from trainer.recipe import Recipe
 # What says that there is a cluster to join: its address, or being one of its jobs.
 _CLUSTER = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
 # What ends a run with a message of its own; exception types do not survive the way from a worker to the driver.
-_SAID = {kind.__name__: kind for kind in (UserError, CorruptRecordError, Terminated)}
+_SAID = {kind.__name__: kind for kind in (UserError, CorruptRecordError, NotFiniteError, Terminated)}
 
 
 def train_here(recipe: Recipe, resume: str, allow_changes: bool) -> Outcome:
@@ -32,7 +32,7 @@ def train_here(recipe: Recipe, resume: str, allow_changes: bool) -> Outcome:
 def _worker(settings: dict[str, Any]) -> None:
     """What every Ray Train worker runs; Ray has started the process group.
 
-    The user's mistakes, corrupt records and SIGTERM come back as text, by _SAID.
+    The user's mistakes, corrupt records, broken models and SIGTERM come back as text, by _SAID.
     """
     recipe = Recipe.model_validate_json(settings["recipe"])
     outcome = Path(settings["outcome"])

@@ -26,6 +26,11 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, e.g. "1 document", "1,200 documents"; `plural` where it is not the noun and an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 class RunLog:
     """metrics.jsonl and TensorBoard files in the run folder; progress on standard error."""
 

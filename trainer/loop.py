@@ -14,7 +14,7 @@ from torch import nn
 from trainer import checkpoint as checkpoints
 from trainer.checkpoint import Progress
 from trainer.data.collate import StepBatch
-from trainer.errors import Terminated, UserError
+from trainer.errors import NotFiniteError, Terminated, UserError
 from trainer.evaluate import Evaluator, choose
 from trainer.evaluations import AFTER, Evaluations
 from trainer.log import RunLog
@@ -28,12 +28,16 @@ from trainer.recipe import Recipe
 from trainer.step import PackedForward, Stepper, StepResult
 from trainer.stop import Stop
 
+# Steps in a row without a finite loss and gradient that end a run: one may be a bad batch, these are the weights.
+MOST_SKIPPED = 3
+
 
 def train(recipe: Recipe, ranks: Ranks, resume: str = "auto", allow_changes: bool = False) -> Outcome:
     """Run a recipe to its last step from wherever its checkpoints are; evaluates, exports, returns what it found.
 
     Raises UserError for the user's mistakes and Terminated after SIGTERM, with the steps done in a checkpoint: asked
-    again, the run goes on where it was, be it in the evaluation after the last step.
+    again, the run goes on where it was, be it in the evaluation after the last step. NotFiniteError, naming the
+    step and a checkpoint that is good, when the model no longer gives finite numbers.
     """
     if recipe.data.packs_per_step % ranks.world:
         raise UserError(f"data.packs_per_step {recipe.data.packs_per_step} is not a multiple of {ranks.world} ranks")
@@ -120,6 +124,7 @@ class Run:
     saved: Progress  # of the newest checkpoint; nothing to save at the start
     last: dict[str, Any] = field(default_factory=dict)  # metrics of the last step
     named: set[str] = field(default_factory=set)  # unreadable images that were said already
+    skipped: int = 0  # steps in a row, up to the last one
 
     @property
     def _model(self) -> InterleavedForCausalLM:
@@ -129,7 +134,7 @@ class Run:
         """All steps that are left, with checkpoints and evaluations; Terminated after SIGTERM."""
         steps, every = self.recipe.optimizer.steps, self.recipe.evaluation.every
         if self.progress.step == 0:
-            self.evaluations.record("before", 0, self._model)
+            self._evaluate("before")
         if self.progress.step >= steps:
             return  # a finished run that is started again needs no batch
         self.evaluations.reopen()
@@ -140,13 +145,14 @@ class Run:
             self.progress = after
             self._show(metrics(result, after, now - clock, started), result.unreadable)
             clock = now
+            self._watch(result)
             if after.step % self.recipe.checkpoint.every == 0 or after.step == steps:
                 self.keep()
             self.stop.agree()
             if after.step == steps:
                 break
             if every and after.step % every == 0:
-                self.evaluations.record(f"step {after.step}", after.step, self._model)
+                self._evaluate(f"step {after.step}")
                 clock = time.monotonic()
 
     def _batches(self) -> Iterator[tuple[StepBatch, Progress]]:
@@ -162,9 +168,41 @@ class Run:
                 self.log.say(f"unreadable image, trained as grey: {line}")
         self.last = values
 
+    def _watch(self, result: StepResult) -> None:
+        """Raise NotFiniteError after MOST_SKIPPED steps in a row that had to be skipped."""
+        self.skipped = self.skipped + 1 if result.skipped else 0
+        if self.skipped >= MOST_SKIPPED:
+            first = self.progress.step - self.skipped + 1
+            raise NotFiniteError(
+                f"from step {first} on loss or gradient is not finite ({self.skipped} steps in a row); "
+                # What step `first` met was made by the step before it.
+                f"{self._way_back(first - 2)}"
+            )
+
+    def _evaluate(self, moment: str) -> None:
+        """Record an evaluation; NotFiniteError says of which step and where to go on from."""
+        step = self.progress.step
+        try:
+            self.evaluations.record(moment, step, self._model)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"step {step}: {error}; {self._way_back(step - 1)}") from None
+
+    def _way_back(self, step: int) -> str:
+        """Where to go on from, when the weights were known to be good after `step` steps; below 0, never."""
+        if step < 0:
+            return "it starts that way: the fault is in model.text.source or the objective"
+        there = checkpoints.list_checkpoints(Path(self.recipe.out) / "checkpoints")
+        good = next((path for path in there if checkpoints.step_of(path) <= step), None)
+        if good is None:
+            return "no checkpoint is from before: lower the learning rates and start over with --resume none"
+        return f"the last good checkpoint is {good}: lower the learning rates and go on from it with --resume {good}"
+
     def keep(self) -> str:
-        """A checkpoint of the steps done, unless there is one; says where the run can go on from."""
-        if self.saved != self.progress:
+        """A checkpoint of the steps done, unless there is one; says where the run can go on from.
+
+        While steps are skipped there is none, so that those kept are from before.
+        """
+        if self.saved != self.progress and not self.skipped:
             if self.ranks.first:
                 checkpoints.save(
                     Path(self.recipe.out) / "checkpoints",
@@ -191,7 +229,12 @@ class Run:
             if self.ranks.first:
                 export(self._model, self.prepared.built.tokenizer, model)
             self.ranks.wait()
-            self.evaluations.record(AFTER, self.progress.step, self._model)
+            try:
+                self._evaluate(AFTER)
+            except NotFiniteError:
+                if self.ranks.first:
+                    shutil.rmtree(model, ignore_errors=True)
+                raise
         self.evaluations.finish(self.prepared.corpus, self.recipe.model_dump(mode="json"), time.monotonic() - started)
         self.stop.agree()
 

@@ -15,13 +15,15 @@ from trainer.data.features import FeatureSource, ImageSource, PixelSource, build
 from trainer.data.plan import Plan, plan_epoch
 from trainer.data.rows import Limits, Row, load_rows
 from trainer.data.shards import Corpus
-from trainer.errors import UserError
+from trainer.errors import CorruptRecordError, UserError
 from trainer.keys import weights_key
-from trainer.log import RunLog
+from trainer.log import RunLog, counted
 from trainer.model.build import Built, build_model
 from trainer.parallel import Ranks
 from trainer.recipe import Recipe
 from trainer.stop import Stop
+
+NAMED = 10  # corrupt label vectors that are named one by one
 
 
 @dataclass
@@ -47,12 +49,14 @@ def prepare(
 
     Hashes, token counts and features are kept in the run's cache; the ranks make them together, part by part.
     Raises UserError for a corpus or recipe that gives nothing to train on, or that is not the checkpoint's unless
-    `allow_changes`; CorruptRecordError for an unreadable image if the recipe is strict; Terminated after SIGTERM.
+    `allow_changes`; CorruptRecordError for an unreadable image or label vector if the recipe is strict; Terminated
+    after SIGTERM.
     """
     stop = stop or Stop(ranks)
     cache = Path(recipe.out) / "cache"
     corpus = open_corpus(recipe.corpus, cache)
-    log.say(f"corpus {corpus.folder} version {corpus.version}: {len(corpus)} documents in {len(corpus.shards)} shards")
+    held = f"{counted(len(corpus), 'document')} in {counted(len(corpus.shards), 'shard')}"
+    log.say(f"corpus {corpus.folder} version {corpus.version}: {held}")
     if corpus.listed is None:
         log.say(f"{corpus.folder} has no manifest: its shards are taken as they are")
     if found and not allow_changes:
@@ -67,10 +71,22 @@ def prepare(
     check_shards(corpus, cache, stop)
     limits = Limits(recipe.data.document_tokens, image_tokens, built.tokenizer_key)
     rows = load_rows(corpus, built.vocabulary, limits, cache, stop)
+    _say_corrupt([line for row in rows for line in row.corrupt], recipe.data.strict, log)
     training = [row for row in rows if row.split == "train" and (row.images or not recipe.data.only_with_images)]
     if not training:
         raise UserError(f"corpus {recipe.corpus!r} has no document with slices in its train split")
     return Prepared(corpus, built, rows, training, _images(recipe, corpus, built, ranks, stop, cache))
+
+
+def _say_corrupt(lines: list[str], strict: bool, log: RunLog) -> None:
+    """Name corrupt label vectors, whose slices are trained as text and pictures alone; with `strict` the first ends
+    the run as CorruptRecordError."""
+    if lines and strict:
+        raise CorruptRecordError(lines[0])
+    for line in lines[:NAMED]:
+        log.say(f"corrupt label vector, left out of the structure loss: {line}")
+    if len(lines) > NAMED:
+        log.say(f"{len(lines) - NAMED} more corrupt label vectors are left out")
 
 
 def _images(recipe: Recipe, corpus: Corpus, built: Built, ranks: Ranks, stop: Stop, cache: Path) -> ImageSource:
@@ -92,7 +108,8 @@ def plan_for(recipe: Recipe, training: list[Row], epoch: int) -> Plan:
     plan = plan_epoch(training, recipe.seed, epoch, data.pack_tokens, data.packs_per_step, data.views)
     if not plan.steps:
         raise UserError(
-            f"{len(training)} training segments fill no step of {data.packs_per_step} packs; lower data.packs_per_step"
+            f"{counted(len(training), 'training segment')} cannot fill a step of "
+            f"{counted(data.packs_per_step, 'pack')}; lower data.packs_per_step"
         )
     return plan
 

@@ -7,20 +7,24 @@ means Chow et al., "Unified Generative and Discriminative Training for Multi-mod
 from __future__ import annotations
 
 import difflib
+import os
+import reprlib
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schemas.strict_yaml import NotYaml, load_yaml
 from trainer.errors import UserError
 
 
 class Section(BaseModel):
-    """Base of every section: unknown fields, silent coercions and later changes are errors."""
+    """Base of every section: unknown fields, silent coercions, infinities and later changes are errors."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class DataRecipe(Section):
@@ -48,7 +52,8 @@ class DataRecipe(Section):
     """Processes that decode and collate; 0 does it in the training process. Default: 0, best on two cores."""
 
     strict: bool = False
-    """Stop at the first unreadable image instead of training on a grey one, counted and named. Default: go on."""
+    """Stop at the first unreadable image or label vector instead of training on a grey image, or without the vector,
+    counted and named. Default: go on."""
 
 
 class TextRecipe(Section):
@@ -274,8 +279,8 @@ class Recipe(Section):
     as it is."""
     out: str = "out/run"
     """The run folder: checkpoints, metrics, evaluation, exported model."""
-    seed: int = 0
-    """Seeds weights, plan, positions and dropout. Default: 0."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seeds weights, plan, positions and dropout; what a torch generator takes. Default: 0."""
     data: DataRecipe = DataRecipe()
     """How documents become packs."""
     model: ModelRecipe = ModelRecipe()
@@ -297,10 +302,14 @@ class Recipe(Section):
 def find_recipe(path: str) -> tuple[str, str]:
     """(where, YAML text) of a recipe: the path if it exists, else the packaged recipe of that name.
 
-    Raises UserError naming the packaged recipes when neither is there.
+    Raises UserError naming the packaged recipes when neither is there, and for a file that is not UTF-8 text.
     """
-    if Path(path).is_file():
-        return path, Path(path).read_text(encoding="utf-8")
+    # os.path takes a name that no file can have for an absent one; pathlib raises.
+    if os.path.isfile(path):
+        try:
+            return path, Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read: {error}") from None
     packaged = {entry.name: entry for entry in resources.files("recipes").iterdir() if entry.name.endswith(".yaml")}
     name = Path(path).name
     if name not in packaged and f"{name}.yaml" in packaged:
@@ -317,9 +326,10 @@ def load_recipe(path: str, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     where, text = find_recipe(path)
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+        data = load_yaml(text)
+    except NotYaml as error:
+        line = f":{error.line}" if error.line else ""
+        raise UserError(f"{where}{line}: not YAML: {error}") from None
     if not isinstance(data, dict):
         raise UserError(f"{where} must be a mapping of recipe fields")
     for override in overrides:
@@ -346,9 +356,13 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise UserError(f"--set {override!r}: {parent!r} is not a section")
     try:
-        data[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override!r}: the value is not YAML") from None
+        data[last] = load_yaml(value)
+    except NotYaml as error:
+        raise UserError(f"--set {_short(override)}: the value is not YAML: {error}") from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _explain(error: ValidationError) -> str:
@@ -357,7 +371,7 @@ def _explain(error: ValidationError) -> str:
     path = [str(part) for part in first["loc"]]
     where = ".".join(path)
     if first["type"] != "extra_forbidden":
-        return f"{where}: {first['msg'][0].lower() + first['msg'][1:]}, got {first.get('input')!r}"
+        return f"{where}: {first['msg'][0].lower() + first['msg'][1:]}, got {_short(reprlib.repr(first.get('input')))}"
     section: type[BaseModel] = Recipe
     for part in path[:-1]:
         annotation = section.model_fields[part].annotation

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer.log import counted
+
 Tensor = torch.Tensor
 
 CUTOFFS = (1, 5, 10)
@@ -21,16 +23,21 @@ def ranks(queries: Tensor, candidates: Tensor, targets: Sequence[int], also: Seq
     """Rank of every query's target among the candidates, 1 is best.
 
     queries (Q, D) and candidates (C, D) unit vectors; `also` lists other right answers of a query, which do not
-    count against it. Ties share their mean rank, so that a collapsed model scores chance and not 1.
+    count against it. Ties share their mean rank, so that a collapsed model scores chance and not 1; a score that is
+    not finite comes last, since NaN compares as neither more nor less and would be first.
     """
     found: list[float] = []
     for start in range(0, len(queries), CHUNK):
         scores = (queries[start : start + CHUNK] @ candidates.T).double()
         for row, target, others in zip(scores, targets[start:], also[start:], strict=False):
             wanted = row[target]
-            row = row.clone()
-            row[[target, *others]] = -math.inf
-            found.append(1 + float((row > wanted).sum()) + 0.5 * float((row == wanted).sum()))
+            counted = torch.ones_like(row, dtype=torch.bool)
+            counted[[target, *others]] = False
+            if wanted.isfinite():
+                row = row[counted & row.isfinite()]
+                found.append(1 + float((row > wanted).sum()) + 0.5 * float((row == wanted).sum()))
+            else:
+                found.append(1 + float(counted.sum()))
     return found
 
 
@@ -71,7 +78,7 @@ def claim_against_chance(found: Sequence[float], candidates: int, minimum: int) 
     """
     n = len(found)
     if n < minimum or candidates < 10:
-        return f"no claim: {n} queries among {candidates} candidates are too few"
+        return f"no claim: {counted(n, 'query', 'queries')} among {counted(candidates, 'candidate')}: too few"
     deviation = math.sqrt((candidates**2 - 1) / (12 * n))
     z = ((candidates + 1) / 2 - sum(found) / n) / deviation
     if abs(z) < 2.576:
@@ -105,7 +112,7 @@ def change(before: Sequence[float], after: Sequence[float], candidates: int, min
     rank, rank_low, rank_high = _interval((last - first) / candidates)
     mrr, mrr_low, mrr_high = _interval(1 / last - 1 / first)
     if len(before) < minimum:
-        claim = f"no claim: {len(before)} queries are too few"
+        claim = f"no claim: {counted(len(before), 'query', 'queries')}: too few"
     elif rank_high < 0:
         claim = "improved"
     elif rank_low > 0:

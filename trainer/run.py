@@ -3,8 +3,8 @@
     python -m trainer.run --config recipes/demo.yaml --corpus out/demo
     torchrun --nproc-per-node 2 -m trainer.run --config recipes/tiny.yaml --corpus out/demo
 
-Exit codes: 0 done, 2 the user's mistake (one line says which), 143 SIGTERM with the steps done in a checkpoint,
-1 anything else.
+Exit codes: 0 done, 2 the user's mistake (one line says which), 130 Ctrl-C, 143 SIGTERM with the steps done in a
+checkpoint, 1 anything else.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +20,8 @@ import typer
 from rich.console import Console
 
 # None of these loads torch: --help and a finished run answer at once.
-from trainer.errors import CorruptRecordError, Terminated, UserError
+from trainer.command import exit_codes, run_command
+from trainer.errors import UserError
 from trainer.outcome import finished, read_outcome
 from trainer.recipe import Recipe, load_recipe
 from trainer.summary import show
@@ -89,28 +88,12 @@ def main(
     """
     overrides = list(set_ or [])
     overrides += [f"{key}={json.dumps(value)}" for key, value in (("corpus", corpus), ("out", out)) if value]
-    with _exit_codes():
+    with exit_codes():
         recipe = load_recipe(config, tuple(overrides))
         if dry_run:
             _describe(recipe)
         else:
             _run(recipe, config, resume, allow_changes, workers if launcher is Launcher.ray else 0)
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """What ends a run early as an exit code, with one line."""
-    try:
-        yield
-    except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    except CorruptRecordError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-    except Terminated as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(143) from None
 
 
 def _describe(recipe: Recipe) -> None:
@@ -145,4 +128,4 @@ def _run(recipe: Recipe, config: str, resume: str, allow_changes: bool, ray_work
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -9,6 +9,7 @@ forward of pass 2. Dropout is seeded by (seed, step, pack), so both passes and e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ class StepResult:
     tokens: int
     images: int
     positions: int
-    skipped: bool  # the gradient was not finite and the weights were left alone
+    skipped: bool  # loss or gradient was not finite and the weights were left alone
     unreadable: tuple[str, ...]  # images that could not be read, one line each
     statistics: dict[str, Any]  # of this rank's rows of the similarity matrix
 
@@ -123,7 +124,8 @@ class Stepper:
         generative, structure, statistics = self.gradients(batch)
         # After the exchange every rank has the same gradient, so clipping and skipping agree without a word.
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip))
-        finite = norm == norm and norm not in (float("inf"), float("-inf"))
+        loss = generative + self.recipe.objective.alpha * structure
+        finite = math.isfinite(norm) and math.isfinite(loss)
         if finite:
             self.optimizer.step()
         sums = [
@@ -141,7 +143,7 @@ class Stepper:
         return StepResult(
             generative=generative,
             structure=structure,
-            loss=generative + self.recipe.objective.alpha * structure,
+            loss=loss,
             gradient_norm=norm,
             learning_rate=rate,
             targets=int(sums[0]),

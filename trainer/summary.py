@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from trainer.log import counted
 from trainer.outcome import Outcome
 
 TITLES = {
@@ -27,7 +28,9 @@ def show(outcome: Outcome, config: str, corpus: str, console: Console) -> None:
             f"(L_g {last['generative']:.4f}, L_d {last['structure']:.4f})"
         )
     before, after = evaluation.get("before"), evaluation.get("after")
-    if after:
+    if after and not after["held_out_documents"]:
+        console.print("nothing is held out: raise shard.held_out_fraction")
+    elif after:
         _perplexity(before, after, console)
         _label_alignment(before, after, console)
         console.print(retrieval_table(before, after))
@@ -70,7 +73,7 @@ def _perplexity(before: dict[str, Any] | None, after: dict[str, Any], console: C
     start = f"{before['perplexity']['perplexity']:.2f} -> " if before and before["perplexity"]["loss"] else ""
     console.print(
         f"held-out perplexity {start}{found['perplexity']:.2f} "
-        f"({found['target_tokens']} tokens of {after['held_out_documents']} documents)"
+        f"({counted(found['target_tokens'], 'token')} of {counted(after['held_out_documents'], 'document')})"
     )
 
 
@@ -82,7 +85,7 @@ def _label_alignment(before: dict[str, Any] | None, after: dict[str, Any], conso
     start = "" if earlier is None else f"{earlier:.3f} -> "
     console.print(
         f"held-out label-alignment error {start}{found['label_error']:.3f} "
-        f"({found['pairs']} pairs of {found['positions']} positions)"
+        f"({counted(found['pairs'], 'pair')} of {counted(found['positions'], 'position')})"
     )
 
 
@@ -107,6 +110,5 @@ def next_commands(out: Path, config: str, corpus: str) -> list[str]:
         f"  {again} --set optimizer.steps=400 --allow-changes",
         f"  torchrun --nproc-per-node 2 -m trainer.run --config {config} --corpus {corpus} --out {out}-2 "
         "--set data.packs_per_step=2",
-        f'  python -c "from trainer.model.interleaved import InterleavedForCausalLM as M; '
-        f"print(M.from_pretrained('{out}/model').num_parameters())\"",
+        f"  python -m trainer.generate --model {out}/model --image PICTURE",
     ]

@@ -43,6 +43,7 @@ ELSEWHERE = {
     ),
     "python -m assets fetch --group encoders": ("Makefile", "-m assets fetch --group encoders"),
     "python -m trainer.run --config recipes/demo.yaml": ("tests/end_to_end/test_demo.py", "pipeline.demo"),
+    "python -m trainer.generate": ("tests/trainer/test_generate.py", "from trainer.generate import app"),
     "python -m pipeline.train_lit": ("tests/pipeline/test_train_lit.py", "from pipeline.train_lit import"),
     "python -m benchmarks.alignment_picture": ("tests/alignment/test_picture.py", "alignment_picture.main()"),
     "ray job submit": ("tests/end_to_end/test_job.py", "def test_a_job_makes_the_same_shards_from_other_blocks"),

@@ -147,11 +147,18 @@ def with_negatives(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write_corpus(
-    root: Path, documents: int = 20, held_out: int = 6, version: str = "v1", shards: int = 2, broken: int = 0
+    root: Path,
+    documents: int = 20,
+    held_out: int = 6,
+    version: str = "v1",
+    shards: int = 2,
+    broken: int = 0,
+    corrupt: int = 0,
 ) -> Path:
     """OUT with one version of `documents` documents, the last `held_out` of them held out; returns OUT.
 
-    The first image of the first `broken` documents is cut off in the middle.
+    The first image of the first `broken` documents is cut off in the middle; of the first `corrupt` documents the
+    first sentence's own vector is NaN and the second's shared one twice as long.
     """
     rows = with_negatives(
         [document(number, "held_out" if number >= documents - held_out else "train") for number in range(documents)]
@@ -159,6 +166,9 @@ def write_corpus(
     for row in rows[:broken]:
         row["images"][0]["bytes"] = row["images"][0]["bytes"][:300]
         row["images"][0]["sha256"] = "0" * 64
+    for row in rows[:corrupt]:
+        row["slices"][0]["primary"] = [float("nan")] * DIMENSIONS["sentence"]
+        row["slices"][1]["shared"] = [2 * value for value in row["slices"][1]["shared"]]
     folder = root / "versions" / version
     (folder / "shards").mkdir(parents=True)
     parts = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from schemas.keys import file_digest
 from tests.trainer.conftest import ALONE, tiny
 from tests.trainer.fabricated import document, write_corpus
 from trainer.data.corpus import check_shards, open_corpus
@@ -18,7 +20,8 @@ from trainer.data.layout import PlainText, Vocabulary, cut, encode_segment, toke
 from trainer.data.pixels import decode
 from trainer.data.rows import Limits, build_rows, load_rows
 from trainer.errors import CorruptRecordError, UserError
-from trainer.keys import file_digest, weights_key
+from trainer.keys import weights_key
+from trainer.launch import train_here
 from trainer.model.build import build_model
 from trainer.model.text import byte_tokenizer
 from trainer.model.vision import Patches
@@ -197,6 +200,24 @@ def test_rows_are_cached_under_their_key(
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
     assert limits.key(opened) != replace(limits, document_tokens=80).key(opened)
     assert any(row.pairs for row in rows) and any(row.negatives for row in rows)
+
+
+def test_corrupt_label_vectors_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = write_corpus(tmp_path / "corpus", documents=8, held_out=2, corrupt=1)
+    opened = open_corpus(str(out))
+    found = opened.document(0)
+    assert found.vectors("primary")[0] is None and found.vectors("shared")[1] is None
+    assert found.vectors("primary")[2] is not None and found.has_vectors[:3] == [False, False, True]
+    steps = ("optimizer.steps=2", "evaluation.tokens=1")
+    outcome = train_here(tiny(out, tmp_path / "run", *steps), "auto", False)
+    assert outcome.last["skipped"] == 0 and math.isfinite(outcome.last["structure"])
+    said = capsys.readouterr().err
+    where = f"part-00000.arrow, document {found.document_id}, slice"
+    assert f"{where} 0: its primary vector is not finite" in said
+    assert f"{where} 1: its shared vector has norm 2, not 1" in said
+    # The lines are kept with the rows; with `strict` the first ends the run.
+    with pytest.raises(CorruptRecordError, match=f"{where} 0"):
+        train_here(tiny(out, tmp_path / "run", *steps, "data.strict=true"), "none", False)
 
 
 class _Stopped(Exception):

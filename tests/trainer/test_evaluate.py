@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.trainer.conftest import tiny
 from tests.trainer.fabricated import write_corpus
+from trainer.checkpoint import list_checkpoints
 from trainer.data.corpus import open_corpus
+from trainer.errors import NotFiniteError
 from trainer.launch import train_here
 from trainer.outcome import Outcome
 from trainer.retrieval_metrics import chance, change, claim_against_chance, ranks, summarize
@@ -33,6 +37,65 @@ def test_ranks_equal_sorting(queries: int, candidates: int, seed: int) -> None:
         scores = (a[i].double() @ b.double().T).tolist()
         left = [s for j, s in enumerate(scores) if j not in also[i]]
         assert rank == 1 + sum(s > scores[targets[i]] for s in left)
+
+
+def test_scores_that_are_not_finite_come_last() -> None:
+    nan, inf = float("nan"), float("inf")
+    broken = torch.full((4, 3), nan)
+    found = ranks(broken, broken, list(range(4)), [[] for _ in range(4)])
+    assert found == [4.0] * 4
+    one = torch.ones(1, 1)
+    assert ranks(one, torch.tensor([[0.1], [nan], [inf], [0.2]]), [0], [[]]) == [2.0]
+    assert ranks(one, torch.tensor([[0.1], [nan], [inf], [0.2]]), [2], [[0]]) == [3.0]
+
+
+def broken_run(corpus: Path, out: Path, *overrides: str) -> str:
+    """What a run at a rate that no weight survives ends with."""
+    rates = ("optimizer.learning_rate=1.0e+30", "optimizer.new_learning_rate=1.0e+30", "optimizer.warmup=0.0")
+    with pytest.raises(NotFiniteError) as caught:
+        train_here(tiny(corpus, out, *rates, *overrides), "auto", True)
+    evaluation = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    assert "after" not in evaluation and "change" not in evaluation and not (out / "model").exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_broken_model_is_an_error_and_no_figure(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    # The last step breaks it, so that only the evaluation can tell; its checkpoint is no good.
+    said = broken_run(corpus, out, "optimizer.steps=1")
+    assert said.startswith("step 1: on held-out documents") and "no checkpoint is from before" in said
+
+
+def test_a_run_that_breaks_names_the_last_good_checkpoint(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train_here(tiny(corpus, out, "optimizer.steps=2", "checkpoint.every=1", "evaluation.tokens=1"), "auto", False)
+    shutil.rmtree(out / "model")
+    said = broken_run(corpus, out, "optimizer.steps=9", "checkpoint.every=1", "evaluation.tokens=1")
+    assert said.startswith("from step 4 on loss or gradient is not finite (3 steps in a row)")
+    good = out / "checkpoints" / "step-00000002"
+    assert f"the last good checkpoint is {good}:" in said and good.is_dir()
+    # Broken weights are kept once at most, and never push out what is good.
+    assert [path.name for path in list_checkpoints(out / "checkpoints")] == ["step-00000003", "step-00000002"]
+    again = tiny(corpus, out, "optimizer.steps=3", "checkpoint.every=1", "evaluation.tokens=1")
+    assert train_here(again, str(good), True).steps == 3
+
+
+def test_scores_are_not_rounded_by_autocast(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def watched(*arguments: Any) -> list[float]:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return ranks(*arguments)
+
+    monkeypatch.setattr("trainer.evaluate.ranks", watched)
+    overrides = ("parallel.precision=bfloat16", "optimizer.steps=1", "evaluation.tokens=1")
+    outcome = train_here(tiny(corpus, tmp_path / "run", *overrides), "auto", False)
+    assert seen == [False] * 6
+    top = [item["score"] for example in outcome.evaluation["after"]["retrieval"]["image_to_sentence"]["examples"]
+           for item in example["top"]]  # fmt: skip
+    # bfloat16 has 8 bits: next to 1 its steps are 0.004.
+    assert len(set(top)) > len({round(score / 0.004) for score in top})
 
 
 def test_a_collapsed_model_scores_chance() -> None:
@@ -78,7 +141,8 @@ def test_nothing_held_out_is_said_and_not_divided_by(tmp_path: Path) -> None:
     assert after["label_alignment"] == {"positions": 0, "pairs": 0}
     printed = io.StringIO()
     show(outcome, "tiny", "out", Console(file=printed, width=140))
-    assert "no held-out text" in printed.getvalue()
+    assert "nothing is held out: raise shard.held_out_fraction\n" in printed.getvalue()
+    assert "chance" not in printed.getvalue() and "no claim" not in printed.getvalue()
 
 
 def test_label_alignment_is_measured_on_held_out_positions(finished: Outcome) -> None:

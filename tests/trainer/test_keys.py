@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import schemas.keys
 from trainer import keys
 from trainer.model.text import byte_tokenizer
 
@@ -28,8 +29,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def forget() -> None:
+    for cached in (schemas.keys._parsed, schemas.keys._source):
+        cached.cache_clear()
+
+
 def key(*modules: str) -> str:
-    keys._parsed.cache_clear()
+    forget()
     return keys.code_key(*modules)
 
 
@@ -46,7 +52,7 @@ def test_code_keys_follow_code_and_what_it_imports(package: Path) -> None:
     assert "keyed.inner" not in sys.modules  # read, not run
     with pytest.raises(ModuleNotFoundError, match=r"keyed\.nothing"):
         key("keyed.nothing")
-    keys._parsed.cache_clear()
+    forget()
 
 
 def test_code_keys_know_the_libraries() -> None:

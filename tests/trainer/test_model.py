@@ -114,6 +114,7 @@ def prompt(corpus: Path, built: Built) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_saved_model_gives_the_same_logits(corpus: Path, built: Built, tmp_path: Path) -> None:
     ids, pixels = prompt(corpus, built)
+    built.tokenizer.chat_template = "{{ messages }}"
     export(built.model, built.tokenizer, tmp_path / "model")
     with torch.no_grad():
         expected = built.model(input_ids=ids, pixel_values=pixels).logits
@@ -125,6 +126,8 @@ def test_saved_model_gives_the_same_logits(corpus: Path, built: Built, tmp_path:
         state = torch.randn(3, 48, generator=torch.Generator().manual_seed(1))
         assert torch.equal(loaded.retrieval(state), built.model.retrieval(state))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert tokenizer.chat_template is None and built.tokenizer.chat_template == "{{ messages }}"
+    assert len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}) == 1
     assert tokenizer("A cat.").input_ids == built.tokenizer("A cat.").input_ids
 
 
@@ -163,6 +166,9 @@ def test_images_matter_and_must_fit(corpus: Path, built: Built) -> None:
     assert not torch.allclose(shown, swapped, atol=1e-4)
     with pytest.raises(ValueError, match="image tokens for 1 images"):
         built.model(input_ids=ids, pixel_values=pixels[:1])
+    for call, extra in ((built.model, {}), (built.model.generate, {"max_new_tokens": 1})):
+        with pytest.raises(ValueError, match="8 image tokens for 0 images of 4"):
+            call(input_ids=ids, **extra)
 
 
 def test_adapters_merge_into_plain_names(built: Built) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import xxhash
 
+from schemas.keys import digest, file_digest
 from schemas.manifest import Part, VersionManifest
 from trainer.data.parts import Peers, build_parts
 from trainer.data.shards import Corpus
 from trainer.errors import UserError
-from trainer.keys import digest, file_digest
 
 MANIFEST = "manifest.json"
 

@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from schemas.keys import digest
 from trainer.data.parts import Peers, build_parts, write_part
 from trainer.data.pixels import blank, decode
 from trainer.data.shards import Corpus, Document
 from trainer.errors import CorruptRecordError
-from trainer.keys import code_key, digest
+from trainer.keys import code_key
 
 BATCH = 8  # images through the tower at a time: larger gains nothing on a CPU
 PART = 128  # images in a part: seconds of work, some 16 MB

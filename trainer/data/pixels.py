@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from trainer.errors import CorruptRecordError
 
@@ -25,6 +25,9 @@ def decode(data: bytes, size: int, where: str) -> torch.Tensor:
                 rgba = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
             pixels = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+    except UnidentifiedImageError:
+        # Pillow's own words hold an address, and would differ from run to run.
+        raise CorruptRecordError(f"{where}: no image format that is known") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CorruptRecordError(f"{where}: {error}") from None
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()

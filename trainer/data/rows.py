@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from schemas.keys import digest
 from trainer.data.layout import Segment, Vocabulary, cut, sentence_ids, token_counts
 from trainer.data.parts import Peers, build_parts, write_part
 from trainer.data.shards import Corpus
-from trainer.keys import code_key, digest
+from trainer.keys import code_key
 
 PART = 256  # documents in a part: seconds of tokenizing
 
@@ -31,6 +32,8 @@ class Row:
     pairs: tuple[tuple[int, int, int], ...]
     # (document id, slice) of mined negatives of this segment's slices, best first
     negatives: tuple[tuple[str, int], ...]
+    # one line for each corrupt label vector of this segment's slices, which take part without it
+    corrupt: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -61,6 +64,10 @@ def build_rows(
     for index in range(len(corpus)) if documents is None else documents:
         document = corpus.document(index)
         slices, usable = document.slices, document.has_vectors
+        corrupt = [
+            (i, f"{corpus.shard_of(index).name}, document {document.document_id}, slice {i}: {said}")
+            for i, said in document.corrupt_vectors
+        ]
         edges = sorted(document.negatives, key=lambda edge: (-edge.score, edge.document_id, edge.candidate))
         for segment in cut(token_counts(document, vocabulary, limit), len(slices), limits.document_tokens):
             inside = range(segment.first, segment.last)
@@ -80,6 +87,7 @@ def build_rows(
                     images=sum(slices[piece].is_image for piece in inside),
                     pairs=tuple(pairs),
                     negatives=tuple((edge.document_id, edge.candidate) for edge in edges if edge.anchor in inside),
+                    corrupt=tuple(line for piece, line in corrupt if piece in inside),
                 )
             )
     return rows
@@ -115,4 +123,5 @@ def _row(data: dict[str, object]) -> Row:
     values["segment"] = Segment(**values["segment"])  # type: ignore[arg-type]  # a mapping, as asdict wrote it
     for name in ("pairs", "negatives"):
         values[name] = tuple(tuple(item) for item in values[name])  # type: ignore[attr-defined]  # lists of lists
+    values["corrupt"] = tuple(values["corrupt"])  # type: ignore[arg-type]  # a list of lines
     return Row(**values)  # type: ignore[arg-type]  # as asdict wrote it, under its digest

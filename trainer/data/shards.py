@@ -5,6 +5,7 @@ Which folder holds them is trainer/data/corpus.py's.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,9 @@ from schemas.shard import SHARD
 from trainer.errors import UserError
 
 FloatArray = npt.NDArray[np.float32]
+
+# Farthest that a label vector's norm may be from 1: float16 rounds each number by one part in 2048 at most.
+NORM_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,31 @@ class Document:
 
     @cached_property
     def has_vectors(self) -> list[bool]:
-        """Whether a slice has both of its label vectors."""
-        both = [self._slices.field(name).is_valid().to_pylist() for name in ("primary", "shared")]
-        return [a and b for a, b in zip(*both, strict=True)]
+        """Whether a slice has both of its label vectors, and they are vectors: see `corrupt_vectors`."""
+        bad = {index for index, _ in self.corrupt_vectors}
+        both = [self._stored(name) for name in ("primary", "shared")]
+        return [a is not None and b is not None and i not in bad for i, (a, b) in enumerate(zip(*both, strict=True))]
+
+    @cached_property
+    def corrupt_vectors(self) -> list[tuple[int, str]]:
+        """(slice, what is wrong) of label vectors that are not finite or not of unit norm, in order."""
+        found = []
+        for name in ("primary", "shared"):
+            for index, vector in enumerate(self._stored(name)):
+                norm = 1.0 if vector is None else float(np.linalg.norm(vector.astype(np.float64)))
+                if not math.isfinite(norm):
+                    found.append((index, f"its {name} vector is not finite"))
+                elif abs(norm - 1) > NORM_TOLERANCE:
+                    found.append((index, f"its {name} vector has norm {norm:.3g}, not 1"))
+        return sorted(found)
 
     def vectors(self, name: str) -> list[FloatArray | None]:
-        """Label vectors "primary" or "shared" per slice, float32 unit norm, None where the encoder failed."""
+        """Label vectors "primary" or "shared" per slice, float32 unit norm, None where the encoder failed or the
+        vector is corrupt."""
+        bad = {index for index, _ in self.corrupt_vectors}
+        return [None if index in bad else vector for index, vector in enumerate(self._stored(name))]
+
+    def _stored(self, name: str) -> list[FloatArray | None]:
         column = self._slices.field(name)
         flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
         sizes = [size or 0 for size in column.value_lengths().to_pylist()]
@@ -178,6 +201,10 @@ class Corpus:
         place = bisect_right(self._starts, index) - 1
         shard, batch = self._batches[place]
         return Document(readers[shard].get_batch(batch).slice(index - self._starts[place], 1))
+
+    def shard_of(self, index: int) -> Path:
+        """The file that holds the document at an index."""
+        return self.shards[self._batches[bisect_right(self._starts, index) - 1][0]]
 
     def column(self, name: str) -> list[Any]:
         """One top-level column of all documents, in order; for scalars such as "split"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,16 +127,26 @@ def merged_state(model: InterleavedForCausalLM) -> dict[str, torch.Tensor]:
 
 
 def export(model: InterleavedForCausalLM, tokenizer: Any, folder: Path) -> None:
-    """Save model (adapters merged) and tokenizer for `from_pretrained`; complete or not there."""
+    """Save model (adapters merged) and tokenizer for `from_pretrained`; complete or not there.
+
+    The chat template of the language model stays behind: what was trained reads documents, not conversations.
+    """
     with torch.device("meta"):
         plain: Any = InterleavedForCausalLM(cast(InterleavedConfig, model.config))
     plain.load_state_dict(merged_state(model), assign=True)
     plain.tie_weights()
     plain.generation_config.eos_token_id = [model.config.document_token_id]
     plain.generation_config.pad_token_id = model.config.document_token_id
+    # Placeholders stand for images that are given, never for text that is written.
+    plain.generation_config.suppress_tokens = [model.config.image_token_id]
     temporary = folder.with_name(f".{folder.name}")
     for old in (temporary, folder):
         shutil.rmtree(old, ignore_errors=True)
     plain.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
+    documents = copy.deepcopy(tokenizer)
+    documents.chat_template = None
+    documents.save_pretrained(temporary)
+    # safetensors writes for the owner alone.
+    for file in temporary.glob("*.safetensors"):
+        file.chmod((temporary / "config.json").stat().st_mode & 0o777)
     temporary.rename(folder)

@@ -1,6 +1,6 @@
 """The interleaved model: any causal language model that reads images between its words and gives retrieval vectors.
 
-    model = InterleavedForCausalLM.from_pretrained("out/demo/model")
+    model = InterleavedForCausalLM.from_pretrained("out/demo/train/model")
     model.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=40)
 
 Images stand in `input_ids` as runs of `config.image_token_id`, `config.image_tokens` each; `pixel_values` holds
@@ -166,18 +166,20 @@ class InterleavedForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[
         """Next-token logits (B, T, vocabulary) of ordinary, unpacked sequences, as every transformers model gives.
 
         input_ids int64 (B, T); pixel_values (images, 3, S, S), all images of the batch in order, as pixels or as
-        tower features (images, tokens, dim). Raises ValueError when placeholders and images do not match.
+        tower features (images, tokens, dim); none where `past_key_values` has them already. Raises ValueError when
+        placeholders and images do not match.
         """
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("give input_ids or inputs_embeds")
             inputs_embeds = self.get_input_embeddings()(input_ids)
-            if pixel_values is not None:
+            seen = past_key_values is not None and past_key_values.get_seq_length() > 0
+            if pixel_values is not None or not seen:
                 slots = (input_ids == self.config.image_token_id).flatten().nonzero()[:, 0]
-                if len(slots) != len(pixel_values) * self.config.image_tokens:
-                    raise ValueError(
-                        f"{len(slots)} image tokens for {len(pixel_values)} images of {self.config.image_tokens}"
-                    )
+                given = 0 if pixel_values is None else len(pixel_values)
+                if len(slots) != given * self.config.image_tokens:
+                    raise ValueError(f"{len(slots)} image tokens for {given} images of {self.config.image_tokens}")
+            if pixel_values is not None and len(pixel_values):
                 images = self.embed_images(pixel_values).to(inputs_embeds.dtype)
                 inputs_embeds = inputs_embeds.flatten(0, 1).index_copy(0, slots, images).view_as(inputs_embeds)
         output: CausalLMOutputWithPast = self.decoder(

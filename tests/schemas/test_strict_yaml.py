@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from pipeline.strict_yaml import NotYaml, load_yaml
+from schemas.strict_yaml import NotYaml, load_yaml
 
 
 @pytest.mark.parametrize(
