@@ -100,6 +100,7 @@ class Table:
     def reopen(self, indices: Sequence[int]) -> None:
         """Make a finished table one of which these partitions are still to be made."""
         self.storage.delete(f"{self.folder}/manifest.json")
+        self._manifest = None
         for index in indices:
             self.forget(index)
 
