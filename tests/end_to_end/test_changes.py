@@ -16,6 +16,7 @@ from tests.servers import Site
 pytestmark = pytest.mark.slow
 OTHER = "conse"
 LOOSER = setting(filter__document__num_words__min=5)
+SAID_OTHERWISE = [*LOOSER, *setting(embed__shared=OTHER, name="renamed", report__documents=1)]
 
 
 def plan(said: str) -> dict[str, tuple[str, str]]:
@@ -96,27 +97,22 @@ def test_a_changed_encoder_runs_only_from_the_embeddings_on(
 
 def test_what_touches_no_shard_is_said_again(corpus: Path, spec: Path) -> None:
     before = shards(corpus)
-    changed = [*LOOSER, *setting(embed__shared=OTHER, name="renamed", report__documents=1)]
-    said = build(spec, corpus, "--dry-run", *changed).check().out
+    said = build(spec, corpus, "--dry-run", *SAID_OTHERWISE).check().out
     assert "card and report would be written again: name: prints -> renamed; report.documents: " in said
-    assert "corpus renamed, version" in build(spec, corpus, *changed).check().out
+    assert "corpus renamed, version" in build(spec, corpus, *SAID_OTHERWISE).check().out
     assert shards(corpus) == before
     folder = corpus / "versions" / (corpus / "latest").read_text().strip()
     assert "renamed" in (folder / "README.md").read_text() and "renamed" in (folder / "report/index.html").read_text()
-    assert "nothing to do" in build(spec, corpus, *changed).check().out
-    build(spec, corpus, *LOOSER, *setting(embed__shared=OTHER)).check()
 
 
 def test_lost_shards_are_made_again(corpus: Path, spec: Path) -> None:
     before = shards(corpus)
-    same = [*LOOSER, *setting(embed__shared=OTHER)]
     first, second, *_ = sorted((corpus / "versions" / (corpus / "latest").read_text().strip()).glob("shards/*.arrow"))
     first.unlink()
     second.write_bytes(second.read_bytes()[:-1])
-    assert "would run   files of 2 of" in build(spec, corpus, "--dry-run", *same).check().out
-    build(spec, corpus, *same).check()
+    assert "would run   files of 2 of" in build(spec, corpus, "--dry-run", *SAID_OTHERWISE).check().out
+    build(spec, corpus, *SAID_OTHERWISE).check()
     assert shards(corpus) == before
-    assert "nothing to do" in build(spec, corpus, *same).check().out
 
 
 def test_collected_garbage_is_missed_by_nobody(corpus: Path, spec: Path) -> None:
@@ -131,6 +127,5 @@ def test_collected_garbage_is_missed_by_nobody(corpus: Path, spec: Path) -> None
     assert [path.name for path in (corpus / "versions").iterdir() if any(path.rglob("*.arrow"))] == [
         (corpus / "latest").read_text().strip()
     ]
-    other = [*LOOSER, *setting(embed__shared=OTHER)]
-    assert "nothing to do" in build(spec, corpus, *other).check().out
+    assert "nothing to do" in build(spec, corpus, *SAID_OTHERWISE).check().out
     assert documents(corpus) and "0 objects" in run("pipeline.gc", "--corpus", str(corpus)).check().out
