@@ -52,9 +52,10 @@ def explain(corpus: Corpus, url: str) -> Iterator[str]:
         yield from _image(corpus, url, images, nodes)
     elif left_out:
         yield url
+    shown_by = _find(corpus, "pages", ("page_id",), sorted({row["document_id"] for row in left_out}))
+    url_of = {page["page_id"]: page["url"] for page in shown_by}
     for row in left_out:
-        (shown_by,) = _find(corpus, "pages", ("page_id",), [row["document_id"]])
-        yield f"  in {shown_by['url']}: left out by {phase_words(row['phase'])}: {_why(row)}"
+        yield f"  in {url_of[row['document_id']]}: left out by {phase_words(row['phase'])}: {_why(row)}"
 
 
 def _left_out(corpus: Corpus, names: list[str]) -> list[Row]:

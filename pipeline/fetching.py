@@ -51,9 +51,13 @@ def policy_of(settings: CrawlSettings, kind: Kind, max_bytes: int) -> str:
 def allows(asked: str, made: str) -> bool:
     """Whether what was fetched under the policy `made` would have been under `asked` too: no rule of it is stricter.
 
-    Another user agent is another reader: its rules in robots.txt and the answers it gets may differ.
+    Another user agent is another reader: its rules in robots.txt and the answers it gets may differ. A row that does
+    not say its policy, as older stores have them, holds for nobody.
     """
-    new, old = json.loads(asked), json.loads(made)
+    try:
+        new, old = json.loads(asked), json.loads(made)
+    except ValueError:
+        return False
     return bool(
         new["user_agent"] == old["user_agent"]
         and new["allow_private_networks"] >= old["allow_private_networks"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.cluster import submitted
-from pipeline.corpus import Corpus, latest, version_manifest, version_of
+from pipeline.corpus import LATEST, Corpus, latest, version_manifest, version_of
 from pipeline.expect import unmet
 from pipeline.generation import Generation
 from pipeline.keys import differences
@@ -27,13 +27,10 @@ def describe(spec: Spec, until: str | None = None) -> Iterator[str]:
     """Lines for people: a phase a line, in order."""
     try:
         storage = Storage(spec.output.url)
-        generation = Generation(storage, spec.source.snapshot).current()
+        storage.ask(LATEST)
     except StorageError as error:
         raise UserMistake(f"output: {error}") from None
-    except Damaged:
-        raise
-    except Exception as error:  # whatever a filesystem raises when it may not be read: each is about the URL
-        raise UserMistake(f"output: cannot read {spec.output.url}: {' '.join(str(error).split())}") from None
+    generation = Generation(storage, spec.source.snapshot).current()
     there = version_manifest(storage, version) if (version := latest(storage)) else None
     published = there.phases if there else {}
     keys: dict[str, str] = {}

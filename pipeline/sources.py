@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from pipeline.phase import Part
 from pipeline.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.settings import HtmlSource, SiteSource, Source, UrlsSource, WarcSource
 from pipeline.spec import Spec
-from pipeline.storage import is_local
+from pipeline.storage import is_local, said
 from schemas.keys import file_digest
 from schemas.page import PAGE
 from stages.crawl_settings import CrawlSettings
@@ -122,14 +123,20 @@ def _warc_fingerprint(path: str) -> str:
     try:
         return _file_fingerprint(path)
     except Exception as error:  # each filesystem has its own errors; all are about this path
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UserMistake(f"source.paths: {path}: cannot be read: {said}") from None
+        raise UserMistake(f"source.paths: {path}: cannot be read: {said(error)}") from None
 
 
 def _file_fingerprint(path: str) -> str:
     if not is_local(path):
         filesystem, name = fsspec.core.url_to_fs(path)
         return str(filesystem.ukey(name))
+    state = os.stat(path)
+    return _digest_once(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.cache
+def _digest_once(path: str, size: int, modified: int) -> str:
+    """A file's digest, read once a process for each state of it: a driver makes the graph more than once."""
     return file_digest(path)
 
 

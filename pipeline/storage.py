@@ -50,7 +50,7 @@ class Storage:
             # No listing cache: another process writes while this one lists.
             self._fs, self._base = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except Exception as error:  # each filesystem has its own errors for a URL that it does not take
-            raise StorageError(f"cannot open {self.url}: {_said(error)}") from None
+            raise StorageError(f"cannot open {self.url}: {said(error)}") from None
 
     def __getstate__(self) -> str:
         return self.url
@@ -158,7 +158,7 @@ class Storage:
         except (FileNotFoundError, IsADirectoryError):
             return
         except Exception as error:  # as in `_connect`
-            raise StorageError(f"cannot read {self.url}: {_said(error)}") from None
+            raise StorageError(f"cannot read {self.url}: {said(error)}") from None
 
     def prune(self, folder: str) -> None:
         """Remove the empty folders below one; object stores have none."""
@@ -178,9 +178,9 @@ class Storage:
         except (StorageError, StorageFull):
             raise
         except Exception as error:
-            raise StorageError(f"cannot write to {self.url}: {_said(error)}") from None
+            raise StorageError(f"cannot write to {self.url}: {said(error)}") from None
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """An error's message, or its name where it has none, as one line."""
     return " ".join(str(error).split()) or type(error).__name__

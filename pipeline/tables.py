@@ -95,7 +95,8 @@ class Table:
             for file in manifest.files
             if not self.storage.exists(file.name) or self.storage.size(file.name) != file.bytes
         }
-        return [index for index, receipt in self.receipts().items() if any(file.name in gone for file in receipt.files)]
+        receipts = self.receipts() if gone else {}
+        return [index for index, receipt in receipts.items() if any(file.name in gone for file in receipt.files)]
 
     def reopen(self, indices: Sequence[int]) -> None:
         """Make a finished table one of which these partitions are still to be made."""

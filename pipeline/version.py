@@ -32,14 +32,14 @@ def publish(spec: Spec, runner: Runner, seconds: float) -> Corpus:
     storage = runner.storage
     version = version_of(runner.keys["shards"])
     folder = version_folder(version)
-    name, schema_version = identity(SHARD)
+    schema, schema_version = identity(SHARD)
     files = runner.manifests["shards"].files
     resolved: dict[str, Any] = spec.model_dump(mode="json")
     manifest = VersionManifest(
         name=spec.name,
         version=version,
         shards=tuple(Part(p.name.removeprefix(f"{folder}/"), p.rows, p.bytes, p.hash) for p in files if p.rows),
-        schema=name,
+        schema=schema,
         schema_version=schema_version,
         phases=dict(runner.keys),
         spec=resolved,
@@ -52,17 +52,19 @@ def publish(spec: Spec, runner: Runner, seconds: float) -> Corpus:
         },
     )
     there = version_manifest(storage, version)
-    changed = there is None or bool(restated(spec, there))
     if there is None:
         storage.write(f"{folder}/manifest.json", manifest.to_json().encode())
-    elif changed:
-        # The same shards, said otherwise: what made them, and when, stays.
-        there = replace(there, name=spec.name, spec=resolved)
-        storage.write(f"{folder}/manifest.json", there.to_json().encode())
+    elif restated(spec, there):
+        # The same shards, said otherwise: what made them, and when, stays. Card and report go first: if this is where
+        # it ends, the next build finds them missing.
+        for name in ("README.md", REPORT):
+            storage.delete(f"{folder}/{name}")
+        restatement = replace(there, name=spec.name, spec=resolved)
+        storage.write(f"{folder}/manifest.json", restatement.to_json().encode())
     corpus = Corpus(storage.url, version)
-    if changed or not storage.exists(f"{folder}/README.md"):
+    if not storage.exists(f"{folder}/README.md"):
         storage.write(f"{folder}/README.md", card(summary(corpus)).encode())
-    if changed or not storage.exists(f"{folder}/{REPORT}"):
+    if not storage.exists(f"{folder}/{REPORT}"):
         write_report(corpus)
     if failures := unmet(spec.expect, manifest.counts):
         raise PhaseFailed(f"expect: {'; '.join(failures)}; see {storage}/{folder}/{REPORT}; latest stays where it was")

@@ -94,3 +94,7 @@ def test_another_agent_is_another_reader() -> None:
     other = settings(user_agent="other/1")
     ours, theirs = (policy_of(each, "page", MAX_BYTES) for each in (LOOSE, other))
     assert allows(ours, ours) and not allows(ours, theirs) and not allows(theirs, ours)
+
+
+def test_a_row_that_does_not_say_its_policy_holds_for_nobody() -> None:
+    assert not allows(policy_of(LOOSE, "page", MAX_BYTES), "0123456789abcdef0123456789abcdef")
