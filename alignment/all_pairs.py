@@ -4,7 +4,6 @@ One matrix multiplication a block, in the layout the kernel reads; the gradient 
 grows with pairs * dimension, and only a block of products exists at a time.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,19 +19,18 @@ from alignment.arguments import (
     check_triangular,
     full_lengths,
 )
-from alignment.costs import Metric, check_metric, full_precision, pairwise_cost, unit
+from alignment.costs import Metric, check_metric, pairwise_cost, unit
 from alignment.dispatch import Backend, choose_backend
 from alignment.gak import divisible_cost
-from alignment.grid import Recursion, row_blocks, run_grid
+from alignment.grid import Recursion, row_blocks, run_grid, weighed
 from alignment.lanes import limits_of
 from alignment.packing import pack_columns, pack_rows
+from alignment.products import product_with_transposed
 from alignment.recursion import soft_dtw
 
 # Gradients of the products up to this many bytes are kept from forward to backward; above, the
 # products are computed again.
 KEEP_BYTES = 256 * 2**20
-# They are weighed in pieces of this size: fresh memory costs more than the multiplication that fills it.
-WEIGH_BYTES = 8 * 2**20
 VALUES, GRADIENT = 0, 1
 
 
@@ -82,15 +80,18 @@ class _Grid:
     def blocks(self) -> Any:
         return row_blocks(self.rows, self.columns, self.lanes, self.x.element_size(), self.symmetric)
 
+    def rows_of(self, block: tuple[int, int, int]) -> slice:
+        first, stop, _ = block
+        return slice(int(self.rows.starts[first]), int(self.rows.starts[stop]))
+
     def run(
         self, block: tuple[int, int, int], mode: int, incoming: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Values of a block, and its products as the kernel left them."""
         first, stop, group = block
         column = int(self.columns.group_starts[group])
-        rows = slice(int(self.rows.starts[first]), int(self.rows.starts[stop]))
-        with full_precision(self.x):
-            products = self.x[rows] @ self.y[column:].mT
+        rows = self.rows_of(block)
+        products = product_with_transposed(self.x[rows], self.y[column:])
         values = run_grid(
             products,
             self.recursion,
@@ -124,39 +125,26 @@ class _Grid:
         missing = len(self.columns.lengths) - self.columns.places
         return torch.nn.functional.pad(sorted_gradient, (0, missing))
 
-    def weighed(
-        self, block: tuple[int, int, int], slopes: torch.Tensor, incoming: torch.Tensor
-    ) -> Iterator[tuple[int, int, torch.Tensor]]:
-        """(first, stop, slopes times what arrives for their pair), some documents at a time, in one buffer."""
-        first, stop, group = block
-        column = int(self.columns.group_starts[group])
-        wide = incoming[first:stop][:, self.columns.places_of[column:]]
-        lengths = self.rows.lengths[first:stop].tolist()
-        most = max(*lengths, WEIGH_BYTES // (slopes.shape[1] * slopes.element_size()))
-        buffer = slopes.new_empty((min(most, len(slopes)), slopes.shape[1]))
-        begin, held = first, 0
-        for document, (source, weights) in enumerate(zip(torch.split(slopes, lengths), wide, strict=True), first):
-            if held + len(source) > most:
-                yield begin, document, buffer[:held]
-                begin, held = document, 0
-            torch.mul(source, weights, out=buffer[held : held + len(source)])
-            held += len(source)
-        yield begin, stop, buffer[:held]
-
     def pull_back(
-        self, block: tuple[int, int, int], slopes: torch.Tensor, grad_x: torch.Tensor, grad_y: torch.Tensor
+        self, rows: slice, group: int, slopes: torch.Tensor, grad_x: torch.Tensor, grad_y: torch.Tensor
     ) -> None:
-        """Write the gradient of a block's rows to grad_x, and add that of its columns to grad_y."""
-        first, stop, group = block
-        rows = slice(int(self.rows.starts[first]), int(self.rows.starts[stop]))
+        """Write the gradient of some rows to grad_x, and add that of the columns from `group` on to grad_y.
+
+        slopes: (rows, columns), gradients of the costs times the recursion's slope.
+        """
         columns = slice(int(self.columns.group_starts[group]), None)
-        x, y, slope = self.x[rows], self.y[columns], self.recursion.slope
-        with full_precision(x):
-            grad_x[rows].addmm_(slopes, y, beta=0.0, alpha=slope)
-            grad_y[columns].addmm_(slopes.mT, x, alpha=slope)
+        x, y = self.x[rows], self.y[columns]
+        grad_x[rows] = product_with_transposed(slopes, y.mT)
+        # Small matrices are turned, the large one is read as it lies.
+        found = product_with_transposed(x.mT.contiguous(), slopes.mT).mT
+        # The first rows meet all columns.
+        if rows.start == 0:
+            grad_y.copy_(found)
+        else:
+            grad_y[columns] += found
         if self.metric == "sqeuclidean":
-            grad_x[rows].addcmul_(slopes.sum(1)[:, None], x, value=-slope)
-            grad_y[columns].addcmul_(slopes.sum(0)[:, None], y, value=-slope)
+            grad_x[rows].addcmul_(slopes.sum(1)[:, None], x, value=-1.0)
+            grad_y[columns].addcmul_(slopes.sum(0)[:, None], y, value=-1.0)
 
 
 class _AllPairs(torch.autograd.Function):
@@ -200,16 +188,18 @@ class _AllPairs(torch.autograd.Function):
             both = [next(found) if one is not None and one.requires_grad else None for one in (x, y)]
             return *both, None, None, None, None
         grid = ctx.grid or _Grid(x, y, lengths_x, lengths_y, ctx.recursion, ctx.metric)
-        incoming = grid.sort(gradient)
-        # Every row of the grid is written once, columns are added up.
-        grad_x, grad_y = torch.empty_like(grid.x), torch.zeros_like(grid.y)
+        incoming = grid.sort(gradient * grid.recursion.slope)
+        grad_x, grad_y = torch.empty_like(grid.x), torch.empty_like(grid.y)
         for number, block in enumerate(grid.blocks()):
+            first, stop, group = block
+            rows = grid.rows_of(block)
             if kept:
-                for first, stop, slopes in grid.weighed(block, kept[number], incoming):
-                    grid.pull_back((first, stop, block[2]), slopes, grad_x, grad_y)
+                for some, slopes in weighed(kept[number], incoming, grid.rows.places[rows], grid.columns, group):
+                    chosen = slice(rows.start + some.start, rows.start + some.stop)
+                    grid.pull_back(chosen, group, slopes, grad_x, grad_y)
             else:
-                _, slopes = grid.run(block, GRADIENT, incoming[block[0] : block[1]])
-                grid.pull_back(block, slopes, grad_x, grad_y)
+                _, slopes = grid.run(block, GRADIENT, incoming[first:stop])
+                grid.pull_back(rows, group, slopes, grad_x, grad_y)
         if grid.has_padding:
             grad_y.masked_fill_(grid.columns.padded[:, None], 0.0)
         flat_x = x.new_zeros((x.shape[0] * x.shape[1], x.shape[2]))

@@ -15,13 +15,15 @@ from alignment.threads import scratch, share
 
 # Products held at a time: large enough for efficient matrix multiplication, small enough to forget.
 BLOCK_BYTES = 64 * 2**20
+# Kept slopes are weighed in pieces of this size, in memory that stays: fresh pages cost more than the work.
+WEIGH_BYTES = 16 * 2**20
 
 
 @cache
-def _kernel() -> Any:
-    from alignment.grid_kernel import align_grid
+def _kernels() -> Any:
+    from alignment import grid_kernel
 
-    return align_grid
+    return grid_kernel
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def run_grid(
     weights = torch.ones((1, 1), dtype=dtype) if incoming is None else incoming.contiguous()
     starts = (rows.starts[first:stop] - rows.starts[first]).numpy()
     band = -1 if recursion.band is None else recursion.band
-    kernel = _kernel()
+    kernel = _kernels().align_grid
     transitions = int(rows.lengths[stop - 1]) * 3 * width if mode == 1 else 0
 
     def task(first_task: int, step: int) -> None:
@@ -97,7 +99,7 @@ def run_grid(
             limits,
             first_task,
             step,
-            scratch("floats", 2 * width + width + lanes + transitions, dtype),
+            scratch("floats", 4 * width + width + lanes + transitions, dtype),
             scratch("integers", width + lanes, integers_like(dtype)),
             mode,
             weights.numpy(),
@@ -113,6 +115,32 @@ def run_grid(
             "vectors, scale them down, or use hard_dtw"
         )
     return values
+
+
+def weighed(
+    slopes: torch.Tensor, incoming: torch.Tensor, documents: torch.Tensor, columns: Columns, first_group: int
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Slopes times the incoming gradient of their pairs, some rows at a time, in one buffer.
+
+    slopes: (rows, columns from first_group on), as GRADIENT leaves them for an incoming gradient of ones;
+    incoming: (documents, filled places); documents: (rows,), the row of `incoming` for each row.
+    """
+    rows, width = slopes.shape
+    limits = limits_of(slopes.dtype)
+    most = min(rows, max(1, WEIGH_BYTES // (width * slopes.element_size())))
+    buffer = scratch("weighed", most * width, slopes.dtype)
+    layout = (columns.group_starts[:-1], columns.group_widths, first_group)
+    kernel = _kernels().weigh_grid
+    for begin in range(0, rows, most):
+        some = slopes[begin : begin + most]
+        target = buffer[: some.numel()].reshape(some.shape)
+        arrays = (some.numpy(), incoming.numpy(), documents[begin : begin + most].numpy(), *layout)
+
+        def task(first: int, step: int, arrays: Any = arrays, target: Any = target) -> None:
+            kernel(*arrays, first, step, limits, target)
+
+        share(task, len(some), some.numel())
+        yield slice(begin, begin + len(some)), torch.from_numpy(target)
 
 
 def row_blocks(

@@ -11,10 +11,10 @@ import numpy as np
 
 from alignment.lanes import NO_PATH, TOO_STEEP
 from alignment.rows import (
-    backward_row,
+    backward_rows,
     divisible_row,
     divisible_slope_row,
-    forward_row,
+    forward_rows,
     value_row,
 )
 from alignment.simd import (
@@ -119,10 +119,12 @@ def align_grid(
         longest = max(longest, group_widths[group])
     width = longest * lanes
     state = width + lanes
-    row = floats[0:width]
-    mantissas = floats[width : width + state]
-    arriving = floats[width + state : 2 * width + state]
-    transitions = floats[2 * width + state :]
+    row = floats[0 : 2 * width]
+    lower_row = floats[width : 2 * width]
+    slopes = floats[2 * width : 3 * width]
+    mantissas = floats[3 * width : 3 * width + state]
+    arriving = floats[3 * width + state : 4 * width + state]
+    transitions = floats[4 * width + state :]
     exponents = integers[0:state]
 
     for task in range(first_task, documents * groups, task_step):
@@ -147,30 +149,37 @@ def align_grid(
             store(exponents, j * lanes, nowhere)
         store(exponents, 0, splat(exponents, 0))
         lowest = splat(row, 0.0)
-        for i in range(n):
-            start = (top + i) * total_columns + column
-            cost_row(
-                flat,
-                start,
-                slope,
-                row_bias[top + i],
-                column_bias,
-                column,
-                weights,
-                i,
-                n,
-                column_lengths,
-                group,
-                band,
-                m,
-                row,
-                lanes,
-            )
-            if divisible:
-                divisible_row(row, m, lanes)
+        i = 0
+        while i < n:
+            # Two rows at once, unless the state between them is wanted.
+            last = i + 1 if i < n - 1 and mode != TABLE else i
+            for one_row in range(i, last + 1):
+                target = row if one_row == i else lower_row
+                start = (top + one_row) * total_columns + column
+                cost_row(
+                    flat,
+                    start,
+                    slope,
+                    row_bias[top + one_row],
+                    column_bias,
+                    column,
+                    weights,
+                    one_row,
+                    n,
+                    column_lengths,
+                    group,
+                    band,
+                    m,
+                    target,
+                    lanes,
+                )
+                if divisible:
+                    divisible_row(target, m, lanes)
             if mode == GRADIENT:
-                lowest = forward_row(
+                lowest = forward_rows(
+                    last - i + 1,
                     row,
+                    width,
                     mantissas,
                     exponents,
                     lowest,
@@ -183,23 +192,14 @@ def align_grid(
                     factors,
                 )
             else:
-                lowest = forward_row(
-                    row,
-                    mantissas,
-                    exponents,
-                    lowest,
-                    None,
-                    0,
-                    0,
-                    m,
-                    lanes,
-                    unreachable,
-                    factors,
+                lowest = forward_rows(
+                    last - i + 1, row, width, mantissas, exponents, lowest, None, 0, 0, m, lanes, unreachable, factors
                 )
             if mode == TABLE:
                 value_row(row, mantissas, exponents, 0, m, lanes, factors)
                 for j in range(m):
                     store(flat, start + j * lanes, load(row, j * lanes))
+            i = last + 1
         for k in range(lanes):
             other = group * lanes + k
             end = column_lengths[other] * lanes + k
@@ -218,38 +218,72 @@ def align_grid(
         zero = splat(row, 0.0)
         for j in range(m):
             store(arriving, j * lanes, zero)
-        for i in range(n - 1, -1, -1):
-            if i == n - 1:
-                for k in range(lanes):
-                    other = group * lanes + k
-                    if status[document, other] & NO_PATH == 0:
-                        arriving[(column_lengths[other] - 1) * lanes + k] = 1.0
-            start = (top + i) * total_columns + column
-            if divisible:
-                cost_row(
-                    flat,
-                    start,
-                    slope,
-                    row_bias[top + i],
-                    column_bias,
-                    column,
-                    weights,
-                    i,
-                    n,
-                    column_lengths,
-                    group,
-                    band,
-                    m,
-                    row,
-                    lanes,
-                )
-                divisible_slope_row(row, m, lanes)
-                for j in range(m):
-                    store(flat, start + j * lanes, load(row, j * lanes))
-            backward_row(row, arriving, transitions, i * 3 * width, 0, m, lanes)
-            factor = load(incoming, document * incoming.shape[1] + group * lanes)
-            for j in range(m):
-                gradient = multiply(load(row, j * lanes), factor)
+        for k in range(lanes):
+            other = group * lanes + k
+            if status[document, other] & NO_PATH == 0:
+                arriving[(column_lengths[other] - 1) * lanes + k] = 1.0
+        factor = load(incoming, document * incoming.shape[1] + group * lanes)
+        i = n - 1
+        while i >= 0:
+            upper = max(i - 1, 0)
+            backward_rows(i - upper + 1, row, width, arriving, transitions, upper * 3 * width, 0, m, lanes)
+            for one_row in range(i, upper - 1, -1):
+                source = row if one_row == upper else lower_row
+                start = (top + one_row) * total_columns + column
                 if divisible:
-                    gradient = multiply(gradient, load(flat, start + j * lanes))
-                store(flat, start + j * lanes, gradient)
+                    cost_row(
+                        flat,
+                        start,
+                        slope,
+                        row_bias[top + one_row],
+                        column_bias,
+                        column,
+                        weights,
+                        one_row,
+                        n,
+                        column_lengths,
+                        group,
+                        band,
+                        m,
+                        slopes,
+                        lanes,
+                    )
+                    divisible_slope_row(slopes, m, lanes)
+                    for j in range(m):
+                        gradient = multiply(load(source, j * lanes), load(slopes, j * lanes))
+                        store(flat, start + j * lanes, multiply(gradient, factor))
+                else:
+                    for j in range(m):
+                        store(flat, start + j * lanes, multiply(load(source, j * lanes), factor))
+            i = upper - 1
+
+
+@jit
+def weigh_grid(
+    slopes: Any,
+    incoming: Any,
+    documents: Any,
+    group_starts: Any,
+    group_widths: Any,
+    first_group: int,
+    first_task: int,
+    task_step: int,
+    limits: Any,
+    target: Any,
+) -> None:
+    """Rows first_task, first_task + task_step, ... of slopes times the incoming gradient of their pairs, to target.
+
+    slopes, target (rows, columns) as products in `align_grid`; documents (rows,): the row of incoming.
+    """
+    lanes = limits[0]
+    total_columns = slopes.shape[1]
+    flat = slopes.reshape(-1)
+    flat_target = target.reshape(-1)
+    weights = incoming.reshape(-1)
+    for i in range(first_task, slopes.shape[0], task_step):
+        for group in range(first_group, group_widths.shape[0]):
+            factor = load(weights, documents[i] * incoming.shape[1] + group * lanes)
+            start = i * total_columns + group_starts[group] - group_starts[first_group]
+            for j in range(group_widths[group]):
+                at = start + j * lanes
+                store(flat_target, at, multiply(load(flat, at), factor))

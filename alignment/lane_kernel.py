@@ -1,19 +1,20 @@
 """The CPU kernel for a batch of pairs: pairs are SIMD lanes, blocks of lanes are shared by threads."""
 
-import math
 from typing import Any
 
 import numpy as np
 
 from alignment.lanes import INVALID, NO_PATH, TOO_STEEP
-from alignment.rows import backward_row, forward_row, value_row
+from alignment.rows import backward_rows, forward_rows, value_row
 from alignment.simd import inner, jit, load, mark_invalid, splat, store
-from alignment.transpose import gather, scatter
+from alignment.transpose import gather, gather_half, gather_whole, scatter, scatter_half, scatter_whole
 
 
 @inner
-def bounds_of_row(i: int, lengths_x: Any, lengths_y: Any, band: int, begins: Any, ends: Any) -> None:
-    """The columns of row i that each pair may visit: inside its lengths and its band."""
+def bounds_of_row(i: int, lengths_x: Any, lengths_y: Any, band: int, begins: Any, ends: Any) -> Any:
+    """The columns of row i that each pair may visit, inside its lengths and its band; returns those that all may."""
+    latest = 0
+    earliest = lengths_y[0]
     for k in range(begins.shape[0]):
         n = lengths_x[k]
         m = lengths_y[k]
@@ -22,14 +23,19 @@ def bounds_of_row(i: int, lengths_x: Any, lengths_y: Any, band: int, begins: Any
         if band >= 0 and i < n:
             begins[k] = max(0, i - band - max(0, n - m))
             ends[k] = min(m, i + band + max(0, m - n) + 1)
+        latest = max(latest, begins[k])
+        earliest = min(earliest, ends[k])
+    return latest, earliest
 
 
 @inner
 def take_row(
     costs: Any,
+    start: int,
     offsets: Any,
     begins: Any,
     ends: Any,
+    common: Any,
     first: int,
     stop: int,
     row: Any,
@@ -37,8 +43,14 @@ def take_row(
     lanes: int,
 ) -> Any:
     """Gather a row of a block's pairs into vectors; what a pair may not visit costs infinity."""
+    half = lanes // 2
     for j in range(first // lanes * lanes, stop, lanes):
-        gather(costs, offsets, begins, ends, j, row)
+        if j >= common[0] and j + lanes <= common[1]:
+            gather_whole(costs, start, offsets, begins, ends, j, row)
+        elif j >= common[0] and j + half == common[1] and j + half == stop:
+            gather_half(costs, start, offsets, begins, ends, j, row)
+        else:
+            gather(costs, start, offsets, begins, ends, j, row)
     for j in range(first, stop):
         invalid = mark_invalid(invalid, load(row, j * lanes))
     return invalid
@@ -47,9 +59,11 @@ def take_row(
 @inner
 def give_row(
     row: Any,
+    start: int,
     offsets: Any,
     begins: Any,
     ends: Any,
+    common: Any,
     stop: int,
     columns: int,
     outside: float,
@@ -57,12 +71,20 @@ def give_row(
     lanes: int,
 ) -> None:
     """Scatter a row of vectors to the pairs; `outside` fills what a pair may not visit."""
-    for j in range(0, stop, lanes):
-        scatter(row, j, offsets, begins, ends, columns, outside, target)
+    half = lanes // 2
     beyond = (stop + lanes - 1) // lanes * lanes
+    for j in range(0, stop, lanes):
+        if j >= common[0] and j + lanes <= common[1]:
+            scatter_whole(row, j, start, offsets, begins, ends, columns, outside, target)
+        elif j >= common[0] and j + half == common[1] and j + half == stop:
+            scatter_half(row, j, start, offsets, begins, ends, columns, outside, target)
+            beyond = stop
+        else:
+            scatter(row, j, start, offsets, begins, ends, columns, outside, target)
     if beyond < columns:
         for k in range(lanes):
-            target[offsets[k] + beyond : offsets[k] + columns] = outside
+            at = offsets[k] + start
+            target[at + beyond : at + columns] = outside
 
 
 @jit
@@ -103,15 +125,17 @@ def align_pairs(
     flat_table = table.reshape(-1)
     width = (columns + lanes - 1) // lanes * lanes * lanes
     state = width + lanes
-    row = floats[0:width]
-    mantissas = floats[width : width + state]
-    arriving = floats[width + state : 2 * width + state]
-    at = 2 * width + state
+    row = floats[0 : 2 * width]
+    lower_row = floats[width : 2 * width]
+    mantissas = floats[2 * width : 2 * width + state]
+    arriving = floats[2 * width + state : 3 * width + state]
+    end_mantissas = floats[3 * width + state : 3 * width + state + 2 * lanes]
+    at = 3 * width + state + 2 * lanes
     transitions = floats[at : at + strip * 3 * width]
     kept_mantissas = floats[at + strip * 3 * width :]
     exponents = integers[0:state]
-    marks = integers[state : state + lanes]
-    kept_exponents = integers[state + lanes :]
+    end_exponents = integers[state : state + 2 * lanes]
+    kept_exponents = integers[state + 2 * lanes :]
     pairs = np.empty(lanes, np.int64)
     lengths_x = np.empty(lanes, np.int64)
     lengths_y = np.empty(lanes, np.int64)
@@ -153,22 +177,32 @@ def align_pairs(
         store(exponents, 0, splat(exponents, 0))
         lowest = splat(row, 0.0)
         invalid = splat(exponents, 0)
-        for i in range(n):
+        common = (0, 0)
+        i = 0
+        while i < n:
             number = i // strip
             if want_expected and last_strip > 0 and i % strip == 0:
                 for j in range(m + 1):
                     kept = number * state + j * lanes
                     store(kept_mantissas, kept, load(mantissas, j * lanes))
                     store(kept_exponents, kept, load(exponents, j * lanes))
+            # Two rows at once unless the state between them is wanted: a pair's end, a strip's, a table.
+            last = i + 1 if i < shortest - 1 and (i + 1) % strip != 0 and not want_table else i
             first = max(0, min(i - below, m))
-            stop = min(m, i + above + 1)
-            # Without a band the bounds change only where a pair ends.
-            if i == 0 or i >= shortest or band >= 0:
-                bounds_of_row(i, lengths_x, lengths_y, band, begins, ends)
-            invalid = take_row(flat_costs, offsets, begins, ends, first, stop, row, invalid, lanes)
+            stop = min(m, last + above + 1)
+            for one_row in range(i, last + 1):
+                # Without a band the bounds change only where a pair ends.
+                if one_row == 0 or one_row >= shortest or band >= 0:
+                    common = bounds_of_row(one_row, lengths_x, lengths_y, band, begins, ends)
+                target = row if one_row == i else lower_row
+                invalid = take_row(
+                    flat_costs, one_row * columns, offsets, begins, ends, common, first, stop, target, invalid, lanes
+                )
             if want_expected and number == last_strip:
-                lowest = forward_row(
+                lowest = forward_rows(
+                    last - i + 1,
                     row,
+                    width,
                     mantissas,
                     exponents,
                     lowest,
@@ -181,8 +215,10 @@ def align_pairs(
                     factors,
                 )
             else:
-                lowest = forward_row(
+                lowest = forward_rows(
+                    last - i + 1,
                     row,
+                    width,
                     mantissas,
                     exponents,
                     lowest,
@@ -194,29 +230,26 @@ def align_pairs(
                     unreachable,
                     factors,
                 )
+            i = last
             if want_table:
                 value_row(row, mantissas, exponents, first, stop, lanes, factors)
-                give_row(row, offsets, begins, ends, stop, columns, np.inf, flat_table, lanes)
-            for k in range(lanes):
-                offsets[k] += columns
+                give_row(row, i * columns, offsets, begins, ends, common, stop, columns, np.inf, flat_table, lanes)
             for k in range(lanes if i >= shortest - 1 else 0):
                 if i == lengths_x[k] - 1:
-                    end = lengths_y[k] * lanes + k
-                    if exponents[end] < unreachable // 2:
-                        values[pairs[k]] = np.inf
-                        status[pairs[k]] |= NO_PATH
-                    else:
-                        power = exponents[end] + math.log2(mantissas[end])
-                        values[pairs[k]] = -factors[4] * power
-                        if abs(power) > limits[2]:
-                            status[pairs[k]] |= TOO_STEEP
-        store(row, 0, lowest)
+                    end_mantissas[lanes + k] = mantissas[lengths_y[k] * lanes + k]
+                    end_exponents[lanes + k] = exponents[lengths_y[k] * lanes + k]
+            i += 1
+        value_row(row, end_mantissas, end_exponents, 0, 1, lanes, factors)
+        store(lower_row, 0, lowest)
+        store(end_exponents, 0, invalid)
         for k in range(lanes):
-            if -row[k] * (n + m) > limits[2]:
+            values[pairs[k]] = row[k]
+            power = end_exponents[lanes + k]
+            if power < unreachable // 2:
+                status[pairs[k]] |= NO_PATH
+            elif max(abs(power), -lower_row[k] * (n + m)) > limits[2]:
                 status[pairs[k]] |= TOO_STEEP
-        store(marks, 0, invalid)
-        for k in range(lanes):
-            if marks[k] != 0:
+            if end_exponents[k] != 0:
                 status[pairs[k]] |= INVALID
         if want_table:
             for k in range(count):
@@ -235,15 +268,30 @@ def align_pairs(
                     kept = number * state + j * lanes
                     store(mantissas, j * lanes, load(kept_mantissas, kept))
                     store(exponents, j * lanes, load(kept_exponents, kept))
-                for i in range(begin, end):
+                for i in range(begin, end, 2):
+                    last = min(i + 1, end - 1)
                     first = max(0, min(i - below, m))
-                    stop = min(m, i + above + 1)
-                    for k in range(lanes):
-                        offsets[k] = (pairs[k] * rows + i) * columns
-                    bounds_of_row(i, lengths_x, lengths_y, band, begins, ends)
-                    take_row(flat_costs, offsets, begins, ends, first, stop, row, invalid, lanes)
-                    forward_row(
+                    stop = min(m, last + above + 1)
+                    for one_row in range(i, last + 1):
+                        common = bounds_of_row(one_row, lengths_x, lengths_y, band, begins, ends)
+                        target = row if one_row == i else lower_row
+                        take_row(
+                            flat_costs,
+                            one_row * columns,
+                            offsets,
+                            begins,
+                            ends,
+                            common,
+                            first,
+                            stop,
+                            target,
+                            invalid,
+                            lanes,
+                        )
+                    forward_rows(
+                        last - i + 1,
                         row,
+                        width,
                         mantissas,
                         exponents,
                         lowest,
@@ -255,17 +303,34 @@ def align_pairs(
                         unreachable,
                         factors,
                     )
-            for i in range(end - 1, begin - 1, -1):
-                first = max(0, min(i - below, m))
+            i = end - 1
+            while i >= begin:
+                # Two rows at once unless a pair ends in the upper one.
+                upper = i - 1 if begin < i < shortest else i
+                first = max(0, min(upper - below, m))
                 stop = min(m, i + above + 1)
-                for k in range(lanes):
-                    offsets[k] = (pairs[k] * rows + i) * columns
                 for k in range(lanes if i >= shortest - 1 else 0):
                     if i == lengths_x[k] - 1 and status[pairs[k]] & NO_PATH == 0:
                         arriving[(lengths_y[k] - 1) * lanes + k] += 1.0
-                backward_row(row, arriving, transitions, (i - begin) * 3 * width, first, stop, lanes)
-                if i == end - 1 or i >= shortest - 1 or band >= 0:
-                    bounds_of_row(i, lengths_x, lengths_y, band, begins, ends)
-                give_row(row, offsets, begins, ends, stop, columns, 0.0, flat_expected, lanes)
-        for k in range(count):
+                base = (upper - begin) * 3 * width
+                backward_rows(i - upper + 1, row, width, arriving, transitions, base, first, stop, lanes)
+                for one_row in range(i, upper - 1, -1):
+                    if one_row == end - 1 or one_row >= shortest - 1 or band >= 0:
+                        common = bounds_of_row(one_row, lengths_x, lengths_y, band, begins, ends)
+                    source = row if one_row == upper else lower_row
+                    give_row(
+                        source,
+                        one_row * columns,
+                        offsets,
+                        begins,
+                        ends,
+                        common,
+                        stop,
+                        columns,
+                        0.0,
+                        flat_expected,
+                        lanes,
+                    )
+                i = upper - 1
+        for k in range(count if n < rows else 0):
             expected[pairs[k], n:, :] = 0.0

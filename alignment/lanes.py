@@ -58,6 +58,11 @@ def integers_like(dtype: torch.dtype) -> torch.dtype:
     return torch.int32 if dtype == torch.float32 else torch.int64
 
 
+@lru_cache
+def _in_turn(pairs: int) -> Any:
+    return np.arange(pairs)
+
+
 def by_size(n: Any, m: Any, lanes: int) -> Any:
     """Pairs in an order that makes blocks of `lanes` alike in both lengths.
 
@@ -65,7 +70,7 @@ def by_size(n: Any, m: Any, lanes: int) -> Any:
     """
     pairs = len(n)
     if uniform(n) and uniform(m):
-        return np.arange(pairs)
+        return _in_turn(pairs)
     bands = max(1, round((pairs / lanes) ** 0.5))
     # Whole blocks a band.
     band_size = -(-pairs // (bands * lanes)) * lanes
@@ -107,7 +112,7 @@ def align(
     dtype = costs.dtype
     limits = limits_of(dtype)
     lanes = int(limits[0])
-    values = torch.empty(pairs, dtype=dtype)
+    values = costs.new_empty(pairs)
     nothing, no_array = _nothing(dtype)
     expected = torch.empty_like(costs) if want_expected else nothing
     table = torch.empty_like(costs) if want_table else nothing
@@ -132,13 +137,13 @@ def align(
     kernel = _kernel()
 
     def task(first: int, step: int) -> None:
-        floats = scratch("floats", 2 * width + state + transitions + kept, dtype)
-        integers = scratch("integers", state + lanes + kept, integers_like(dtype))
+        floats = scratch("floats", 3 * width + state + 2 * lanes + transitions + kept, dtype)
+        integers = scratch("integers", state + 2 * lanes + kept, integers_like(dtype))
         kernel(*arrays, *constants, first, step, strip, floats, integers, *targets)
 
     share(task, -(-pairs // lanes), costs.numel())
 
-    if not np.bitwise_or.reduce(status):
+    if not np.count_nonzero(status):
         return values, expected, table
     if (status & INVALID).any():
         raise_for_invalid(int(np.flatnonzero(status & INVALID)[0]))

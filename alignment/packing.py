@@ -16,6 +16,7 @@ class Rows:
     order: torch.Tensor  # document at each place, shortest first
     lengths: torch.Tensor  # by place
     starts: torch.Tensor  # first row of each place, and the number of rows at the end
+    places: torch.Tensor  # place of each row's document
     slices: torch.Tensor  # document * longest + slice, for each row
 
 
@@ -42,7 +43,7 @@ def pack_rows(lengths: torch.Tensor, longest: int) -> Rows:
     total = int(starts[-1])
     place = torch.repeat_interleave(torch.arange(len(order)), sorted_lengths)
     slices = order[place] * longest + torch.arange(total) - starts[place]
-    return Rows(order, sorted_lengths, starts, slices)
+    return Rows(order, sorted_lengths, starts, place, slices)
 
 
 def pack_columns(lengths: torch.Tensor, longest: int, dtype: torch.dtype) -> Columns:

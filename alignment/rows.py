@@ -45,6 +45,77 @@ INVERSE_STEP, STEP_HIGH, STEP_LOW, INVERSE_GAMMA, GAMMA_LOG2, CLAMP = range(6)
 
 
 @inner
+def constants_of(row: Any, exponents: Any, unreachable: int, factors: Any) -> Any:
+    """What every cell of a recursion needs; the last two are the state that no path reaches."""
+    return (
+        splat(row, factors[INVERSE_STEP]),
+        splat(row, -factors[STEP_HIGH]),
+        splat(row, -factors[STEP_LOW]),
+        splat(row, -factors[INVERSE_GAMMA]),
+        splat(row, factors[CLAMP]),
+        splat(row, -factors[CLAMP]),
+        splat(row, 0.51),
+        splat(row, -0.51),
+        splat(row, 1.0),
+        splat(exponents, unreachable),
+    )
+
+
+@inner
+def load_state(mantissas: Any, exponents: Any, at: int) -> Any:
+    return load(mantissas, at), load(exponents, at)
+
+
+@inner
+def store_state(mantissas: Any, exponents: Any, at: int, state: Any) -> None:
+    store(mantissas, at, state[0])
+    store(exponents, at, state[1])
+
+
+@inner
+def forward_cell(
+    row: Any,
+    place: int,
+    up: Any,
+    diagonal: Any,
+    left: Any,
+    lowest: Any,
+    transitions: Any,
+    base: int,
+    lanes: int,
+    constants: Any,
+) -> Any:
+    """State of a cell, (mantissa, exponent), from those of its three predecessors; and the least steps met.
+
+    place: of the cell's cost in `row`. A path that costs infinity stays so unless later costs are very
+    negative: `lowest` tells. transitions: see `forward_row`.
+    """
+    inverse_step, step_high, step_low, inverse_gamma, most, least, half, minus_half, one, nowhere = constants
+    # exp(-cost / gamma) = factor * 2**-steps
+    cost = load(row, place)
+    steps = nearest(larger(smaller(multiply(cost, inverse_step), most), least))
+    rest = multiply_add(steps, step_low, multiply_add(steps, step_high, cost))
+    rest = larger(smaller(multiply(rest, inverse_gamma), half), minus_half)
+    factor = exp_small(rest)
+
+    top = larger(larger(up[1], diagonal[1]), left[1])
+    from_up = scale(up[0], subtract(up[1], top))
+    from_diagonal = scale(diagonal[0], subtract(diagonal[1], top))
+    from_left = scale(left[0], subtract(left[1], top))
+    # In this order a table and that of the transposed costs are equal to the last bit.
+    total = add(add(from_up, from_left), from_diagonal)
+    if transitions is not None:
+        inverse = divide(one, total)
+        at = base + 3 * place
+        store(transitions, at, multiply(from_up, inverse))
+        store(transitions, at + lanes, multiply(from_diagonal, inverse))
+        store(transitions, at + 2 * lanes, multiply(from_left, inverse))
+    product = multiply(total, factor)
+    power = add(subtract(top, to_integers(steps)), exponent(product))
+    return (mantissa(product), larger(power, nowhere)), smaller(lowest, steps)
+
+
+@inner
 def forward_row(
     row: Any,
     mantissas: Any,
@@ -60,58 +131,108 @@ def forward_row(
 ) -> Any:
     """Advance the state by one row over columns first..stop; returns the least steps met.
 
-    A path that costs infinity stays so unless later costs are very negative: `lowest` tells.
-
     `transitions` is None, or receives (up, diagonal, left) per cell from element `base` on.
     """
-    inverse_step = splat(row, factors[INVERSE_STEP])
-    step_high = splat(row, -factors[STEP_HIGH])
-    step_low = splat(row, -factors[STEP_LOW])
-    inverse_gamma = splat(row, -factors[INVERSE_GAMMA])
-    most = splat(row, factors[CLAMP])
-    least = splat(row, -factors[CLAMP])
-    half = splat(row, 0.51)
-    minus_half = splat(row, -0.51)
-    one = splat(row, 1.0)
-    nowhere = splat(exponents, unreachable)
-
-    left_mantissa = one
-    left_exponent = nowhere
-    diagonal_mantissa = load(mantissas, first * lanes)
-    diagonal_exponent = load(exponents, first * lanes)
-    store(exponents, first * lanes, nowhere)
+    constants = constants_of(row, exponents, unreachable, factors)
+    left = nowhere = constants[-2:]
+    diagonal = load_state(mantissas, exponents, first * lanes)
+    store(exponents, first * lanes, nowhere[1])
     for j in range(first, stop):
-        up_mantissa = load(mantissas, (j + 1) * lanes)
-        up_exponent = load(exponents, (j + 1) * lanes)
-        # exp(-cost / gamma) = factor * 2**-steps
-        cost = load(row, j * lanes)
-        steps = nearest(larger(smaller(multiply(cost, inverse_step), most), least))
-        lowest = smaller(lowest, steps)
-        rest = multiply_add(steps, step_low, multiply_add(steps, step_high, cost))
-        rest = larger(smaller(multiply(rest, inverse_gamma), half), minus_half)
-        factor = exp_small(rest)
-
-        top = larger(larger(up_exponent, diagonal_exponent), left_exponent)
-        up = scale(up_mantissa, subtract(up_exponent, top))
-        diagonal = scale(diagonal_mantissa, subtract(diagonal_exponent, top))
-        left = scale(left_mantissa, subtract(left_exponent, top))
-        # In this order a table and that of the transposed costs are equal to the last bit.
-        total = add(add(up, left), diagonal)
-        if transitions is not None:
-            inverse = divide(one, total)
-            at = base + j * 3 * lanes
-            store(transitions, at, multiply(up, inverse))
-            store(transitions, at + lanes, multiply(diagonal, inverse))
-            store(transitions, at + 2 * lanes, multiply(left, inverse))
-        product = multiply(total, factor)
-        left_mantissa = mantissa(product)
-        left_exponent = add(subtract(top, to_integers(steps)), exponent(product))
-        left_exponent = larger(left_exponent, nowhere)
-        store(mantissas, (j + 1) * lanes, left_mantissa)
-        store(exponents, (j + 1) * lanes, left_exponent)
-        diagonal_mantissa = up_mantissa
-        diagonal_exponent = up_exponent
+        up = load_state(mantissas, exponents, (j + 1) * lanes)
+        left, lowest = forward_cell(row, j * lanes, up, diagonal, left, lowest, transitions, base, lanes, constants)
+        store_state(mantissas, exponents, (j + 1) * lanes, left)
+        diagonal = up
     return lowest
+
+
+@inner
+def forward_two_rows(
+    row: Any,
+    below: int,
+    mantissas: Any,
+    exponents: Any,
+    lowest: Any,
+    transitions: Any,
+    base: int,
+    first: int,
+    stop: int,
+    lanes: int,
+    unreachable: int,
+    factors: Any,
+) -> Any:
+    """`forward_row` for two rows at once, the lower one a column behind.
+
+    A cell waits for the one on its left; of two such chains, one is computed while the other waits, and
+    the state between the two rows stays in registers. The lower row's costs start at element `below` of
+    `row`, its transitions at base + 3 * below.
+    """
+    constants = constants_of(row, exponents, unreachable, factors)
+    lower = lower_diagonal = nowhere = constants[-2:]
+    diagonal = load_state(mantissas, exponents, first * lanes)
+    store(exponents, first * lanes, nowhere[1])
+    up = load_state(mantissas, exponents, (first + 1) * lanes)
+    upper, lowest = forward_cell(row, first * lanes, up, diagonal, nowhere, lowest, transitions, base, lanes, constants)
+    diagonal = up
+    for j in range(first + 1, stop):
+        at = j * lanes
+        up = load_state(mantissas, exponents, at + lanes)
+        ahead, lowest = forward_cell(row, at, up, diagonal, upper, lowest, transitions, base, lanes, constants)
+        lower, lowest = forward_cell(
+            row, below + at - lanes, upper, lower_diagonal, lower, lowest, transitions, base, lanes, constants
+        )
+        store_state(mantissas, exponents, at, lower)
+        diagonal = up
+        lower_diagonal = upper
+        upper = ahead
+    at = stop * lanes
+    lower, lowest = forward_cell(
+        row, below + at - lanes, upper, lower_diagonal, lower, lowest, transitions, base, lanes, constants
+    )
+    store_state(mantissas, exponents, at, lower)
+    return lowest
+
+
+@inner
+def forward_rows(
+    count: int,
+    row: Any,
+    below: int,
+    mantissas: Any,
+    exponents: Any,
+    lowest: Any,
+    transitions: Any,
+    base: int,
+    first: int,
+    stop: int,
+    lanes: int,
+    unreachable: int,
+    factors: Any,
+) -> Any:
+    """One row or two."""
+    if count == 2:
+        return forward_two_rows(
+            row, below, mantissas, exponents, lowest, transitions, base, first, stop, lanes, unreachable, factors
+        )
+    return forward_row(row, mantissas, exponents, lowest, transitions, base, first, stop, lanes, unreachable, factors)
+
+
+@inner
+def backward_cell(
+    received: Any, from_right: Any, diagonal: Any, row: Any, place: int, transitions: Any, base: int, lanes: int
+) -> Any:
+    """Write the expected alignment of a cell; returns what goes up, to the diagonal and to the left.
+
+    received, from_right: what comes from below and from the right; diagonal: what the cell's right
+    neighbour sends to the same place as this cell sends up. place: of the cell in `row`.
+    """
+    expected = flush(add(received, from_right))
+    store(row, place, expected)
+    at = base + 3 * place
+    return (
+        multiply_add(expected, load(transitions, at), diagonal),
+        multiply(expected, load(transitions, at + lanes)),
+        multiply(expected, load(transitions, at + 2 * lanes)),
+    )
 
 
 @inner
@@ -123,14 +244,63 @@ def backward_row(row: Any, arriving: Any, transitions: Any, base: int, first: in
     from_right = splat(row, 0.0)
     diagonal = splat(row, 0.0)
     for j in range(stop - 1, first - 1, -1):
-        expected = flush(add(load(arriving, j * lanes), from_right))
-        store(row, j * lanes, expected)
-        at = base + j * 3 * lanes
-        store(arriving, j * lanes, multiply_add(expected, load(transitions, at), diagonal))
-        diagonal = multiply(expected, load(transitions, at + lanes))
-        from_right = multiply(expected, load(transitions, at + 2 * lanes))
+        at = j * lanes
+        up, diagonal, from_right = backward_cell(
+            load(arriving, at), from_right, diagonal, row, at, transitions, base, lanes
+        )
+        store(arriving, at, up)
     if first > 0:
         store(arriving, (first - 1) * lanes, diagonal)
+
+
+@inner
+def backward_two_rows(
+    row: Any, below: int, arriving: Any, transitions: Any, base: int, first: int, stop: int, lanes: int
+) -> None:
+    """`backward_row` for two rows at once, the upper one a column behind; layout as in `forward_two_rows`."""
+    zero = splat(row, 0.0)
+    at = (stop - 1) * lanes
+    sent, diagonal, from_right = backward_cell(
+        load(arriving, at), zero, zero, row, below + at, transitions, base, lanes
+    )
+    upper_diagonal = zero
+    upper_from_right = zero
+    for j in range(stop - 2, first - 1, -1):
+        at = j * lanes
+        ahead, diagonal, from_right = backward_cell(
+            load(arriving, at), from_right, diagonal, row, below + at, transitions, base, lanes
+        )
+        up, upper_diagonal, upper_from_right = backward_cell(
+            sent, upper_from_right, upper_diagonal, row, at + lanes, transitions, base, lanes
+        )
+        store(arriving, at + lanes, up)
+        sent = ahead
+    at = first * lanes
+    up, upper_diagonal, upper_from_right = backward_cell(
+        sent, upper_from_right, upper_diagonal, row, at, transitions, base, lanes
+    )
+    store(arriving, at, up)
+    if first > 0:
+        store(arriving, at - lanes, upper_diagonal)
+
+
+@inner
+def backward_rows(
+    count: int,
+    row: Any,
+    below: int,
+    arriving: Any,
+    transitions: Any,
+    base: int,
+    first: int,
+    stop: int,
+    lanes: int,
+) -> None:
+    """One row or two, the way back of `forward_rows`."""
+    if count == 2:
+        backward_two_rows(row, below, arriving, transitions, base, first, stop, lanes)
+    else:
+        backward_row(row, arriving, transitions, base, first, stop, lanes)
 
 
 @inner

@@ -56,7 +56,7 @@ def _sources() -> str:
 
 def inner(function: Function) -> Function:
     """Compile as part of the kernels that call it."""
-    compiled: Function = numba.njit(function, nogil=True, error_model="numpy")
+    compiled: Function = numba.njit(function, nogil=True, error_model="numpy", forceinline=True)
     return compiled
 
 

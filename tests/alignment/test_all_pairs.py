@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 import alignment.all_pairs
 import alignment.grid
+import alignment.products
 from alignment import log_gak, log_gak_all_pairs, pairwise_cost, soft_dtw, soft_dtw_all_pairs
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
@@ -156,3 +157,31 @@ def test_clear_errors():
         spoiled[1, 2, 0] = bad
         with pytest.raises(ValueError, match="x has NaN"):
             soft_dtw_all_pairs(spoiled)
+
+
+@pytest.mark.parametrize(("rows", "columns", "inner"), [(1, 1, 1), (7, 33, 5), (300, 64, 128), (0, 3, 4), (4, 3, 0)])
+def test_products_of_either_library(monkeypatch, rows, columns, inner):
+    generator = torch.Generator().manual_seed(rows)
+    left, right = torch.randn((rows, inner), generator=generator), torch.randn((inner, columns), generator=generator)
+    wanted = left.double() @ right.double()
+    for library in (alignment.products._onednn(), None):
+        monkeypatch.setattr(alignment.products, "_onednn", lambda library=library: library)
+        with torch.autocast("cpu", torch.bfloat16):
+            for transposed in (right.mT, right.mT.contiguous()):
+                found = alignment.products.product_with_transposed(left, transposed)
+                torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-5)
+
+
+def test_gradients_do_not_depend_on_the_pieces_they_are_weighed_in(monkeypatch):
+    x, n = documents(3, 21, 9, 16, torch.float32)
+    y, m = documents(4, 18, 7, 16, torch.float32)
+    weights = torch.randn((21, 18), generator=torch.Generator().manual_seed(5))
+
+    def gradients():
+        leaves = [x.clone().requires_grad_(True), y.clone().requires_grad_(True)]
+        return torch.autograd.grad(soft_dtw_all_pairs(*leaves, 0.3, n, m), leaves, weights)
+
+    wanted = gradients()
+    monkeypatch.setattr(alignment.grid, "WEIGH_BYTES", 10_000)
+    for found, once in zip(gradients(), wanted, strict=True):
+        torch.testing.assert_close(found, once, atol=1e-5, rtol=1e-5)
