@@ -1,4 +1,4 @@
-"""Matrix products of the all-pairs kernels, by the fastest library that torch carries.
+"""Matrix products on the CPU, by the fastest library that torch carries.
 
 torch hands float32 products on the CPU to MKL, which takes its slower code on processors that are not
 Intel's; oneDNN looks at the instructions alone (on an AMD EPYC with AVX-512 in less than half the time).
@@ -19,10 +19,13 @@ def _onednn() -> Callable[..., torch.Tensor] | None:
     return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-def product_with_transposed(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """left @ right.mT of matrices on the CPU, (rows, k) and (columns, k), in their dtype; not differentiable."""
+def product_with_transposed(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """left @ right.mT + bias on the CPU, in their dtype; not differentiable.
+
+    left: (..., rows, k); right: (columns, k); bias: (columns,) or None. Returns (..., rows, columns).
+    """
     onednn = _onednn()
     with torch.autocast("cpu", enabled=False):
         if onednn is None or left.dtype != torch.float32 or not torch.backends.mkldnn.enabled or not left.numel():
-            return left @ right.mT
-        return onednn(left, right, None, "none", [], "")
+            return torch.nn.functional.linear(left, right, bias)
+        return onednn(left, right, bias, "none", [], "")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from stages.encoders.linear import speed_up
 from stages.encoders.protocol import Floats, Modality, Precision, in_fixed_batches
 
 # Padded lengths in tokens. A text's bucket follows from its own length, never from its company.
@@ -42,7 +43,10 @@ class Runtime:
 
     def place(self, model: torch.nn.Module) -> Any:
         """The model frozen, in evaluation mode, on the device, in the precision."""
-        return model.eval().requires_grad_(False).to(device=self.torch_device, dtype=self.dtype)
+        placed = model.eval().requires_grad_(False).to(device=self.torch_device, dtype=self.dtype)
+        if self.torch_device.type == "cpu" and self.dtype == torch.float32:
+            speed_up(placed)
+        return placed
 
 
 @dataclass(frozen=True)

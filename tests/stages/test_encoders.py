@@ -268,3 +268,14 @@ except WeightsMissing:
 assert "torch" not in sys.modules and "transformers" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=True)
+
+
+def test_linear_layers_on_the_cpu_change_library_not_result() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(24, 48), torch.nn.GELU(), torch.nn.Linear(48, 7, bias=False))
+    rows = torch.randn((5, 3, 24), generator=torch.Generator().manual_seed(0))
+    wanted = model(rows)
+    placed = Runtime(device="cpu").place(model)
+    assert not any(type(module) is torch.nn.Linear for module in placed.modules())
+    torch.testing.assert_close(placed(rows), wanted, atol=1e-5, rtol=1e-5)
+    half = Runtime(device="cpu", precision="bfloat16").place(torch.nn.Linear(24, 48))
+    assert type(half) is torch.nn.Linear
