@@ -268,8 +268,9 @@ def align_pairs(
                     kept = number * state + j * lanes
                     store(mantissas, j * lanes, load(kept_mantissas, kept))
                     store(exponents, j * lanes, load(kept_exponents, kept))
-                for i in range(begin, end, 2):
-                    last = min(i + 1, end - 1)
+                i = begin
+                while i < end:
+                    last = i + 1 if i < shortest - 1 and i + 1 < end else i
                     first = max(0, min(i - below, m))
                     stop = min(m, last + above + 1)
                     for one_row in range(i, last + 1):
@@ -303,10 +304,11 @@ def align_pairs(
                         unreachable,
                         factors,
                     )
+                    i = last + 1
             i = end - 1
             while i >= begin:
-                # Two rows at once unless a pair ends in the upper one.
-                upper = i - 1 if begin < i < shortest else i
+                # The same rows together as forwards: their transitions reach over the columns of both.
+                upper = i - 1 if (i - begin) % 2 == 1 and i < shortest else i
                 first = max(0, min(upper - below, m))
                 stop = min(m, i + above + 1)
                 for k in range(lanes if i >= shortest - 1 else 0):

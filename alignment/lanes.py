@@ -58,7 +58,7 @@ def integers_like(dtype: torch.dtype) -> torch.dtype:
     return torch.int32 if dtype == torch.float32 else torch.int64
 
 
-@lru_cache
+@lru_cache(maxsize=4)
 def _in_turn(pairs: int) -> Any:
     return np.arange(pairs)
 

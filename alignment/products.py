@@ -26,6 +26,7 @@ def product_with_transposed(left: torch.Tensor, right: torch.Tensor, bias: torch
     """
     onednn = _onednn()
     with torch.autocast("cpu", enabled=False):
-        if onednn is None or left.dtype != torch.float32 or not torch.backends.mkldnn.enabled or not left.numel():
+        usable = left.dtype == torch.float32 and left.numel() and right.numel()
+        if onednn is None or not usable or not torch.backends.mkldnn.enabled:
             return torch.nn.functional.linear(left, right, bias)
         return onednn(left, right, bias, "none", [], "")

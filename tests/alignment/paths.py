@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
+import torch
 
 
 def alignments(n: int, m: int) -> Iterator[tuple[tuple[int, int], ...]]:
@@ -42,3 +43,10 @@ def delannoy(n: int, m: int) -> int:
     if n == 0 or m == 0:
         return 1
     return delannoy(n - 1, m) + delannoy(n, m - 1) + delannoy(n - 1, m - 1)
+
+
+def poisoned(name, elements, dtype):
+    """Scratch memory in which everything is NaN, or the smallest integer."""
+    if dtype.is_floating_point:
+        return torch.full((elements,), math.nan, dtype=dtype).numpy()
+    return torch.full((elements,), torch.iinfo(dtype).min, dtype=dtype).numpy()

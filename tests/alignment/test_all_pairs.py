@@ -11,6 +11,7 @@ import alignment.all_pairs
 import alignment.grid
 import alignment.products
 from alignment import log_gak, log_gak_all_pairs, pairwise_cost, soft_dtw, soft_dtw_all_pairs
+from tests.alignment.paths import poisoned
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
 
@@ -185,3 +186,21 @@ def test_gradients_do_not_depend_on_the_pieces_they_are_weighed_in(monkeypatch):
     monkeypatch.setattr(alignment.grid, "WEIGH_BYTES", 10_000)
     for found, once in zip(gradients(), wanted, strict=True):
         torch.testing.assert_close(found, once, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("band", [None, 0, 3])
+def test_nothing_is_read_before_it_is_written(dtype, band, monkeypatch):
+    x, n = documents(6, 19, 12, 8, dtype)
+    y, m = documents(7, 21, 9, 8, dtype)
+    weights = torch.randn((19, 21), generator=torch.Generator().manual_seed(8), dtype=dtype)
+
+    def both():
+        leaves = [x.clone().requires_grad_(True), y.clone().requires_grad_(True)]
+        log = log_gak_all_pairs(*leaves, 0.9, n, m, band=band)
+        soft = soft_dtw_all_pairs(*leaves, 0.3, n, m, band=band)
+        return (log, soft, *torch.autograd.grad(log, leaves, weights), *torch.autograd.grad(soft, leaves, weights))
+
+    wanted = both()
+    monkeypatch.setattr(alignment.grid, "scratch", poisoned)
+    assert all(torch.equal(a, b) for a, b in zip(both(), wanted, strict=True))

@@ -19,7 +19,7 @@ from alignment import (
     soft_dtw_divergence,
     soft_dtw_table,
 )
-from tests.alignment.paths import brute_soft_dtw, delannoy
+from tests.alignment.paths import brute_soft_dtw, delannoy, poisoned
 
 BACKENDS = ["lanes", "wavefront"]
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
@@ -442,3 +442,28 @@ def test_triton_without_a_gpu_is_one_line(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ValueError, match="runs on GPUs"):
         soft_dtw(torch.rand(1, 3, 3), backend="triton")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("band", [None, 0, 3, 10])
+def test_nothing_is_read_before_it_is_written(dtype, band, monkeypatch):
+    for seed, (rows, columns) in enumerate([(1, 1), (13, 21), (21, 13), (8, 8), (24, 24), (17, 40)]):
+        cost, n, m = random_batch(seed, 19, rows, columns, dtype)
+        for lengths in ((None, None), (n, m)):
+            for strip_bytes in (1, 2**14, 4 * 2**20):
+                monkeypatch.setattr(alignment.lanes, "TRANSITION_BYTES", strip_bytes)
+                wanted = alignment_of_all(cost, *lengths, band)
+                with monkeypatch.context() as patch:
+                    patch.setattr(alignment.lanes, "scratch", poisoned)
+                    found = alignment_of_all(cost, *lengths, band)
+                assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True)), (rows, columns, strip_bytes)
+
+
+def alignment_of_all(cost, n, m, band):
+    """Values, expected alignment and table on the CPU kernel."""
+    arguments = (cost, 0.3, n, m)
+    return (
+        soft_dtw(*arguments, band=band, backend="lanes"),
+        expected_alignment(*arguments, band=band, backend="lanes"),
+        soft_dtw_table(*arguments, band=band, backend="lanes"),
+    )
