@@ -1,4 +1,4 @@
-"""Oracles that share no code with the library: every alignment, one by one."""
+"""Oracles that share no code with the library: every alignment, one by one; and memory that shows what reads it."""
 
 import math
 from collections.abc import Iterator
