@@ -59,7 +59,15 @@ def test_the_demo_from_nothing_and_again(tmp_path: Path) -> None:
 def test_the_sites_are_served_for_builds_of_ones_own() -> None:
     port = free_port()
     command = [sys.executable, "-m", "pipeline.demo", "--serve", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment())
+    # Where tests run in the background of a shell, Ctrl-C is ignored, and children inherit that.
+    server = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert server.stdout is not None
         while (line := server.stdout.readline()) and "until you press Ctrl-C" not in line:
