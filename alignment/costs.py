@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from alignment.arguments import check_dimension, check_floats
+from alignment.products import full_precision
 
 Metric = Literal["sqeuclidean", "cosine"]
 
@@ -51,11 +52,6 @@ def zeroed_beyond(documents: torch.Tensor, lengths: torch.Tensor | None) -> torc
     place = torch.arange(documents.shape[1], device=documents.device)
     inside = place < lengths.to(documents.device)[:, None]
     return torch.where(inside[..., None], documents, 0.0)
-
-
-def full_precision(tensor: torch.Tensor) -> torch.autocast:
-    """Matrix products in the dtype of their inputs, also inside a mixed-precision training step."""
-    return torch.autocast(tensor.device.type, enabled=False)
 
 
 class _Unit(torch.autograd.Function):

@@ -31,7 +31,6 @@ class Columns:
     group_widths: Any  # longest length of each group, numpy
     slices: torch.Tensor  # document * longest + slice, for each column; 0 where padded
     padded: torch.Tensor  # bool, columns without a slice
-    places_of: torch.Tensor  # place of each column's document
 
 
 def pack_rows(lengths: torch.Tensor, longest: int) -> Rows:
@@ -71,5 +70,4 @@ def pack_columns(lengths: torch.Tensor, longest: int, dtype: torch.dtype) -> Col
         widths.numpy().astype(np.int64),
         slices,
         padded | repeated,
-        group * lanes + lane,
     )

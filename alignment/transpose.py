@@ -164,7 +164,7 @@ def _scatter(pieces: int, masked: bool) -> Callable[..., Any]:
             if pieces == 2:
                 chosen = ir.VectorType(word, piece.lanes)
                 halves = [
-                    ir.Constant(chosen, [at + half * piece.lanes for at in range(piece.lanes)]) for half in (0, 1)
+                    ir.Constant(chosen, [lane + half * piece.lanes for lane in range(piece.lanes)]) for half in (0, 1)
                 ]
                 rows = [builder.shuffle_vector(row, undefined, half) for half in halves for row in rows]
             scalar = context.cast(builder, arguments[7], outside, lane_type.dtype)
