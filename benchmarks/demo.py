@@ -17,9 +17,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.corpus import Corpus
+from pipeline.corpus.summary import seconds_by_group
+from pipeline.corpus.version import Corpus
 from pipeline.demo import PORT
-from pipeline.summary import seconds_by_group
 
 
 def seconds_of(*command: str) -> float:

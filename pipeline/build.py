@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.command import fail, run_command
-from pipeline.mistake import UserMistake
-from pipeline.spec import Spec, load
+from pipeline.engine.mistake import UserMistake
+from pipeline.spec.loading import Spec, load
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -53,7 +53,7 @@ def build(
     loaded = load(spec, overrides)
     _check(loaded, until)
     if dry_run:
-        from pipeline.plan import describe
+        from pipeline.builds.dry_run import describe
 
         for line in describe(loaded, until):
             print(line)
@@ -64,7 +64,7 @@ def build(
 def _check(spec: Spec, until: str | None) -> None:
     """Mistakes that can be found without starting anything."""
     from pipeline.phases.graph import names
-    from pipeline.sources import check_source
+    from pipeline.phases.sources import check_source
     from stages.encoders.embed import check_available
     from stages.encoders.protocol import WeightsMissing
 
@@ -80,17 +80,17 @@ def _check(spec: Spec, until: str | None) -> None:
 
 
 def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
-    from pipeline.cluster import check_output, connected
-    from pipeline.generation import Generation
+    from pipeline.builds.dry_run import finished
+    from pipeline.builds.publish import publish
+    from pipeline.builds.reached import out_of_reach
+    from pipeline.corpus.summary import summarize
+    from pipeline.engine.cluster import check_output, connected
+    from pipeline.engine.progress import Progress
+    from pipeline.engine.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally, told
+    from pipeline.engine.storage import StorageFull
+    from pipeline.engine.table import Damaged
+    from pipeline.phases.generation import Generation
     from pipeline.phases.graph import graph
-    from pipeline.plan import finished
-    from pipeline.progress import Progress
-    from pipeline.reached import out_of_reach
-    from pipeline.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally, told
-    from pipeline.storage import StorageFull
-    from pipeline.summary import summarize
-    from pipeline.tables import Damaged
-    from pipeline.version import publish
 
     began = time.monotonic()
     if not retry_failed and until is None and (done := finished(spec)) is not None:

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import typer
 
 from pipeline.command import one_line, run_command
-from pipeline.corpus import Corpus
-from pipeline.mistake import UserMistake
-from pipeline.report.words import bounds_words, counted, number, phase_words, rule_words
-from stages.urls import canonicalize_image
+from pipeline.corpus.version import Corpus
+from pipeline.corpus.words import bounds_words, counted, number, phase_words, rule_words
+from pipeline.engine.mistake import UserMistake
+from stages.web.urls import canonicalize_image
 
 Row = dict[str, Any]
 WIDTH = 100
@@ -143,7 +143,7 @@ def _fetched(row: Mapping[str, Any]) -> str:
 
 
 def _robots(row: Mapping[str, Any]) -> str:
-    """What robots.txt said: no, or nothing, which may pass (stages.robots)."""
+    """What robots.txt said: no, or nothing, which may pass (stages.web.robots)."""
     source = (row["consent"] or {}).get("robots_source")
     if row["retryable"]:
         # "http://h/robots.txt connection", or a status as the last word

@@ -13,11 +13,11 @@ from typing import Annotated
 import typer
 
 from pipeline.command import run_command
-from pipeline.corpus import Corpus, latest, open_storage, version_manifest
-from pipeline.keys import digest_json
-from pipeline.mistake import UserMistake
-from pipeline.storage import HALF_WRITTEN, Storage
-from pipeline.tables import Damaged
+from pipeline.corpus.version import Corpus, latest, open_storage, version_manifest
+from pipeline.engine.keys import digest_json
+from pipeline.engine.mistake import UserMistake
+from pipeline.engine.storage import HALF_WRITTEN, Storage
+from pipeline.engine.table import Damaged
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # Row stores that hold what came from outside.

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from stages.crawl import Uncrawled, first_frontier, next_frontier
-from stages.crawl_settings import CrawlSettings
-from stages.fetched import FETCHED
-from stages.http import fetch
-from stages.links import in_scope, links
-from stages.politeness import PROCESS_MEMORY, HostMemory
+from stages.web.client import fetch
+from stages.web.fetched import FETCHED
+from stages.web.frontier import Uncrawled, first_frontier, next_frontier
+from stages.web.links import in_scope, links
+from stages.web.politeness import PROCESS_MEMORY, HostMemory
+from stages.web.settings import CrawlSettings
 
 CRAWLED = FETCHED.append(pa.field("depth", pa.int32(), nullable=False))
 

@@ -22,9 +22,9 @@ from rich.console import Console
 # None of these loads torch: --help and a finished run answer at once.
 from trainer.command import exit_codes, run_command
 from trainer.errors import UserError
-from trainer.outcome import finished, read_outcome
 from trainer.recipe import Recipe, load_recipe
-from trainer.summary import show
+from trainer.training.outcome import finished, read_outcome
+from trainer.training.summary import show
 
 # Stopping a finished or a waiting run must not hang on tokenizer threads of forked loader workers.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -97,7 +97,7 @@ def main(
 
 
 def _describe(recipe: Recipe) -> None:
-    from trainer.dry_run import describe_run
+    from trainer.training.dry_run import describe_run
 
     for line in describe_run(recipe):
         typer.echo(line)
@@ -114,12 +114,12 @@ def _run(recipe: Recipe, config: str, resume: str, allow_changes: bool, ray_work
         if first:
             typer.echo(f"nothing to do: {recipe.out} was trained to step {outcome.steps} and evaluated")
     elif ray_workers:
-        from trainer.launch import train_on_ray
+        from trainer.parallel.ray_launch import train_on_ray
 
         train_on_ray(recipe, resume, allow_changes, ray_workers)
         outcome = read_outcome(Path(recipe.out))
     else:
-        from trainer.launch import train_here
+        from trainer.parallel.ray_launch import train_here
 
         outcome = train_here(recipe, resume, allow_changes)
     if first:

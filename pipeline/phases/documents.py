@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.memo import QUARANTINED
-from pipeline.phase import Part, Phase
-from pipeline.spec import Spec
+from pipeline.engine.memo import QUARANTINED
+from pipeline.engine.phase import Part, Phase
+from pipeline.spec.loading import Spec
 from schemas.document import DOCUMENT
 from stages.extract import Extract, refused_by_meta
 

@@ -7,17 +7,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.intermediate import CANDIDATE, CLUSTER, CUT, EDGE, SIGNATURE, UNIQUE
-from pipeline.phase import Exchange, Part, Phase
+from pipeline.engine.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
-from pipeline.spec import Spec
+from pipeline.spec.loading import Spec
 from schemas.keys import digest
-from stages.components import components
-from stages.exact_duplicates import choose_by_text, choose_by_url, url_key
-from stages.near_duplicates import MinHashSignatures, band_keys, candidate_edges, choose_kept, nearest, verify
-from stages.paragraph_frequency import OCCURRENCES, choose_paragraphs, occurrences
-from stages.text import text_hash
-from stages.urls import url_id
+from schemas.tables import CANDIDATE, CLUSTER, CUT, EDGE, SIGNATURE, UNIQUE
+from stages.dedup.components import components
+from stages.dedup.exact import choose_by_text, choose_by_url, url_key
+from stages.dedup.near import MinHashSignatures, band_keys, candidate_edges, choose_kept, nearest, verify
+from stages.dedup.paragraphs import OCCURRENCES, choose_paragraphs, occurrences
+from stages.text.normal_form import text_hash
+from stages.web.urls import url_id
 
 _CANDIDATE_COLUMNS = ["document_id", "url", "canonical_url", "text_hash", "modified"]
 _BY_KEY = pa.schema([pa.field("key", pa.string()), *CANDIDATE])
@@ -42,7 +42,7 @@ def unique_urls(spec: Spec) -> Phase:
         schema=CANDIDATE,
         run=run,
         inputs=("documents",),
-        modules=("stages.exact_duplicates",),
+        modules=("stages.dedup.exact",),
         libraries=("idna", "w3lib"),
         exchange=Exchange(key="key", order=("key", "document_id"), schema=_BY_KEY, emit=_by_url),
     )
@@ -67,7 +67,7 @@ def unique_texts(spec: Spec) -> Phase:
         schema=CANDIDATE,
         run=run,
         inputs=("unique_urls",),
-        modules=("stages.exact_duplicates",),
+        modules=("stages.dedup.exact",),
         exchange=Exchange(key="key", order=("key", "document_id"), schema=_BY_KEY, emit=_by_text),
     )
 
@@ -124,7 +124,7 @@ def paragraphs(spec: Spec) -> Phase:
         run=run,
         inputs=("scores",),
         settings={"paragraph_max_documents": most},
-        modules=("stages.paragraph_frequency",),
+        modules=("stages.dedup.paragraphs",),
         libraries=("idna", "w3lib"),
         exchange=Exchange(key="key", order=("key", "document_id", "position"), schema=_OCCURRENCE, emit=_occurrences),
     )
@@ -186,7 +186,7 @@ def edges(spec: Spec) -> Phase:
         run=run,
         inputs=("signatures",),
         settings={"bands": settings.bands, "rows": settings.rows, "max_bucket": settings.max_bucket},
-        modules=("stages.near_duplicates",),
+        modules=("stages.dedup.near",),
         exchange=Exchange(key="key", order=("key", "id"), schema=_BAND, emit=emit),
     )
 
@@ -251,7 +251,7 @@ def clusters(spec: Spec) -> Phase:
         run=run,
         inputs=("edges", "signatures", "text"),
         settings={"dedup": spec.dedup},
-        modules=("stages.near_duplicates", "stages.components"),
+        modules=("stages.dedup.near", "stages.dedup.components"),
         libraries=("numba",),
         spread_by="document_id",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.phase import Phase
+from pipeline.engine.phase import Phase
 from pipeline.phases.documents import documents
 from pipeline.phases.duplicates import clusters, edges, paragraphs, signatures, unique, unique_texts, unique_urls
 from pipeline.phases.images import fetched_images, images, kept
@@ -13,7 +13,7 @@ from pipeline.phases.pairs import negatives, pairs, splits
 from pipeline.phases.shards import shards
 from pipeline.phases.slices import embeddings, slices
 from pipeline.phases.text import scores, text
-from pipeline.spec import Spec
+from pipeline.spec.loading import Spec
 
 # What becomes of the pages; how they and the pictures are fetched also depends on the retry generation.
 _MAKERS: tuple[Callable[[Spec], Phase] | Callable[[Spec, int], Phase], ...] = (

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from pipeline.fetching import FETCH_LIBRARIES, fetch_remembered, host_key
-from pipeline.intermediate import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE, KEPT
-from pipeline.phase import Exchange, Part, Phase
+from pipeline.engine.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
-from pipeline.sources import lies_in_folder, local_images
-from pipeline.spec import Spec
+from pipeline.phases.fetching import FETCH_LIBRARIES, fetch_remembered, host_key
+from pipeline.phases.sources import lies_in_folder, local_images
+from pipeline.spec.loading import Spec
 from schemas.image import IMAGE
-from stages.filter_images import decide_images
-from stages.images import DecodeImage
-from stages.urls import host_of
+from schemas.tables import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE, KEPT
+from stages.filter.image_rules import decide_images
+from stages.images.decode import DecodeImage
+from stages.web.urls import host_of
 
 
 def _references(part: Part, _: Any) -> pa.Table:
@@ -132,7 +132,7 @@ def fetched_images(spec: Spec, generation: int) -> Phase:
             "max_bytes": max_bytes,
             "generation": generation,
         },
-        modules=("pipeline.fetching", "pipeline.sources"),
+        modules=("pipeline.phases.fetching", "pipeline.phases.sources"),
         libraries=FETCH_LIBRARIES,
         exchange=Exchange(key="host_key", order=("image_id", "document_id"), schema=IMAGE_REFERENCE, emit=_references),
     )
@@ -304,7 +304,7 @@ def kept(spec: Spec) -> Phase:
         run=run,
         inputs=("documents", "scores", "text", "clusters", "images"),
         settings={"filter": spec.filter},
-        modules=("stages.filter_images",),
+        modules=("stages.filter.image_rules",),
         exchange=Exchange(key="owner_id", order=("owner_id", "image_id"), schema=_IMAGE_OF, emit=_by_document),
     )
 

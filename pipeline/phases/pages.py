@@ -7,14 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.crawling import HostPages, by_host, crawl, fetch_host
-from pipeline.fetching import FETCH_LIBRARIES
-from pipeline.phase import Exchange, Part, Phase
-from pipeline.settings import HtmlSource, SiteSource, UrlsSource, WarcSource
-from pipeline.sources import Chunk, chunks, fingerprint, read_chunk
-from pipeline.spec import Spec
+from pipeline.engine.phase import Exchange, Part, Phase
+from pipeline.phases.crawling import HostPages, by_host, crawl, fetch_host
+from pipeline.phases.fetching import FETCH_LIBRARIES
+from pipeline.phases.sources import Chunk, chunks, fingerprint, read_chunk
+from pipeline.spec.loading import Spec
+from pipeline.spec.sections import HtmlSource, SiteSource, UrlsSource, WarcSource
 from schemas.page import PAGE
-from stages.urls import read_url_list, url_id
+from stages.web.urls import read_url_list, url_id
 
 
 def _page_rows(fetched: pa.Table, depth: int, kind: str, snapshot: str) -> pa.Table:
@@ -92,7 +92,7 @@ def pages(spec: Spec, generation: int) -> Phase:
             "fingerprint": fingerprint(source),
             "generation": generation,
         },
-        modules=("pipeline.crawling", "pipeline.fetching", "pipeline.sources"),
+        modules=("pipeline.phases.crawling", "pipeline.phases.fetching", "pipeline.phases.sources"),
         libraries=(*FETCH_LIBRARIES, "chardetng-py", "fastwarc", "selectolax"),
         units=units,
         exchange=Exchange(key="page_id", order=("page_id", "depth", "url"), schema=PAGE, emit=emit),

@@ -6,14 +6,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.intermediate import MINED, PAIRED, SPLIT
-from pipeline.phase import Exchange, Part, Phase
-from pipeline.spec import Spec
+from pipeline.engine.phase import Exchange, Part, Phase
+from pipeline.spec.loading import Spec
 from schemas.embedding import VECTOR
-from stages.cosine import from_column
-from stages.mine import SLICES, mine
-from stages.pair import pair
-from stages.split import RELATIONS, split
+from schemas.tables import MINED, PAIRED, SPLIT
+from stages.dedup.split import RELATIONS, split
+from stages.encoders.cosine import from_column
+from stages.mining.mine import SLICES, mine
+from stages.pairing.pair import pair
 
 _VECTOR_OF = pa.schema(
     [
@@ -50,7 +50,7 @@ def splits(spec: Spec) -> Phase:
         run=run,
         inputs=("kept",),
         settings={"held_out_fraction": fraction},
-        modules=("stages.split",),
+        modules=("stages.dedup.split",),
         libraries=("scipy",),
         spread_by="document_id",
     )
@@ -168,7 +168,7 @@ def pairs(spec: Spec) -> Phase:
         run=run,
         inputs=("kept", "slices", "splits", "embeddings"),
         settings={"pair": spec.pair},
-        modules=("stages.pair",),
+        modules=("stages.pairing.pair",),
         libraries=("scipy",),
         exchange=Exchange(key="document_id", order=("document_id", "content_id"), schema=_VECTOR_OF, emit=_vectors),
     )
@@ -197,6 +197,6 @@ def negatives(spec: Spec) -> Phase:
         run=run,
         inputs=("pairs",),
         settings={"mine": spec.mine},
-        modules=("stages.mine",),
+        modules=("stages.mining.mine",),
         libraries=("torch",),
     )

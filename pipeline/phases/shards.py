@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.corpus import version_folder, version_of
-from pipeline.phase import Part, Phase
-from pipeline.spec import Spec
+from pipeline.corpus.version import version_folder, version_of
+from pipeline.engine.phase import Part, Phase
+from pipeline.spec.loading import Spec
 from schemas.contract import contract
 from schemas.image import IMAGE
-from stages.cosine import from_column
-from stages.shards import ShardDocument, Vectors, cut, row_bytes, shard_bytes, shard_table
-from stages.slices import Slice
+from stages.encoders.cosine import from_column
+from stages.shards.rows import ShardDocument, Vectors, cut, row_bytes, shard_bytes, shard_table
+from stages.shards.slices import Slice
 
 # Where each document went: the index a reader needs to find one without opening every shard.
 SHARD_ROW = contract(
@@ -148,5 +148,5 @@ def shards(spec: Spec) -> Phase:
         run=run,
         inputs=("pages", "kept", "pairs", "negatives"),
         settings={"shard": settings},
-        modules=("stages.shards", "schemas.shard"),
+        modules=("stages.shards.rows", "schemas.shard"),
     )

@@ -7,14 +7,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.intermediate import EMBEDDED, SLICED
-from pipeline.phase import Exchange, Part, Phase
+from pipeline.engine.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
-from pipeline.spec import Spec
+from pipeline.spec.loading import Spec
 from schemas.page import LOCATOR
+from schemas.tables import EMBEDDED, SLICED
 from stages.encoders.embed import EmbedImages, EmbedSentences
-from stages.sentences import SplitSentences
-from stages.slices import slices as slices_of
+from stages.shards.slices import slices as slices_of
+from stages.text.sentences import SplitSentences
 
 _CONTENT = pa.schema(
     [
@@ -92,7 +92,7 @@ def slices(spec: Spec) -> Phase:
         run=run,
         inputs=("kept",),
         functions=(split_sentences,),
-        modules=("stages.slices",),
+        modules=("stages.shards.slices",),
     )
 
 

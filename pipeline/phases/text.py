@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.intermediate import SCORED, SELECTED
-from pipeline.keys import digest_json
-from pipeline.phase import Exchange, Part, Phase
+from pipeline.engine.keys import digest_json
+from pipeline.engine.phase import Exchange, Part, Phase
 from pipeline.phases.documents import failed
-from pipeline.spec import Spec
-from stages.filter_text import decide_text
-from stages.score_text import ScoreText
+from pipeline.spec.loading import Spec
+from schemas.tables import SCORED, SELECTED
+from stages.filter.text_rules import decide_text
+from stages.text.scores import ScoreText
 
 _CUT = pa.schema([pa.field("document_id", pa.string()), pa.field("position", pa.int32())])
 
@@ -80,7 +80,7 @@ def text(spec: Spec) -> Phase:
         run=run,
         inputs=("documents", "scores", "paragraphs"),
         settings={"filter": spec.filter},
-        modules=("stages.filter_text",),
+        modules=("stages.filter.text_rules",),
         exchange=Exchange(key="document_id", order=("document_id", "position"), schema=_CUT, emit=_cuts),
     )
 

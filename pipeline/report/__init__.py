@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pipeline.corpus import Corpus
+from pipeline.corpus.version import Corpus
 
 REPORT = "report/index.html"
 
@@ -15,7 +15,7 @@ def write_report(corpus: Corpus) -> str:
     # Drawing libraries are not for everyone who imports a name of this package.
     from pipeline.report.collect import collect
     from pipeline.report.render import render
-    from pipeline.settings import ReportSettings
+    from pipeline.spec.sections import ReportSettings
 
     settings = corpus.section("report", ReportSettings)
     name = f"{corpus.folder}/{REPORT}"

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.command import run_command
-from pipeline.corpus import Corpus
+from pipeline.corpus.version import Corpus
 from pipeline.report import write_report
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

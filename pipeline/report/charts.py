@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
+from pipeline.corpus.words import curve_words, number
 from pipeline.report.data import Chart, Document, Histogram, Thread
-from pipeline.report.words import curve_words, number
 
 # Hues that tell the pairs of a document apart; they start again after that many.
 PAIR_HUES = 6

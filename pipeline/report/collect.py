@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline.corpus import Corpus
+from pipeline.corpus.dropped import Dropped
+from pipeline.corpus.version import Corpus
+from pipeline.corpus.words import counted, number
 from pipeline.report.data import Cluster, Copy, FunnelRow, Guard, PhaseTime, Picture, ReportData, Step
-from pipeline.report.dropped import Dropped
 from pipeline.report.gallery import Chooser, chosen_negatives, document, look_up
 from pipeline.report.pictures import thumbnail
 from pipeline.report.scores import Scores
 from pipeline.report.training import charts, note, retrieval
-from pipeline.report.words import counted, number
-from pipeline.settings import ReportSettings
-from stages.filter_settings import FilterSettings
-from stages.near_duplicates import DedupSettings
+from pipeline.spec.sections import ReportSettings
+from stages.dedup.near import DedupSettings
+from stages.filter.settings import FilterSettings
 
 # Bytes of shards that are looked at for scores and the gallery; shards are partitions by hash, so the first are
 # as good as any others.
@@ -33,8 +33,8 @@ SAMPLE_SIDE = 132  # pixels
 def collect(corpus: Corpus) -> ReportData:
     """Everything the report shows; `report:` of the resolved spec says how much.
 
-    Raises what reading raises: pipeline.tables.Damaged names a file that is not what its manifest lists, or a spec
-    of another version of the program.
+    Raises what reading raises: pipeline.engine.table.Damaged names a file that is not what its manifest lists, or a
+    spec of another version of the program.
     """
     settings = corpus.section("report", ReportSettings)
     filters = corpus.section("filter", FilterSettings)

@@ -12,9 +12,7 @@ from urllib.parse import urlsplit
 import jinja2
 from markupsafe import Markup
 
-from pipeline.report import charts
-from pipeline.report.data import Document, Figure, FunnelRow, Paragraph, ReportData
-from pipeline.report.words import (
+from pipeline.corpus.words import (
     action_words,
     bounds_words,
     counted,
@@ -26,6 +24,8 @@ from pipeline.report.words import (
     row_words,
     rule_words,
 )
+from pipeline.report import charts
+from pipeline.report.data import Document, Figure, FunnelRow, Paragraph, ReportData
 
 # Blocks of a document that stand open; the rest is one click away.
 OPEN_BLOCKS = 7

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.report.data import Histogram
-from stages.decisions import float_values
-from stages.filter_settings import FilterSettings
-from stages.filter_text import document_rules, flatten, paragraph_rules
+from stages.filter.settings import FilterSettings
+from stages.filter.text_rules import document_rules, flatten, paragraph_rules
+from stages.filter.verdicts import float_values
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -137,7 +137,7 @@ class Scores:
         self._keep("guard", _floats(negatives, "guard"))
 
     def add_text(self, kept: pa.Table, scores: pa.Table, rules: FilterSettings) -> None:
-        """Count the text scores of what is left (pipeline.intermediate.KEPT) of one partition's documents (SCORED)."""
+        """Count the text scores of what is left (schemas.tables.KEPT) of one partition's documents (SCORED)."""
         rows = pc.index_in(kept.column("document_id"), value_set=scores.column("document_id").combine_chunks())
         scores = scores.take(rows)
         paragraphs = flatten(scores.column("paragraphs"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.corpus import Corpus
+from pipeline.corpus.version import Corpus
 from pipeline.report.data import Chart, Curve, Direction, Picture, Ranks, Retrieval, Retrieved
 from pipeline.report.pictures import thumbnail
 

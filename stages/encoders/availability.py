@@ -59,7 +59,7 @@ def check_encoder(name: str, modality: Modality) -> None:
     if family in ("minilm", "conse") or (family == "lit" and modality == "text"):
         minilm_folder()
     if family == "lit" and not LIT_WEIGHTS.is_file():
-        raise WeightsMissing(f"lit: there is no {LIT_WEIGHTS}; make it with `python -m pipeline.train_lit`")
+        raise WeightsMissing(f"lit: there is no {LIT_WEIGHTS}; make it with `python -m pipeline.lit.train`")
 
 
 def is_here(name: str, modality: Modality) -> bool:

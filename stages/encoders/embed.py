@@ -10,12 +10,12 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import Field, model_validator
 
+from pictures.decoding import PILLOW_PIXELS, decode, one_line
 from schemas.embedding import VECTOR
 from stages.encoders.availability import check_encoder, is_here, weights_hash
 from stages.encoders.names import libraries, parse
 from stages.encoders.protocol import Encoder, Floats, Modality, Precision, WeightsMissing
 from stages.encoders.weight_files import hash_of
-from stages.image_decoding import PILLOW_PIXELS, decode, one_line
 from stages.row_function import ERROR, CannotRun, Settings
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Zhai et al. 2022, "LiT: Zero-Shot Transfer with Locked-image text Tuning"; here both towers are locked. Each head is a
 correction to ConSE (conse.py), which it is before training: on photographs ConSE is better than the few training pairs.
-`python -m pipeline.train_lit` trains the heads; `lit_head.md` beside the weights says on what and how well.
+`python -m pipeline.lit.train` trains the heads; `lit_head.md` beside the weights says on what and how well.
 """
 
 from __future__ import annotations

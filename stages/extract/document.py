@@ -10,7 +10,7 @@ from stages.extract.settings import ExtractSettings
 from stages.extract.source import read_source
 from stages.extract.tree import parse
 from stages.extract.walk import Walk
-from stages.text import text_hash
+from stages.text.normal_form import text_hash
 
 
 def extract_document(body: bytes, url: str, content_type: str | None, settings: ExtractSettings) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stages.extract.tree import Tree
-from stages.text import normalize
-from stages.urls import canonicalize
+from stages.text.normal_form import normalize
+from stages.web.urls import canonicalize
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 # Directives that keep a page, or its images, out of corpora: the robots meta tag's own, and DeviantArt's noai

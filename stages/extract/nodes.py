@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from stages.text import normalize
+from stages.text.normal_form import normalize
 
 _FILE_NAME = re.compile(r"\S+\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?|avif)", re.IGNORECASE)
 ALT_LENGTH = 2000  # characters of alt and title kept

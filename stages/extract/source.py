@@ -14,7 +14,7 @@ import numpy as np
 
 from stages.extract.settings import ExtractSettings
 from stages.extract.vocabulary import word_set
-from stages.text import decode
+from stages.text.normal_form import decode
 
 
 class NotAPage(ValueError):

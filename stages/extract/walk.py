@@ -13,13 +13,13 @@ from typing import Any
 from urllib.parse import urljoin
 
 from stages.extract import furniture
-from stages.extract.images import choose_image, rendered_size
+from stages.extract.data_tables import is_data_table
+from stages.extract.image_files import choose_image, rendered_size
 from stages.extract.nodes import ALT_LENGTH, alt_text, merge_facts, new_node
 from stages.extract.settings import ExtractSettings
-from stages.extract.tables import is_data_table
 from stages.extract.tree import Tree
 from stages.extract.vocabulary import HEADINGS, PREFORMATTED, SECTIONING, word_set
-from stages.text import normalize, normalize_lines
+from stages.text.normal_form import normalize, normalize_lines
 
 _SEPARATORS = (" ", "\n", "\n\n")
 _EDGES = {

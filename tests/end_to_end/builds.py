@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from pipeline.corpus import Corpus
+from pipeline.corpus.version import Corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = 3

@@ -7,10 +7,10 @@ from pathlib import Path
 import datasets
 import pytest
 
-from pipeline.corpus import Corpus
+from pipeline.corpus.version import Corpus
 from schemas.contract import conform
 from schemas.shard import SHARD
-from stages.urls import url_id
+from stages.web.urls import url_id
 from tests.end_to_end.builds import PARTITIONS, build, decisions, documents, tree
 from tests.end_to_end.site import EXPECTED_IMAGES, EXPECTED_PAGES, NEVER_FETCHED, NUM_ARTICLES, SERIES
 from tests.servers import Site

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.corpus import Corpus
-from stages.urls import url_id
+from pipeline.corpus.version import Corpus
+from stages.web.urls import url_id
 from tests.end_to_end.builds import SHARED, build, documents, ran, run, setting, shards
 from tests.servers import Site
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.corpus import Corpus
-from pipeline.demo import SITES
+from pipeline.corpus.version import Corpus
+from pipeline.demo.__main__ import SITES
 from tests.end_to_end.builds import ROOT, environment, run
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.corpus import Corpus
+from pipeline.corpus.version import Corpus
 from tests.end_to_end.builds import ROOT, environment, setting, shards
 from tests.end_to_end.processes import descendants, left_over
 

@@ -23,8 +23,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from pipeline.mistake import UserMistake
-from pipeline.spec import find, load, parse
+from pipeline.engine.mistake import UserMistake
+from pipeline.spec.loading import find, load, parse
 from tests.end_to_end.builds import ROOT, environment, run
 from tests.servers import Site
 from trainer.recipe import load_recipe
@@ -44,7 +44,7 @@ ELSEWHERE = {
     "python -m assets fetch --group encoders": ("Makefile", "-m assets fetch --group encoders"),
     "python -m trainer.run --config recipes/demo.yaml": ("tests/end_to_end/test_demo.py", "pipeline.demo"),
     "python -m trainer.generate": ("tests/trainer/test_generate.py", "from trainer.generate import app"),
-    "python -m pipeline.train_lit": ("tests/pipeline/test_train_lit.py", "from pipeline.train_lit import"),
+    "python -m pipeline.lit.train": ("tests/pipeline/lit/test_train.py", "from pipeline.lit.train import"),
     "python -m benchmarks.alignment_picture": ("tests/alignment/test_picture.py", "alignment_picture.main()"),
     "ray job submit": ("tests/end_to_end/test_job.py", "def test_a_job_makes_the_same_shards_from_other_blocks"),
     "airflow dags test corpus_build": ("tests/dags/test_corpus_build.py", "def test_builds_then_trains"),

@@ -153,6 +153,6 @@ def test_an_expectation_that_fails_leaves_a_report_and_latest(built: Path, spec:
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(arguments: list[str], words: str) -> None:
-    """As a process; tests/pipeline/test_cli.py holds the rest of them."""
+    """As a process; tests/pipeline/test_commands.py holds the rest of them."""
     ended = run("pipeline.build", *arguments)
     assert words in ended.failed(2) and len(ended.err.splitlines()) == 1 and ended.out == ""

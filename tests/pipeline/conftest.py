@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.phase import Phase
-from pipeline.runner import Runner
+from pipeline.engine.phase import Phase
+from pipeline.engine.runner import Runner
 
 Run = Callable[..., Runner]
 
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[dict[str, float]]:
-    from pipeline.cluster import connected
-    from pipeline.runner import configure_ray_data
+    from pipeline.engine.cluster import connected
+    from pipeline.engine.runner import configure_ray_data
 
     with connected(2, 200_000_000) as resources:
         configure_ray_data()
@@ -26,9 +26,9 @@ def local_ray() -> Iterator[dict[str, float]]:
 @pytest.fixture(scope="session")
 def run_phases(local_ray: dict[str, float]) -> Run:
     """run_phases(folder, phase, …) brings phases to finished tables and returns the runner."""
-    from pipeline.progress import Progress
-    from pipeline.runner import Resources, start_tally
-    from pipeline.storage import Storage
+    from pipeline.engine.progress import Progress
+    from pipeline.engine.runner import Resources, start_tally
+    from pipeline.engine.storage import Storage
 
     tally = start_tally()
 

@@ -9,22 +9,22 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.corpus import LATEST, Corpus, version_folder
-from pipeline.intermediate import CLUSTER, IMAGE_USE, KEPT, MINED, PAIRED, SCORED, SELECTED, UNIQUE
+from pipeline.corpus.version import LATEST, Corpus, version_folder
+from pipeline.engine.storage import Storage
+from pipeline.engine.table import Table, described
 from pipeline.phases.shards import SHARD_ROW
-from pipeline.spec import parse
-from pipeline.storage import Storage
-from pipeline.tables import Table, described
+from pipeline.spec.loading import parse
 from schemas.contract import identity, table_from_rows
 from schemas.decision import DECISION
 from schemas.document import DOCUMENT
 from schemas.manifest import Manifest, Part, VersionManifest
 from schemas.page import PAGE
 from schemas.shard import SHARD
-from stages.score_text import ScoreText, ScoreTextSettings
-from stages.shards import ShardDocument, ShardSettings, shard_bytes, shard_table
-from stages.slices import Slice, slices
-from stages.urls import url_id
+from schemas.tables import CLUSTER, IMAGE_USE, KEPT, MINED, PAIRED, SCORED, SELECTED, UNIQUE
+from stages.shards.rows import ShardDocument, ShardSettings, shard_bytes, shard_table
+from stages.shards.slices import Slice, slices
+from stages.text.scores import ScoreText, ScoreTextSettings
+from stages.web.urls import url_id
 
 VERSION = "0123456789ab"
 SITE = "http://site.test"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import explain as explaining
-from pipeline.corpus import Corpus
+from pipeline.corpus.version import Corpus
+from pipeline.engine.mistake import UserMistake
 from pipeline.explain import explain
-from pipeline.mistake import UserMistake
 from tests.pipeline.small_corpus import CONSENT, HOSTILE, SITE, VERSION, page, write
 
 

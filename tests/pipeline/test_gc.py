@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.corpus import LATEST, Corpus
+from pipeline.corpus.version import LATEST, Corpus
+from pipeline.engine.keys import digest_json
+from pipeline.engine.mistake import UserMistake
+from pipeline.engine.storage import Storage
+from pipeline.engine.table import Table
 from pipeline.gc import app, doomed
-from pipeline.keys import digest_json
-from pipeline.mistake import UserMistake
-from pipeline.storage import Storage
-from pipeline.tables import Table
 from schemas.manifest import Manifest, VersionManifest
 
 # Two versions share their pages and their scores' function; the extraction differs.

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.keys import digest
-from pipeline.phase import Exchange, Part, Phase
+from pipeline.engine.keys import digest
+from pipeline.engine.phase import Exchange, Part, Phase
 from schemas.contract import contract
 from stages.row_function import ERROR, CannotRun, Settings
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.trainer.fabricated import write_corpus
-from trainer.launch import train_here
-from trainer.outcome import Outcome
-from trainer.parallel import Ranks
+from trainer.parallel.ranks import Ranks
+from trainer.parallel.ray_launch import train_here
+from trainer.parallel.stop import Stop
 from trainer.recipe import Recipe, load_recipe
-from trainer.stop import Stop
+from trainer.training.outcome import Outcome
 
 ALONE = Stop(Ranks(0, 1, torch.device("cpu"), False))
 

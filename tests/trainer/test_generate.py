@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.trainer.fabricated import picture
-from tests.trainer.test_checkpoint import ROOT
+from tests.trainer.training.test_checkpoint import ROOT
 from trainer.data.corpus import open_corpus
 from trainer.generate import app
-from trainer.outcome import Outcome
+from trainer.training.outcome import Outcome
 
 RUNNER = CliRunner()
 

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from tests.trainer.conftest import tiny
 from trainer.errors import UserError
-from trainer.loop import train
-from trainer.outcome import Outcome
-from trainer.parallel import Ranks
+from trainer.parallel.ranks import Ranks
 from trainer.run import app
-from trainer.summary import show
+from trainer.training.loop import train
+from trainer.training.outcome import Outcome
+from trainer.training.summary import show
 
 RUNNER = CliRunner()
 

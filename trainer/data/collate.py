@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from trainer.data.features import ImageSource
 from trainer.data.layout import Encoded, Vocabulary, encode_segment, sentence_ids
-from trainer.data.plan import Pack, Plan, seeded
+from trainer.data.pack_plan import Pack, Plan, seeded
 from trainer.data.positions import PositionBuilder
 from trainer.data.rows import Row
 from trainer.data.shards import Corpus, Document

@@ -10,7 +10,7 @@ from trainer.errors import CorruptRecordError, UserError
 
 
 class Peers(Protocol):
-    """The ranks that build together (trainer.stop.Stop)."""
+    """The ranks that build together (trainer.parallel.stop.Stop)."""
 
     @property
     def rank(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from alignment import Positions, Slices
-from trainer.data.plan import seeded
+from trainer.data.pack_plan import seeded
 from trainer.data.rows import Row
 from trainer.data.shards import Document
 from trainer.recipe import ObjectiveRecipe

@@ -1,0 +1,91 @@
+"""What came out of a build, in at most twenty lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pipeline.corpus.version import Corpus
+from pipeline.corpus.words import counted
+from pipeline.report import REPORT
+from pipeline.spec.sections import PricesSettings
+
+_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("crawl", ("pages",)),
+    ("extract", ("documents",)),
+    ("duplicates", ("unique_urls", "unique_texts", "unique", "paragraphs", "signatures", "edges", "clusters")),
+    ("filters", ("scores", "text", "kept")),
+    ("images", ("fetched_images", "images")),
+    ("embed", ("slices", "embeddings")),
+    ("pair and mine", ("splits", "pairs", "negatives")),
+    ("shards", ("shards",)),
+)
+
+
+def seconds_by_group(corpus: Corpus) -> dict[str, float]:
+    """Seconds that the phases took when they ran, by what they are for."""
+    return {
+        group: sum(float(corpus.phase_manifest(phase).run["seconds"]) for phase in phases if phase in corpus.phases)
+        for group, phases in _GROUPS
+    }
+
+
+def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
+    """Lines for a terminal."""
+    counts = corpus.manifest.counts
+
+    def n(name: str) -> str:
+        return f"{counts.get(name, 0):,}"
+
+    def of(name: str, one: str) -> str:
+        return counted(counts.get(name, 0), one)
+
+    megabytes = sum(part.bytes for part in corpus.manifest.shards) / 1e6
+    root = f"{corpus.storage}/{corpus.folder}"
+    yield f"corpus {corpus.manifest.name}, version {corpus.version}, {seconds:.0f} s"
+    yield f"  pages            {n('documents.pages')} asked for, {n('documents.pages_fetched')} read"
+    yield (
+        f"  documents        {n('shards.documents')} kept of {n('documents.documents')}"
+        f" ({n('shards.held_out')} held out){_nothing_held_out(counts)}"
+    )
+    yield (
+        f"  near-duplicates  {of('clusters.near_duplicates', 'document')} dropped,"
+        f" in {of('clusters.clusters', 'cluster')}; {n('unique_urls.dropped')} same URL,"
+        f" {n('unique_texts.dropped')} same text"
+    )
+    yield (
+        f"  images           {n('shards.images')} in the shards, {n('shards.matched_images')} with a sentence"
+        f"; {of('images.images', 'distinct URL')} asked for, {n('images.images_ok')} gave a picture"
+    )
+    yield f"  sentences        {n('shards.sentences')}"
+    yield f"  negatives        {n('shards.negatives')}"
+    yield f"  shards           {counted(len(corpus.manifest.shards), 'file')}, {megabytes:.1f} MB"
+    times = ", ".join(f"{group} {value:.0f}" for group, value in seconds_by_group(corpus).items())
+    yield f"  seconds          {times}"
+    if corpus.retryable:
+        them = "it" if corpus.retryable == 1 else "them"
+        failed = counted(corpus.retryable, "fetch", "fetches")
+        yield f"  {failed} failed in a way that may pass: --retry-failed tries {them} again"
+    if line := _cost(corpus):
+        yield line
+    yield f"  shards in        {root}/shards"
+    yield f"  report           {root}/{REPORT}"
+
+
+def _nothing_held_out(counts: Mapping[str, int]) -> str:
+    """What to do when there is nothing to measure on, which is no fault of a corpus to train on."""
+    if not counts.get("shards.documents") or counts.get("shards.held_out"):
+        return ""
+    return "; nothing is held out: raise shard.held_out_fraction"
+
+
+def _cost(corpus: Corpus) -> str | None:
+    prices = corpus.section("prices", PricesSettings)
+    cpus = float(corpus.manifest.run.get("cpus", 0))
+    gpus = float(corpus.manifest.run.get("gpus", 0))
+    hours = sum(seconds_by_group(corpus).values()) / 3600
+    amount = hours * (cpus * prices.cpu_hour + gpus * prices.gpu_hour)
+    gigabytes = sum(part.bytes for part in corpus.manifest.shards) / 1e9
+    monthly = gigabytes * prices.storage_gigabyte_month
+    if not amount and not monthly:
+        return None
+    return f"  cost             {amount:.4f} {prices.currency} to build, {monthly:.4f} a month to keep the shards"

@@ -1,0 +1,160 @@
+"""A finished corpus as readers see it: a version, its shards, and the tables and decisions it was made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TypeVar
+
+import pyarrow as pa
+import xxhash
+from pydantic import ValidationError
+
+from pipeline.engine.mistake import UserMistake
+from pipeline.engine.storage import Storage, StorageError
+from pipeline.engine.table import Damaged, Table
+from schemas.manifest import Manifest, VersionManifest
+from stages.row_function import Settings
+
+LATEST = "latest"
+_Settings = TypeVar("_Settings", bound=Settings)
+_VERSION_NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+def version_folder(version: str) -> str:
+    """Where a version lies, from the corpus root."""
+    return f"versions/{version}"
+
+
+def version_of(shards_key: str) -> str:
+    """A version is named by the key of the phase that wrote its shards."""
+    return shards_key[:12]
+
+
+def latest(storage: Storage) -> str | None:
+    """The version that readers get who name none; None before the first is published, Damaged when it names none."""
+    try:
+        name = storage.read(LATEST).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError:
+        name = ""
+    if not _VERSION_NAME.fullmatch(name):
+        raise Damaged(f"{storage.path(LATEST)} names no version: delete it and build again")
+    return name
+
+
+def open_storage(url: str) -> Storage:
+    """The storage that --corpus names; UserMistake, one line, when it cannot be opened or does not answer."""
+    try:
+        storage = Storage(url)
+        storage.ask(LATEST)
+    except StorageError as error:
+        raise UserMistake(f"--corpus {url}: {error}") from None
+    return storage
+
+
+def version_manifest(storage: Storage, version: str) -> VersionManifest | None:
+    """The manifest of a version, None where there is none; Damaged when the file is not one."""
+    name = f"{version_folder(version)}/manifest.json"
+    try:
+        manifest = VersionManifest.from_json(storage.read(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise Damaged(f"{storage.path(name)}: {error}: delete it and build again") from None
+    if manifest.version != version:
+        raise Damaged(f"{storage.path(name)} is of version {manifest.version!r}: delete it and build again")
+    return manifest
+
+
+class Corpus:
+    """One version of the corpus under `url`; `latest` when none is named.
+
+    UserMistake, one line, when there is no corpus or no such version; Damaged when its files contradict each other.
+    """
+
+    def __init__(self, url: str, version: str | None = None) -> None:
+        self.storage = open_storage(url)
+        named = version
+        version = named or latest(self.storage)
+        if version is None:
+            raise UserMistake(
+                f"--corpus {url}: no finished corpus there; build one with python -m pipeline.build --out {url}"
+            )
+        self.version = version
+        self.folder = version_folder(version)
+        manifest = version_manifest(self.storage, version) if _VERSION_NAME.fullmatch(version) else None
+        if manifest is None:
+            there = ", ".join(self.storage.names("versions")) or "none"
+            if named:
+                raise UserMistake(f"--corpus {url}: no version {version!r}; there are: {there}")
+            raise Damaged(
+                f"{self.storage.path(LATEST)} names version {version!r}, which is not there (there are: {there}): "
+                "build again"
+            )
+        self.manifest = manifest
+
+    def section(self, name: str, model: type[_Settings]) -> _Settings:
+        """A section of the resolved spec; Damaged when this version of the program does not take it."""
+        try:
+            return model.model_validate(self.manifest.spec.get(name))
+        except ValidationError:
+            raise Damaged(
+                f"{self.storage.path(self.folder)}/manifest.json: its spec's section {name!r} is not what this version "
+                "of the program takes: build again"
+            ) from None
+
+    @property
+    def phases(self) -> list[str]:
+        """Phase names in build order."""
+        return list(self.manifest.phases)
+
+    @property
+    def retryable(self) -> int:
+        """Fetches of pages and images that failed in a way that may pass."""
+        return sum(self.manifest.counts.get(f"{phase}.retryable", 0) for phase in ("pages", "fetched_images"))
+
+    def libraries(self) -> dict[str, str]:
+        """Versions of all that shaped the corpus, by distribution, sorted."""
+        found: dict[str, str] = {}
+        for phase in self.phases:
+            ingredients = self.phase_manifest(phase).ingredients
+            found |= ingredients.get("libraries", {})
+            for function in ingredients.get("functions", {}).values():
+                found |= function.get("libraries", {})
+        return dict(sorted(found.items()))
+
+    def table(self, phase: str) -> Table:
+        """A phase's table: `.read_all()` yields its parts."""
+        return Table(self.storage, phase, self.manifest.phases[phase])
+
+    def phase_manifest(self, phase: str) -> Manifest:
+        """A phase's manifest: counts, seconds, ingredients."""
+        manifest = self.table(phase).manifest()
+        if manifest is None:
+            raise Damaged(f"tables/{phase}/{self.manifest.phases[phase]}/manifest.json is missing: build again")
+        return manifest
+
+    def rows(self, phase: str, columns: list[str] | None = None) -> pa.Table:
+        """A whole table, or some of its columns; where it may be large, iterate `table().read_all()` instead."""
+        tables = [part.select(columns) if columns else part for part in self.table(phase).read_all()]
+        return pa.concat_tables(tables)
+
+    def decisions(self) -> Iterator[pa.Table]:
+        """schemas.decision.DECISION tables of all phases, in build order."""
+        for phase in self.phases:
+            yield from self.table(phase).decisions()
+
+    def shards(self) -> Iterator[pa.Table]:
+        """schemas.shard.SHARD tables, a file at a time; Damaged when a file is not what the manifest lists."""
+        for part in self.manifest.shards:
+            name = f"{self.folder}/{part.name}"
+            try:
+                data = self.storage.read(name)
+            except FileNotFoundError:
+                raise Damaged(f"{name} is missing: build again") from None
+            if xxhash.xxh3_128_hexdigest(data) != part.hash:
+                raise Damaged(f"{name} holds other bytes than were written: delete it and build again")
+            with pa.ipc.open_file(pa.BufferReader(data)) as reader:
+                yield reader.read_all()

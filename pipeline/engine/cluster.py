@@ -1,0 +1,115 @@
+"""Where a build runs: a local Ray that it starts and stops, or the cluster that it was submitted to."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from pipeline.engine.mistake import UserMistake
+from pipeline.engine.storage import Storage, StorageError, is_local
+
+# Ray gives a node 30 seconds to start, which no setting changes and a busy machine exceeds.
+START_TRIES = 3
+# Ray ends a worker that was idle for one second, as all are while actors embed; the next phase would wait for new ones.
+IDLE_SECONDS = 60
+
+
+def submitted() -> bool:
+    """True inside a Ray job, or where RAY_ADDRESS names a cluster."""
+    return bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
+
+
+@contextlib.contextmanager
+def connected(workers: int | None, object_store_bytes: int | None) -> Iterator[dict[str, float]]:
+    """A Ray to run on, as its resources; a local one ends with the block.
+
+    `workers` bounds the CPUs of a local Ray; a cluster keeps its own.
+    """
+    if submitted():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        _start_local(workers, object_store_bytes)
+    try:
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray annotates half of its API
+        yield resources
+    finally:
+        ray.shutdown()
+
+
+def _start_local(workers: int | None, object_store_bytes: int | None) -> None:
+    for attempt in range(START_TRIES):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=bool(os.environ.get("INTERLOOM_WORKER_LOGS")),
+                object_store_memory=object_store_bytes,
+                _system_config={"idle_worker_killing_time_threshold_ms": IDLE_SECONDS * 1000},
+            )
+            return
+        except ValueError as error:  # it checks what it is told to take, and this machine does not have that
+            said = " ".join(str(error).partition("You can adjust")[0].split())
+            raise UserMistake(f"resources: Ray does not start with these workers and megabytes: {said}") from None
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == START_TRIES - 1:
+                raise
+
+
+def check_output(url: str) -> Storage:
+    """The corpus root, seen to be writable; on a cluster also to be the same for workers and driver.
+
+    Raises UserMistake for a relative path on a cluster, or when a worker's object is not there for the driver.
+    """
+    if submitted() and is_local(url) and not os.path.isabs(url.removeprefix("file://")):
+        raise UserMistake(
+            f"output: {url!r} is relative, and a job's working directory is a copy on each node: "
+            "give an absolute path on storage that every node mounts, or an s3:// or gs:// URL"
+        )
+    if url.startswith("memory:"):
+        raise UserMistake(
+            f"output: {url!r} is seen by one process alone, and a build has several: give a folder or s3://"
+        )
+    try:
+        storage = Storage(url)
+        storage.probe()
+    except StorageError as error:
+        raise UserMistake(f"output: {error}") from None
+    if submitted():
+        _check_shared(storage)
+    return storage
+
+
+def _check_shared(storage: Storage) -> None:
+    """A worker on every node writes an object, which the driver must find."""
+
+    def write(root: Storage, name: str) -> str:
+        root.write(name, b"seen")
+        return name
+
+    remote = ray.remote(num_cpus=0)(write)
+    names: list[tuple[str, Any]] = []
+    for node in ray.nodes():  # type: ignore[no-untyped-call]  # as above
+        if node["Alive"]:
+            where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            name = f".shared-{uuid.uuid4().hex[:12]}"
+            names.append((node["NodeManagerHostname"], remote.options(scheduling_strategy=where).remote(storage, name)))
+    for host, pending in names:
+        try:
+            name = ray.get(pending, timeout=120)
+            found = storage.exists(name)
+            storage.delete(name)
+        except Exception as error:
+            raise UserMistake(f"output: node {host} cannot write to {storage}: {str(error).splitlines()[0]}") from None
+        if not found:
+            raise UserMistake(
+                f"output: what node {host} wrote to {storage} is not there for the driver: "
+                "use storage that every node mounts, or an s3:// or gs:// URL"
+            )

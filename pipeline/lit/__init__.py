@@ -1,0 +1,1 @@
+"""Training of the heads that are the default shared encoder."""

@@ -1,0 +1,195 @@
+"""Sources on disk or in object storage: folders of HTML and WARC files, as units of work; checks of any source."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+
+from pipeline.engine.keys import digest_json
+from pipeline.engine.mistake import UserMistake
+from pipeline.engine.phase import Part
+from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
+from pipeline.engine.storage import is_local, said
+from pipeline.spec.loading import Spec
+from pipeline.spec.sections import HtmlSource, SiteSource, Source, UrlsSource, WarcSource
+from schemas.keys import file_digest
+from schemas.page import PAGE
+from stages.sources.folder import HTML_PATTERNS, list_files, local_url, read_folder, read_local
+from stages.sources.folder import fingerprint as folder_fingerprint
+from stages.sources.warc import read_warc
+from stages.web.fetched import FETCHED
+from stages.web.settings import CrawlSettings
+from stages.web.urls import canonicalize, read_url_list, url_id
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A unit of an offline source: one WARC file, or a folder."""
+
+    path: str
+
+
+def check_source(spec: Spec) -> None:
+    """Mistakes of the source that show before anything runs; UserMistake names field and remedy."""
+    source = spec.source
+    if isinstance(source, SiteSource):
+        for seed in source.seeds:
+            _check_url("source.seeds", seed)
+    elif isinstance(source, UrlsSource):
+        _require_file("source.path", source.path)
+        try:
+            if not read_url_list(source.path):
+                raise UserMistake(f"source.path: {source.path} holds no URL")
+        except (OSError, ValueError) as error:
+            raise UserMistake(f"source.path: {error}") from None
+    elif isinstance(source, HtmlSource):
+        _check_url("source.base_url", source.base_url)
+        if not os.path.isdir(source.path):
+            raise UserMistake(f"source.path: {source.path} is not a folder")
+        if is_local(spec.output.url) and _within(spec.output.url, source.path):
+            raise UserMistake(
+                f"output: {spec.output.url} lies in source.path {source.path}: a corpus is no source of itself"
+            )
+        try:
+            files = list_files(source.path, HTML_PATTERNS)
+        except ValueError as error:
+            raise UserMistake(f"source.path: {error}") from None
+        if not files:
+            raise UserMistake(f"source.path: {source.path} holds no .html, .htm or .xhtml file")
+    else:
+        for path in warc_files(source):
+            if not is_local(path):
+                _warc_fingerprint(path)  # asks for the object's state alone
+
+
+def _check_url(field: str, url: str) -> None:
+    try:
+        canonicalize(url)
+    except ValueError as error:
+        raise UserMistake(f"{field}: {error}") from None
+
+
+def _within(path: str, folder: str) -> bool:
+    return Path(path.removeprefix("file://")).resolve().is_relative_to(Path(folder).resolve())
+
+
+def _require_file(field: str, path: str) -> None:
+    if not os.path.isfile(path):  # pathlib raises for a name that is too long
+        raise UserMistake(f"{field}: {path}: no such file")
+
+
+def warc_files(source: WarcSource) -> list[str]:
+    """Files behind the paths, sorted, each once; UserMistake for a path that stands for none."""
+    found: set[str] = set()
+    for path in source.paths:
+        if is_local(path):
+            matches = glob.glob(path.removeprefix("file://"), recursive=True)
+            files = [match for match in matches if Path(match).is_file()]
+            if not files:
+                raise UserMistake(f"source.paths: {path}: no such file")
+            found.update(files)
+        else:
+            found.add(path)
+    return sorted(found)
+
+
+def chunks(source: HtmlSource | WarcSource) -> list[Chunk]:
+    """Units of work, in order."""
+    if isinstance(source, WarcSource):
+        return [Chunk(file) for file in warc_files(source)]
+    return [Chunk(source.path)]
+
+
+def fingerprint(source: Source) -> str | None:
+    """What a source on disk holds, as it enters keys: its content, not its dates. None for the network."""
+    if isinstance(source, HtmlSource):
+        return folder_fingerprint(source.path)
+    if isinstance(source, UrlsSource):
+        return digest_json(read_url_list(source.path))
+    if isinstance(source, WarcSource):
+        return digest_json([[name, _warc_fingerprint(name)] for name in warc_files(source)])
+    return None
+
+
+def _warc_fingerprint(path: str) -> str:
+    try:
+        return _file_fingerprint(path)
+    except Exception as error:  # each filesystem has its own errors; all are about this path
+        raise UserMistake(f"source.paths: {path}: cannot be read: {said(error)}") from None
+
+
+def _file_fingerprint(path: str) -> str:
+    if not is_local(path):
+        filesystem, name = fsspec.core.url_to_fs(path)
+        return str(filesystem.ukey(name))
+    state = os.stat(path)
+    return _digest_once(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.cache
+def _digest_once(path: str, size: int, modified: int) -> str:
+    """A file's digest, read once a process for each state of it: a driver makes the graph more than once."""
+    return file_digest(path)
+
+
+def read_chunk(part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings) -> pa.Table:
+    """PAGE rows of a unit; bodies are put into the row stores, where fetched bodies lie too."""
+    tables = list(_read(part, source, chunk, crawl))
+    return pa.concat_tables(tables) if tables else PAGE.empty_table()
+
+
+def _read(part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings) -> Iterator[pa.Table]:
+    if isinstance(source, WarcSource):
+        with fsspec.open(chunk.path, "rb") as stream:
+            for table in read_warc(stream, chunk.path, crawl):
+                yield _as_pages(part, table, source, table.column("page_id").to_pylist())
+    else:
+        for table in read_folder(chunk.path, source.base_url, max_bytes=crawl.max_page_bytes):
+            yield _as_pages(part, table, source, [url_id(url) for url in table.column("url").to_pylist()])
+
+
+def _remember(part: Part, kind: str, table: pa.Table, row_keys: Sequence[str]) -> pa.Table:
+    """FETCHED rows as a row store keeps them, bodies as locators. Reading again writes the same files again."""
+    rows = table.select(FETCHED.names)
+    rows = rows.append_column(ROW_KEY, pa.array(row_keys, pa.string()))
+    rows = rows.append_column(GENERATION, pa.array([0] * table.num_rows, pa.int32()))
+    part.tell(0, table.num_rows)
+    return RowStore(part.storage, "read_source", kind, FETCHED).append(rows)
+
+
+def _as_pages(part: Part, table: pa.Table, source: HtmlSource | WarcSource, page_ids: Sequence[str]) -> pa.Table:
+    count = table.num_rows
+    stored = _remember(part, source.kind, table, page_ids)
+
+    def column(name: str) -> list[Any]:
+        return table.column(name).to_pylist() if name in table.column_names else [None] * count
+
+    provenance = [
+        {"kind": source.kind, "snapshot": source.snapshot, "file": file, "offset": offset, "length": length}
+        for file, offset, length in zip(column("file"), column("offset"), column("length"), strict=True)
+    ]
+    columns: dict[str, Any] = {name: stored.column(name) for name in PAGE.names if name in stored.column_names}
+    columns["page_id"] = pa.array(page_ids, pa.string())
+    columns["depth"] = pa.nulls(count, pa.int32())
+    columns["provenance"] = pa.array(provenance, PAGE.field("provenance").type)
+    return pa.table({name: columns[name] for name in PAGE.names}).cast(PAGE)
+
+
+def local_images(part: Part, source: Source, urls: Sequence[str], max_bytes: int) -> pa.Table:
+    """FETCHED rows of images that lie in the folder of an html source, bodies as locators."""
+    assert isinstance(source, HtmlSource)
+    table = read_local(urls, source.path, source.base_url, max_bytes=max_bytes)
+    return _remember(part, source.kind, table, [url_id(url) for url in urls])
+
+
+def lies_in_folder(source: Source, url: str) -> bool:
+    """Whether an image URL is read from the source's folder rather than fetched."""
+    return isinstance(source, HtmlSource) and url.startswith(local_url("", source.base_url))

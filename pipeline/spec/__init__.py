@@ -1,0 +1,1 @@
+"""The spec: its sections, and how one is found, read and checked."""

@@ -1,0 +1,129 @@
+"""Sections of the spec that belong to the build as a whole; the others stand beside the stage they set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stages.filter.settings import Bounds
+from stages.row_function import Settings
+
+Location = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
+Snapshot = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class SiteSource(Settings):
+    """Pages found by following links from seeds, within the crawl's scope."""
+
+    kind: Literal["site"]
+    """site: pages found by following links."""
+    seeds: list[str] = Field(min_length=1)
+    """Absolute http or https URLs where the crawl starts."""
+    snapshot: Snapshot = "default"
+    """Name of the moment that is crawled. A page is fetched once a snapshot; a new name crawls afresh. Default: ours,
+    one moment until another is named."""
+
+
+class UrlsSource(Settings):
+    """Pages listed one by one."""
+
+    kind: Literal["urls"]
+    """urls: pages listed one by one."""
+    path: Location
+    """Text file with a URL a line, or CSV with a column url."""
+    snapshot: Snapshot = "default"
+    """Name of the moment that is fetched, as for kind site. Default: ours, one moment until another is named."""
+
+
+class HtmlSource(Settings):
+    """A folder of HTML files, read from the disk; images are read there too, or fetched when they lie elsewhere."""
+
+    kind: Literal["html"]
+    """html: files of a folder."""
+    path: Location
+    """The folder, searched for *.html, *.htm and *.xhtml at any depth."""
+    base_url: str
+    """URL that the folder stands for; relative links resolve against it."""
+    snapshot: Snapshot = "default"
+    """Name of the moment that images outside the folder are fetched in. Default: ours, one moment until another is
+    named."""
+
+
+class WarcSource(Settings):
+    """WARC or ARC files, as Common Crawl publishes them."""
+
+    kind: Literal["warc"]
+    """warc: records of WARC or ARC files."""
+    paths: list[Location] = Field(min_length=1)
+    """Files, globs, or URLs that fsspec opens (s3://…, https://…)."""
+    snapshot: Snapshot = "default"
+    """Name of the moment that images are fetched in. Default: ours, one moment until another is named."""
+
+
+Source = Annotated[SiteSource | UrlsSource | HtmlSource | WarcSource, Field(discriminator="kind")]
+
+
+class OutputSettings(Settings):
+    """Where the corpus lies and how many parts its tables have."""
+
+    url: Location
+    """Folder, or any fsspec URL with read-after-write (s3://bucket/prefix, gs://…)."""
+    partitions: int = Field(default=8, ge=1, le=99_999)
+    """Parts, a number, of every table, by hash of the row's key. Fixed for the corpus: another number makes other
+    shards; about one per 100 MB of the largest table is a good choice. Default: ours, a few for each core of a small
+    machine."""
+
+
+class ReportSettings(Settings):
+    """The HTML report."""
+
+    documents: int = Field(default=12, ge=0, le=200)
+    """Documents in the gallery, taken by id. Default: ours, what a person looks through."""
+    examples_per_rule: int = Field(default=5, ge=0, le=50)
+    """Dropped items shown for each rule. Default: ours, enough to see a bad rule."""
+    max_megabytes: float = Field(default=8.0, gt=0)
+    """Size the page keeps below by shrinking the gallery, megabytes. Default: ours, what a phone loads at once."""
+
+
+class ExpectSettings(Settings):
+    """What a finished corpus must be like; otherwise the build fails and `latest` stays where it was."""
+
+    documents: Bounds = Bounds(min=1)
+    """Documents in the shards. Default: ours, an empty corpus is a mistake."""
+    images: Bounds = Bounds()
+    """Images in the shards. Default: ours, open, as only you know your source."""
+    negatives: Bounds = Bounds()
+    """Mined negatives in the shards. Default: ours, open, as only you know your source."""
+    images_fetched: Bounds = Bounds()
+    """Share of image URLs that gave a usable picture, 0..1. Default: ours, open, as only you know your source."""
+    documents_kept: Bounds = Bounds()
+    """Share of extracted documents that reached the shards, 0..1. Default: ours, open, as only you know your source."""
+
+
+class ResourcesSettings(Settings):
+    """What a build may use; never part of a key, so that it never changes a byte."""
+
+    workers: int | None = Field(default=None, ge=1, le=4096)
+    """CPUs of a local Ray; null takes all. A cluster keeps its own number. Default: Ray's, all."""
+    encoder_workers: int | None = Field(default=None, ge=1, le=4096)
+    """Actors, a number, that hold encoders; null takes one a GPU, else one a CPU. Default: ours, as an encoder fills
+    the processor it runs on."""
+    object_store_megabytes: int | None = Field(default=1024, ge=128, le=16_000_000)
+    """Megabytes of memory for blocks on their way between workers, of a local Ray; null leaves it to Ray (30% of
+    memory). Default: ours, several blocks a core, and room left for encoders on a small machine."""
+    block_megabytes: float = Field(default=128.0, gt=0)
+    """Megabytes above which a worker hands its rows on in several blocks. Default: Ray Data's 128 MiB."""
+
+
+class PricesSettings(Settings):
+    """Prices for the cost line of the summary and report; zero where nobody pays."""
+
+    currency: str = "USD"
+    """Shown after amounts. Default: ours, as clouds quote their prices in it."""
+    cpu_hour: float = Field(default=0.0, ge=0)
+    """Price of one CPU for one hour, in currency. Default: ours, one's own machine costs nothing more."""
+    gpu_hour: float = Field(default=0.0, ge=0)
+    """Price of one GPU for one hour, in currency. Default: ours, one's own machine costs nothing more."""
+    storage_gigabyte_month: float = Field(default=0.0, ge=0)
+    """Price of one gigabyte kept for a month, in currency. Default: ours, one's own disk costs nothing more."""

@@ -1,0 +1,199 @@
+"""Contracts of tables that live between phases and leave the corpus folder with them."""
+
+import pyarrow as pa
+
+from schemas.contract import contract
+from schemas.document import NODE
+from schemas.embedding import VECTOR
+from schemas.image import IMAGE
+from schemas.negative import NEGATIVE
+from schemas.text_scores import TEXT_SCORES
+
+_DOCUMENT_ID = pa.field("document_id", pa.string(), nullable=False)
+
+# Documents on their way through exact deduplication.
+CANDIDATE = contract(
+    "candidate",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("canonical_url", pa.string()),
+        pa.field("text_hash", pa.string()),
+        pa.field("modified", pa.timestamp("s", tz="UTC")),
+    ],
+)
+
+UNIQUE = contract("unique", 1, [_DOCUMENT_ID])
+
+# Text scores of the unique documents, ordered by document: what every rule over words decides by.
+SCORED = contract(
+    "scored",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("url", pa.string(), nullable=False),
+        *TEXT_SCORES,
+    ],
+)
+
+# One paragraph that is cut from a document, for standing in too many.
+CUT = contract("cut", 1, [_DOCUMENT_ID, pa.field("position", pa.int32(), nullable=False)])
+
+# Documents that passed the text side: which nodes are left.
+SELECTED = contract(
+    "selected",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("language", pa.string()),
+        pa.field("positions", pa.list_(pa.int32()), nullable=False),  # node indices kept, ascending
+        pa.field("num_images", pa.int32(), nullable=False),
+        pa.field("text", pa.large_string(), nullable=False),  # kept paragraphs, joined
+        pa.field("modified", pa.timestamp("s", tz="UTC")),
+    ],
+)
+
+SIGNATURE = contract(
+    "signature",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("signature", pa.list_(pa.uint32())),
+        pa.field("num_images", pa.int32(), nullable=False),
+        pa.field("modified", pa.timestamp("s", tz="UTC")),
+    ],
+)
+
+EDGE = contract("edge", 1, [pa.field("a", pa.string(), nullable=False), pa.field("b", pa.string(), nullable=False)])
+
+CLUSTER = contract(
+    "cluster",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("cluster_id", pa.string(), nullable=False),  # smallest document id of its near-duplicates
+        pa.field("kept", pa.bool_(), nullable=False),
+    ],
+)
+
+# One image URL of one document, on its way to being fetched.
+IMAGE_REFERENCE = pa.schema(
+    [
+        pa.field("host_key", pa.string()),
+        pa.field("image_id", pa.string()),
+        pa.field("url", pa.string()),
+        pa.field("document_id", pa.string()),
+    ]
+)
+
+# One image URL as fetched: the bytes of the server, and who wants them.
+FETCHED_IMAGE = contract(
+    "fetched_image",
+    1,
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("retryable", pa.bool_()),
+        pa.field("content_type", pa.string()),
+        pa.field("content_hash", pa.string()),
+        pa.field("body", IMAGE.field("body").type),
+        pa.field("consent", IMAGE.field("consent").type),
+        pa.field("documents", pa.list_(pa.string()), nullable=False),  # distinct, sorted
+    ],
+)
+
+# An image with the documents that show it and how many show the same bytes, whatever the URL.
+IMAGE_USE = contract(
+    "image_use",
+    1,
+    [
+        *IMAGE,
+        pa.field("documents", pa.list_(pa.string()), nullable=False),
+        pa.field("num_documents", pa.int32(), nullable=False),
+    ],
+)
+
+# A document after all filters: nodes left, with the images that stand in them.
+KEPT = contract(
+    "kept",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("title", pa.string()),
+        pa.field("language", pa.string()),
+        pa.field("license", pa.string()),
+        pa.field("cluster_id", pa.string(), nullable=False),
+        pa.field("positions", pa.list_(pa.int32()), nullable=False),
+        pa.field("nodes", pa.list_(NODE), nullable=False),
+        # facts of the distinct images among the nodes, by image_id
+        pa.field("images", pa.list_(pa.struct(list(IMAGE))), nullable=False),
+    ],
+)
+
+SPLIT = contract(
+    "split",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("cluster_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ],
+)
+
+SLICED = contract(
+    "sliced",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("kinds", pa.list_(pa.string()), nullable=False),
+        pa.field("nodes", pa.list_(pa.int32()), nullable=False),
+        pa.field("starts", pa.list_(pa.int32()), nullable=False),
+        pa.field("ends", pa.list_(pa.int32()), nullable=False),
+        pa.field("content_ids", pa.list_(pa.string()), nullable=False),
+    ],
+)
+
+# One distinct content with its vectors and the slices that hold it.
+EMBEDDED = contract(
+    "embedded",
+    1,
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("primary", VECTOR),
+        pa.field("shared", VECTOR),
+        pa.field("documents", pa.list_(pa.string()), nullable=False),
+    ],
+)
+
+# One slice after pairing: what mining searches and shards store. Ordered by document and slice.
+PAIRED = contract(
+    "paired",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("slice", pa.int32(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("node", pa.int32(), nullable=False),  # index into the document's kept nodes, those left by pairing
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("end", pa.int32(), nullable=False),
+        pa.field("cluster_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("phash", pa.string()),
+        pa.field("primary", VECTOR),
+        pa.field("shared", VECTOR),
+        pa.field("matched", pa.int32()),
+        pa.field("similarity", pa.float32()),
+        # images: cosines to the document's sentences in order; null for sentences
+        pa.field("similarities", pa.list_(pa.float32())),
+        pa.field("position", pa.int32(), nullable=False),  # node index in the extracted document
+    ],
+)
+
+MINED = contract("mined", 1, [_DOCUMENT_ID, pa.field("negatives", pa.list_(NEGATIVE), nullable=False)])

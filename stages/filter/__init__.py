@@ -1,0 +1,1 @@
+"""Filters: settings, the rules over text and image scores, and verdicts as decision rows."""

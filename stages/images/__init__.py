@@ -1,0 +1,1 @@
+"""Images: fetched bytes to stored bytes with their facts, and perceptual hashes."""

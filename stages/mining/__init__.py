@@ -1,0 +1,1 @@
+"""Mining: nearest neighbours, and which of them are hard negatives."""

@@ -1,0 +1,1 @@
+"""Pairing: which sentence an image is matched to."""

@@ -1,0 +1,1 @@
+"""Shards: documents as slices in reading order, as rows, as Arrow files."""

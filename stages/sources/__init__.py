@@ -1,0 +1,1 @@
+"""Sources on disk: records of WARC files, folders of HTML."""

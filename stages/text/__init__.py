@@ -1,0 +1,1 @@
+"""Text: normal form, language, scores, sentences."""

@@ -1,0 +1,373 @@
+"""Fetching: URLs in, rows out, as a polite and safe client of the open web.
+
+Order of the checks for each hop of an item: canonical http(s) URL, public address, robots.txt, the host's turn,
+status, X-Robots-Tag, type; only then is a body read. Whatever a server does becomes a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Thread
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from multidict import CIMultiDictProxy
+
+from stages.web import robots
+from stages.web.fetched import (
+    FETCHED,
+    HTML_TYPES,
+    Consent,
+    Failed,
+    Failure,
+    Fetched,
+    Kind,
+    fetched_table,
+    http_date,
+    looks_like_html,
+    media_type,
+    one_line,
+)
+from stages.web.politeness import PROCESS_MEMORY, HostMemory, Turns
+from stages.web.request import REDIRECTS, Answer, exchange, open_session, retry_after
+from stages.web.robots_tag import refusal
+from stages.web.settings import CrawlSettings
+from stages.web.urls import MAX_URL_LENGTH, canonicalize, host_of, origin_of
+
+__all__ = ["FETCHED", "CrawlSettings", "fetch"]
+
+_ACCEPT = {
+    "page": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1",
+    "image": "image/webp,image/png,image/jpeg,image/*;q=0.8,*/*;q=0.1",
+}
+_T = TypeVar("_T")
+# Hosts worked on at a time: enough that waiting ones leave no slot idle, few enough that memory stays flat.
+_ACTIVE_HOSTS = 1024
+# A batch is handed over early at this many bytes or seconds, so that what is fetched is soon persisted.
+_BATCH_BYTES = 64_000_000
+_BATCH_SECONDS = 10.0
+
+
+def fetch(
+    urls: Sequence[str],
+    settings: CrawlSettings,
+    *,
+    kind: Kind,
+    max_bytes: int,
+    batch_rows: int = 64,
+    memory: HostMemory = PROCESS_MEMORY,
+) -> Iterator[pa.Table]:
+    """Fetch every distinct canonical URL once; yields FETCHED tables of up to `batch_rows` rows as they complete.
+
+    Rows come in no order and depend on nothing but their URL and what its servers answer. A given URL that has
+    no canonical form is a row "bad_url" under the URL as given. `max_bytes`: of one body, decoded. `memory`:
+    robots.txt and pauses already known. Nothing that a server does raises.
+
+    Reasons: bad_url, robots, private_address, dns, tls, connection, protocol, timeout, http_status, bad_redirect,
+    too_many_redirects, x_robots_tag, not_html (pages), too_large, content_encoding, unexpected.
+    """
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, name="fetch", daemon=True)
+    thread.start()
+    run = _Run(settings, kind, max_bytes, memory)
+
+    try:
+        _on(loop, run.begin(urls, batch_rows))
+        while rows := _on(loop, run.next_batch(batch_rows)):
+            yield fetched_table(rows)
+    finally:
+        _on(loop, run.close())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
+    """Result of a coroutine that runs on another thread's loop."""
+    return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+
+@dataclass
+class _Seen:
+    """What is known of an item so far; becomes its row."""
+
+    url: str
+    budget: float  # seconds left on the network
+    final_url: str | None = None
+    http_status: int | None = None
+    headers: CIMultiDictProxy[str] | None = None
+    consent: Consent = field(default_factory=Consent)
+
+    def row(self, body: bytes | None, failure: Failure | None) -> Fetched:
+        headers = self.headers
+        return Fetched(
+            url=self.url,
+            final_url=self.final_url,
+            http_status=self.http_status,
+            content_type=headers.get("Content-Type") if headers is not None else None,
+            modified=http_date(headers.get("Last-Modified")) if headers is not None else None,
+            consent=self.consent,
+            body=body,
+            failure=failure,
+        )
+
+
+class _Run:
+    """One call of `fetch`, on its event loop."""
+
+    def __init__(self, settings: CrawlSettings, kind: Kind, max_bytes: int, memory: HostMemory) -> None:
+        self.settings = settings
+        self.kind = kind
+        self.max_bytes = max_bytes
+        self.memory = memory
+        self.done: asyncio.Queue[Fetched | None] = asyncio.Queue()  # null: there will be no more
+        self.asked: dict[str, asyncio.Task[robots.Rules]] = {}
+        self.work: asyncio.Task[None] | None = None
+
+    async def begin(self, urls: Sequence[str], batch_rows: int) -> None:
+        """Start on all URLs; at most two batches are fetched ahead of the consumer."""
+        self.room = asyncio.Semaphore(2 * batch_rows)
+        self.session = open_session(self.settings)
+        self.turns = Turns(self.settings.concurrency, self.settings.per_host_concurrency, self.memory)
+        self.work = asyncio.create_task(self._all(urls))
+
+    async def next_batch(self, rows: int) -> list[Fetched]:
+        """The next rows to be done; empty when there are no more."""
+        batch: list[Fetched] = []
+        num_bytes = 0
+        until = None
+        while len(batch) < rows and num_bytes < _BATCH_BYTES:
+            try:
+                async with asyncio.timeout_at(until):
+                    row = await self.done.get()
+            except TimeoutError:
+                break
+            if row is None:
+                self.done.put_nowait(None)
+                assert self.work is not None
+                await self.work  # an error of ours surfaces here
+                break
+            self.room.release()
+            batch.append(row)
+            num_bytes += len(row.body or b"")
+            until = until or asyncio.get_running_loop().time() + _BATCH_SECONDS
+        return batch
+
+    async def close(self) -> None:
+        """Stop whatever is still going on."""
+        if self.work is not None:
+            self.work.cancel()
+            for task in self.asked.values():
+                task.cancel()
+            await asyncio.gather(self.work, *self.asked.values(), return_exceptions=True)
+            await self.session.close()
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    async def _put(self, row: Fetched) -> None:
+        await self.room.acquire()
+        self.done.put_nowait(row)
+
+    async def _all(self, urls: Sequence[str]) -> None:
+        try:
+            hosts: dict[str, dict[str, None]] = {}
+            bad: dict[str, Failure] = {}
+            for given in urls:
+                try:
+                    url = canonicalize(given)
+                    hosts.setdefault(host_of(url), {})[url] = None
+                except ValueError as error:
+                    bad[one_line(given, MAX_URL_LENGTH)] = Failure("bad_url", str(error))
+            for given, failure in bad.items():
+                await self._put(Fetched(given, Consent(agent=self.settings.user_agent), failure=failure))
+            active = asyncio.Semaphore(_ACTIVE_HOSTS)
+            async with asyncio.TaskGroup() as group:
+                for pending in hosts.values():
+                    await active.acquire()
+                    task = group.create_task(self._host(deque(pending)))
+                    task.add_done_callback(lambda _: active.release())
+        finally:
+            self.done.put_nowait(None)
+
+    async def _host(self, pending: deque[str]) -> None:
+        async def lane() -> None:
+            while pending:
+                await self._put(await self._item(pending.popleft()))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.settings.per_host_concurrency, len(pending))):
+                group.create_task(lane())
+
+    async def _item(self, url: str) -> Fetched:
+        """One URL to its row, with further attempts where they may help."""
+        budget = self.settings.total_timeout
+        for attempt in range(self.settings.retries + 1):
+            seen = _Seen(url, budget, consent=Consent(agent=self.settings.user_agent))
+            try:
+                return seen.row(await self._follow(seen), None)
+            except Failed as error:
+                failure = error.failure
+            except Exception as error:  # a fault of ours or a library's on hostile input costs one row, named
+                return seen.row(None, Failure("unexpected", f"{type(error).__name__}: {error}"))
+            budget = seen.budget
+            if not failure.retryable or failure.final or attempt == self.settings.retries or budget <= 0:
+                break
+            await self._back_off(attempt, failure)
+        return seen.row(None, failure)
+
+    async def _back_off(self, attempt: int, failure: Failure) -> None:
+        wait = max(self.settings.retry_backoff * 2.0**attempt, failure.retry_after or 0.0)
+        await asyncio.sleep(min(wait, self.settings.max_retry_wait))
+
+    async def _follow(self, seen: _Seen) -> bytes:
+        """The body at the end of an item's redirects."""
+        url = seen.url
+        chain = [url]
+        while True:
+            rules = await self._allowed(seen, url)
+            answer = await self._ask(seen, url, rules)
+            if answer.http_status not in REDIRECTS:
+                return self._typed(answer)
+            url = _target(url, answer)
+            if url in chain:
+                raise Failed(Failure("too_many_redirects", f"redirects in a circle at {url}"))
+            chain.append(url)
+            if len(chain) > self.settings.max_redirects + 1:
+                raise Failed(Failure("too_many_redirects", f"more than {self.settings.max_redirects} redirects"))
+
+    async def _allowed(self, seen: _Seen, url: str) -> robots.Rules | None:
+        """Rules of the origin, which allow this URL; null when they are not to be asked."""
+        if not self.settings.obey_robots:
+            return None
+        rules = await self._rules(origin_of(url))
+        if rules.host_failure is not None:
+            raise Failed(replace(rules.host_failure, final=True))
+        allowed = rules.allow(url, self.settings.product)
+        seen.consent = Consent(allowed, rules.source, None, self.settings.user_agent)
+        if not allowed:
+            detail = f"{rules.source} disallows {url}" if rules.reachable else f"{rules.source}: nobody could say"
+            raise Failed(Failure("robots", detail, status="refused", retryable=not rules.reachable, final=True))
+        return rules
+
+    async def _ask(self, seen: _Seen, url: str, rules: robots.Rules | None) -> Answer:
+        """One hop: the host's turn, the request, and what its headers say about use."""
+
+        def examine(http_status: int, headers: CIMultiDictProxy[str]) -> bool:
+            seen.final_url, seen.http_status, seen.headers = url, http_status, headers
+            if http_status in REDIRECTS:
+                return False
+            self._examine(seen, http_status, headers)
+            return True
+
+        delay = self.settings.per_host_delay
+        if rules is not None:
+            delay = max(delay, min(rules.crawl_delay(self.settings.product), self.settings.max_crawl_delay))
+        async with self.turns.turn(host_of(url), delay):
+            start = time.monotonic()
+            try:
+                return await exchange(
+                    self.session,
+                    url,
+                    self.settings,
+                    accept=_ACCEPT[self.kind],
+                    max_bytes=self.max_bytes,
+                    examine=examine,
+                    timeout=seen.budget,
+                )
+            except Failed as error:
+                if (asked := error.failure.retry_after) is not None:
+                    self.turns.pause(host_of(url), min(asked, self.settings.max_retry_wait))
+                raise
+            finally:
+                seen.budget -= time.monotonic() - start
+
+    def _examine(self, seen: _Seen, http_status: int, headers: CIMultiDictProxy[str]) -> None:
+        """Raise Failed when status or headers say that the body is not to be read."""
+        lines = headers.getall("X-Robots-Tag", [])
+        # one line a header line: a user agent named in one says nothing about the next
+        tag = "\n".join(one_line(line) for line in lines[:50]) if lines else None
+        seen.consent = replace(seen.consent, x_robots_tag=tag)
+        if not 200 <= http_status < 300 or http_status == 206:
+            again = http_status in self.settings.retryable_statuses
+            detail = f"HTTP status {http_status}"
+            wait = retry_after(headers) if again else None
+            later = again or http_status >= 500
+            raise Failed(Failure("http_status", detail, retryable=later, final=not again, retry_after=wait))
+        settings = self.settings
+        refused = settings.page_directives if self.kind == "page" else settings.image_directives
+        if (directive := refusal(lines, settings.product, refused)) is not None:
+            raise Failed(Failure("x_robots_tag", f"X-Robots-Tag: {directive}", status="refused"))
+        content_type = media_type(headers.get("Content-Type"))
+        if self.kind == "page" and content_type not in (None, *HTML_TYPES):
+            raise Failed(Failure("not_html", f"content type {content_type}", status="refused"))
+
+    def _typed(self, answer: Answer) -> bytes:
+        """The body, of a page without a type only when it looks like HTML."""
+        untyped = media_type(answer.headers.get("Content-Type")) is None
+        if self.kind == "page" and untyped and not looks_like_html(answer.body):
+            raise Failed(Failure("not_html", "no content type, and it does not look like HTML", status="refused"))
+        return answer.body
+
+    async def _rules(self, origin: str) -> robots.Rules:
+        """Rules of an origin, asked for once however many items wait for them."""
+        private = "private" if self.settings.allow_private_networks else "public"
+        variant = f"{self.settings.user_agent} {private}"
+        if (known := self.memory.rules(origin, variant)) is not None:
+            return known
+        asked = self.asked.get(origin)
+        if asked is None or asked.done():  # never asked, or so long ago that it has expired
+            asked = self.asked[origin] = asyncio.create_task(self._ask_rules(origin, variant))
+        return await asyncio.shield(asked)
+
+    async def _ask_rules(self, origin: str, variant: str) -> robots.Rules:
+        for attempt in range(self.settings.retries + 1):
+            try:
+                rules = await self._robots_answer(origin)
+                failure = Failure("http_status", rules.source, retryable=not rules.reachable)
+            except Failed as error:
+                failure = error.failure
+                rules = robots.rules_from_failure(origin, failure)
+            if not failure.retryable or attempt == self.settings.retries:
+                break
+            await self._back_off(attempt, failure)
+        self.memory.keep_rules(origin, variant, rules)
+        return rules
+
+    async def _robots_answer(self, origin: str) -> robots.Rules:
+        url = robots.robots_url(origin)
+        budget = self.settings.total_timeout
+        for _ in range(robots.MAX_REDIRECTS + 1):
+            async with self.turns.turn(host_of(url), self.settings.per_host_delay):
+                start = time.monotonic()
+                answer = await exchange(
+                    self.session,
+                    url,
+                    self.settings,
+                    accept="text/plain,*/*;q=0.1",
+                    max_bytes=robots.MAX_BYTES,
+                    examine=lambda status, _: 200 <= status < 300,
+                    timeout=budget,
+                    cut=True,
+                )
+            budget -= time.monotonic() - start
+            if answer.http_status not in REDIRECTS:
+                break
+            try:
+                url = _target(url, answer)
+            except Failed:
+                break  # nowhere to go on: the redirect's own status decides
+        return robots.rules_from_answer(origin, answer.http_status, answer.body)
+
+
+def _target(url: str, answer: Answer) -> str:
+    """Where a redirect leads; Failed when it leads nowhere we may go."""
+    location = answer.headers.get("Location")
+    if location is None:
+        raise Failed(Failure("bad_redirect", f"HTTP status {answer.http_status} without a Location"))
+    try:
+        return canonicalize(location, url)
+    except ValueError as error:
+        raise Failed(Failure("bad_redirect", str(error))) from None

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import yaml
+from markdown_it import MarkdownIt
+
+from pipeline.corpus.card import CardSummary, card, front_matter
+
+SUMMARY = CardSummary(
+    name="demo",
+    version="3f2a",
+    spec="name: demo\nsource:\n  kind: site\n# ``` a fence inside\n",
+    documents=1234,
+    images=2000,
+    sentences=30000,
+    matched_images=1990,
+    negatives=16000,
+    image_bytes=123456789,
+    shards=4,
+    shard_bytes=130000000,
+    splits={"train": 1100, "held_out": 134},
+    languages={"en": 1200, "de": 30, None: 4},
+    licenses={None: 1000, "http://l/|<script>alert(1)</script>": 234},
+    hosts={f"h{index}.example": 60 - index for index in range(20)},
+    funnel=[{"phase": "decide", "rule": "num_words", "kind": "document", "dropped": 77}],
+    encoders={"primary image": "dinov2_base 0123"},
+    libraries={"pyarrow": "26.0.1"},
+    limits=["Only *one* host."],
+    robots_checked=True,
+)
+
+
+def rendered(text: str) -> str:
+    body = text.split("---\n", 2)[2]
+    return MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+
+
+def test_front_matter_is_what_the_hub_reads() -> None:
+    text = card(SUMMARY)
+    assert text.startswith("---\n") and text.endswith("\n") and not text.endswith("\n\n")
+    block = yaml.safe_load(text.split("---\n", 2)[1])
+    assert block == front_matter(SUMMARY)
+    assert block["language"] == ["de", "en"] and block["size_categories"] == ["1K<n<10K"]
+    assert block["configs"] == [{"config_name": "default", "data_files": "shards/*.arrow"}]
+    assert front_matter(replace(SUMMARY, documents=999))["size_categories"] == ["n<1K"]
+    assert "language" not in front_matter(replace(SUMMARY, languages={None: 3}))
+
+
+def test_numbers_funnel_and_spec_are_there() -> None:
+    html = rendered(card(SUMMARY))
+    for cell in ("1,234", "2,000", "77", "num_words", "held_out", "dinov2_base 0123", "5 more", "26.0.1"):
+        assert f"<td>{cell}</td>" in html or cell in html, cell
+    assert "# ``` a fence inside" in html and html.count("<pre>") == 2
+
+
+def test_words_of_pages_stay_words() -> None:
+    html = rendered(card(replace(SUMMARY, name="<img src=x onerror=1> [a](b) `c` | d", hosts={"a|b": 1})))
+    assert "<script" not in html and "<img" not in html and "<a " not in html
+    assert "|&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<h1>&lt;img src=x onerror=1&gt; [a](b) `c` | d</h1>" in html
+    assert "<td>a|b</td>" in html
+    assert "Only *one* host." in html
+
+
+def test_a_local_source_claims_no_robots_verdict() -> None:
+    assert "robots.txt (RFC 9309)" in card(SUMMARY)
+    local = card(replace(SUMMARY, robots_checked=False, funnel=[], limits=[], libraries={}))
+    assert "no robots verdict was asked for" in local and "Known limits" not in local
+    assert "| none |  |  |  |" in local
+
+
+def test_the_card_depends_on_its_summary_alone() -> None:
+    assert card(SUMMARY) == card(replace(SUMMARY, hosts=dict(reversed(SUMMARY.hosts.items()))))

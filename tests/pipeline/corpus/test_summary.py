@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.corpus.summary import summarize
+from pipeline.corpus.version import Corpus
+from tests.pipeline.small_corpus import write
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return write(str(tmp_path_factory.mktemp("corpus")))
+
+
+def said(corpus: Corpus, **counts: int) -> dict[str, str]:
+    """The summary's lines by what stands in their first column, with counts of the manifest changed (phase__name)."""
+    changed = {name.replace("__", "."): count for name, count in counts.items()}
+    opened = Corpus(corpus.storage.url)
+    opened.manifest = replace(opened.manifest, counts={**opened.manifest.counts, **changed})
+    lines = list(summarize(opened, seconds=3))
+    return {line[2:19].strip(): line[19:] for line in lines[1:]} | {"all": "\n".join(lines)}
+
+
+def test_pictures_in_the_shards_and_urls_that_were_asked_for_are_counted_apart(corpus: Corpus) -> None:
+    lines = said(corpus, images__images=1177, images__images_ok=175)
+    assert lines["images"] == "3 in the shards, 3 with a sentence; 1,177 distinct URLs asked for, 175 gave a picture"
+
+
+def test_one_is_not_several(corpus: Corpus) -> None:
+    one = said(corpus, clusters__near_duplicates=1, clusters__clusters=1)
+    assert one["near-duplicates"].startswith("1 document dropped, in 1 cluster;")
+    assert "\n  1 fetch failed in a way that may pass: --retry-failed tries it again\n" in one["all"]
+    assert one["shards"].startswith("1 file, ")
+    two = said(corpus, clusters__near_duplicates=2, clusters__clusters=2, pages__retryable=2)
+    assert two["near-duplicates"].startswith("2 documents dropped, in 2 clusters;")
+    assert "\n  2 fetches failed in a way that may pass: --retry-failed tries them again\n" in two["all"]
+
+
+def test_a_corpus_without_a_held_out_part_says_how_to_get_one(corpus: Corpus) -> None:
+    remedy = "nothing is held out: raise shard.held_out_fraction"
+    assert said(corpus, shards__held_out=0)["documents"].endswith(f"(0 held out); {remedy}")
+    assert said(corpus, shards__held_out=1)["documents"].endswith("(1 held out)")
+    assert said(corpus, shards__held_out=0, shards__documents=0)["documents"].endswith("(0 held out)")

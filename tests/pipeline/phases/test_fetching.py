@@ -1,0 +1,100 @@
+"""What is remembered of a fetch, and for whom it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine.phase import Part
+from pipeline.engine.storage import Storage
+from pipeline.phases.fetching import allows, fetch_remembered, policy_of
+from stages.web.settings import CrawlSettings
+from tests.servers import Site, answer, in_turn, routes
+
+PAGE = b"<p>" + b"x" * 997
+LOOSE = CrawlSettings(allow_private_networks=True, obey_robots=False, per_host_delay=0, retries=0)
+MAX_BYTES = 10_000
+
+
+class Fetcher:
+    """Fetches the paths of one site into one folder, as one build after the other would."""
+
+    def __init__(self, folder: Path, site: Site) -> None:
+        self.storage = Storage(str(folder))
+        self.site = site
+
+    def __call__(
+        self, settings: CrawlSettings, *paths: str, max_bytes: int = MAX_BYTES, generation: int = 0
+    ) -> list[tuple[str, str | None]]:
+        """(status, reason) of each path."""
+        rows: list[dict[str, Any]] = fetch_remembered(
+            Part("pages", "", 0, 1, self.storage, {}),
+            [f"{self.site.url}{path}" for path in paths],
+            settings,
+            kind="page",
+            max_bytes=max_bytes,
+            snapshot="now",
+            generation=generation,
+        ).to_pylist()
+        assert [row["url"] for row in rows] == [f"{self.site.url}{path}" for path in paths]
+        return [(row["status"], row["reason"]) for row in rows]
+
+
+def settings(**changes: Any) -> CrawlSettings:
+    return CrawlSettings.model_validate(LOOSE.model_dump() | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "max_bytes", "outcome"),
+    [
+        ({"obey_robots": True}, MAX_BYTES, ("refused", "robots")),
+        ({"allow_private_networks": False}, MAX_BYTES, ("refused", "private_address")),
+        ({"page_directives": ("noindex", "noarchive")}, MAX_BYTES, ("refused", "x_robots_tag")),
+        ({}, 100, ("refused", "too_large")),
+    ],
+)
+def test_what_a_stricter_policy_forbids_does_not_stay(
+    tmp_path: Path, changes: dict[str, Any], max_bytes: int, outcome: tuple[str, str]
+) -> None:
+    robots = answer(body=b"User-agent: *\nDisallow: /page", content_type="text/plain")
+    with routes({"/page": answer(body=PAGE, X_Robots_Tag="noarchive"), "/robots.txt": robots}) as site:
+        fetch = Fetcher(tmp_path, site)
+        assert fetch(LOOSE, "/page") == [("ok", None)]
+        assert fetch(settings(**changes), "/page", max_bytes=max_bytes) == [outcome]
+        # Back under the old policy its own row holds, and both are remembered.
+        asked = site.paths().count("/page")
+        assert fetch(LOOSE, "/page") == [("ok", None)]
+        assert fetch(settings(**changes), "/page", max_bytes=max_bytes) == [outcome]
+        assert site.paths().count("/page") == asked
+
+
+def test_what_a_strict_policy_allowed_holds_under_a_looser_one(tmp_path: Path) -> None:
+    strict = settings(obey_robots=True)
+    with routes({"/page": answer(body=PAGE), "/secret": answer(body=PAGE), "/robots.txt": answer(404)}) as site:
+        fetch = Fetcher(tmp_path, site)
+        assert fetch(strict, "/page", max_bytes=1_000) == [("ok", None)]
+        assert fetch(settings(page_directives=()), "/page", "/secret") == [("ok", None), ("ok", None)]
+        assert site.paths().count("/page") == 1
+
+
+def test_a_failure_holds_until_the_next_generation_or_another_policy(tmp_path: Path) -> None:
+    with routes({"/page": in_turn(answer(503), answer(503), answer(body=PAGE))}) as site:
+        fetch = Fetcher(tmp_path, site)
+        assert fetch(LOOSE, "/page") == fetch(LOOSE, "/page") == [("error", "http_status")]
+        assert len(site.log) == 1
+        assert fetch(settings(max_redirects=3), "/page") == [("error", "http_status")]
+        assert fetch(LOOSE, "/page", generation=1) == [("ok", None)]
+        assert fetch(LOOSE, "/page", generation=2) == [("ok", None)]
+        assert len(site.log) == 3
+
+
+def test_another_agent_is_another_reader() -> None:
+    other = settings(user_agent="other/1")
+    ours, theirs = (policy_of(each, "page", MAX_BYTES) for each in (LOOSE, other))
+    assert allows(ours, ours) and not allows(ours, theirs) and not allows(theirs, ours)
+
+
+def test_a_row_that_does_not_say_its_policy_holds_for_nobody() -> None:
+    assert not allows(policy_of(LOOSE, "page", MAX_BYTES), "0123456789abcdef0123456789abcdef")

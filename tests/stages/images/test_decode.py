@@ -1,0 +1,441 @@
+"""Real photographs, and everything that happens to photographs on the web."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import random
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import simplejpeg
+import skimage.data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+
+from pictures import decoding as image_decoding
+from pictures.decoding import decode, upright
+from stages.images.decode import OUTPUT, DecodeImage, ImagesSettings, load_resizer
+from stages.images.perceptual_hash import phash
+from stages.row_function import RowFunction
+
+REPOSITORY = Path(__file__).parents[3]
+PHOTOS = {name: getattr(skimage.data, name)() for name in ("astronaut", "chelsea", "coffee", "rocket")}
+PHOTO = PHOTOS["chelsea"]  # 300 x 451
+
+
+def encoded(pixels: np.ndarray[Any, Any] | Image.Image, format: str = "JPEG", **options: Any) -> bytes:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    stream = io.BytesIO()
+    image.save(stream, format, **options)
+    return stream.getvalue()
+
+
+def run(*bodies: bytes | None, content_type: str | None = None, **options: Any) -> list[dict[str, Any]]:
+    rows = pa.table(
+        {
+            "body": pa.array(bodies, pa.large_binary()),
+            "content_type": pa.array([content_type] * len(bodies), pa.string()),
+        }
+    )
+    table = DecodeImage(ImagesSettings(**options))(rows)
+    assert table.schema == OUTPUT
+    found: list[dict[str, Any]] = table.to_pylist()
+    return found
+
+
+def one(body: bytes, **options: Any) -> dict[str, Any]:
+    (row,) = run(body, **options)
+    return row
+
+
+def stored(row: dict[str, Any]) -> np.ndarray[Any, Any]:
+    assert row["status"] == "ok", row
+    return np.asarray(Image.open(io.BytesIO(row["body"])).convert("RGB"))
+
+
+def psnr(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
+    error = np.mean((first.astype(float) - second.astype(float)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def test_it_is_a_row_function() -> None:
+    stage = DecodeImage(ImagesSettings())
+    assert isinstance(stage, RowFunction)
+    assert (stage.name, stage.weights) == ("decode_image", None)
+    assert pickle.loads(pickle.dumps(stage)).settings == stage.settings
+
+
+def test_a_photograph_becomes_a_stored_picture_and_its_facts() -> None:
+    body = encoded(PHOTOS["astronaut"], quality=90)
+    row = one(body, image_size=256)
+    assert row["status"] == "ok" and row["reason"] is None and row["error"] is None
+    assert row["original_hash"] == hashlib.sha256(body).hexdigest()
+    assert row["sha256"] == hashlib.sha256(row["body"]).hexdigest()
+    assert (row["original_format"], row["original_width"], row["original_height"]) == ("jpeg", 512, 512)
+    assert (row["format"], row["width"], row["height"], row["num_frames"]) == ("jpeg", 256, 256, 1)
+    assert row["exif_orientation"] is None
+    assert (
+        psnr(stored(row), np.asarray(Image.fromarray(PHOTOS["astronaut"]).resize((256, 256), Image.Resampling.BOX)))
+        > 30
+    )
+
+
+@pytest.mark.parametrize("only_if_bigger", [True, False])
+@pytest.mark.parametrize("mode", ["no", "border", "keep_ratio", "center_crop", "keep_ratio_largest"])
+@pytest.mark.parametrize("size", [128, 400])
+def test_resizing_is_img2datasets(mode: str, size: int, only_if_bigger: bool) -> None:
+    """The same bytes as img2dataset makes of a lossless file, in each mode, shrinking and enlarging."""
+    body = encoded(PHOTO, "PNG")
+    row = one(body, image_size=size, resize_mode=mode, resize_only_if_bigger=only_if_bigger, keep_original=False)
+    resizer = load_resizer().Resizer(size, mode, only_if_bigger)
+    expected, width, height, *_ = resizer(io.BytesIO(body))
+    assert (row["width"], row["height"]) == (width, height)
+    assert row["body"] == expected
+    if mode == "border" and not only_if_bigger:
+        assert stored(row).shape == (size, size, 3) and stored(row)[2, 2].min() > 250  # white bars
+
+
+@pytest.mark.parametrize(
+    ("format", "quality", "decoded"), [("png", 9, "png"), ("webp", 80, "webp"), ("jpg", 50, "jpeg")]
+)
+def test_encode_format_and_quality(format: str, quality: int, decoded: str) -> None:
+    row = one(encoded(PHOTO), image_size=100, encode_format=format, encode_quality=quality)
+    assert row["format"] == decoded == image_decoding.sniff(row["body"])[0]
+    assert stored(row).shape == (67, 100, 3) or stored(row).shape == (66, 100, 3)
+
+
+def test_clean_originals_keep_their_bytes() -> None:
+    for format in ("JPEG", "PNG", "WEBP"):
+        body = encoded(PHOTO, format)
+        assert one(body)["body"] == body
+        assert one(body, keep_original=False)["body"] != body
+        assert one(body, image_size=100)["body"] != body
+        assert one(body, resize_only_if_bigger=False)["body"] != body
+    grey = encoded(PHOTO[..., 0])
+    assert one(grey)["body"] == grey
+
+
+def test_originals_that_say_where_they_were_taken_do_not_keep_their_bytes() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "42 Private Road"
+    for format in ("JPEG", "PNG", "WEBP"):
+        body = encoded(PHOTO, format, exif=exif)
+        assert b"Private Road" in body
+        row = one(body)
+        assert row["status"] == "ok" and b"Private" not in row["body"]
+    assert b"secret" not in one(encoded(PHOTO, comment=b"secret"))["body"]
+    for clean in (encoded(PHOTO, "GIF"), encoded(PHOTO, "BMP"), encoded(PHOTO, "TIFF")):
+        assert one(clean)["format"] == "jpeg"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_pictures_stand_upright(orientation: int, format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # Turned the other way, so that the tag brings the cat back to its feet.
+    undo = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}[orientation]
+    row = one(
+        encoded(upright(PHOTO, undo), format, exif=exif), encode_format="png", encode_quality=1, keep_original=False
+    )
+    assert (row["original_width"], row["original_height"], row["exif_orientation"]) == (451, 300, orientation)
+    assert psnr(stored(row), PHOTO) > 30
+
+
+def test_an_orientation_outside_the_standard_is_none() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    row = one(encoded(PHOTO, exif=exif))
+    assert row["exif_orientation"] is None and (row["original_width"], row["original_height"]) == (451, 300)
+
+
+def test_inks_deep_greys_palettes_and_transparency() -> None:
+    photo = Image.fromarray(PHOTO)
+    assert psnr(stored(one(encoded(photo.convert("CMYK"), quality=95))), PHOTO) > 30
+    grey = PHOTO.mean(axis=2)
+    deep = Image.fromarray((grey * 257).astype(np.uint16))
+    assert psnr(stored(one(encoded(deep, "PNG")))[..., 0], grey) > 30
+    assert psnr(stored(one(encoded(deep, "TIFF")))[..., 0], grey) > 30
+    floats = Image.fromarray(((grey - grey.min()) / np.ptp(grey)).astype(np.float32))
+    assert stored(one(encoded(floats, "TIFF"))).max() > 250
+    assert psnr(stored(one(encoded(photo.quantize(256), "PNG"))), PHOTO) > 25
+    assert psnr(stored(one(encoded(photo.convert("1"), "PNG"))), np.asarray(photo.convert("1").convert("RGB"))) > 25
+
+    half = photo.convert("RGBA")
+    half.putalpha(128)
+    over = PHOTO * (128 / 255) + 255 * (127 / 255)
+    assert psnr(stored(one(encoded(half, "PNG"))), over) > 30
+    assert psnr(stored(one(encoded(half, "WEBP", lossless=True))), over) > 30
+    clear = photo.quantize(255)
+    corner = int(np.asarray(clear)[0, 0])
+    flat = stored(one(encoded(clear, "PNG", transparency=corner), encode_format="png", encode_quality=1))
+    assert (flat[np.asarray(clear) == corner] == 255).all()
+    keyed = stored(
+        one(encoded(photo, "PNG", transparency=tuple(PHOTO[0, 0].tolist())), encode_format="png", encode_quality=1)
+    )
+    assert (keyed[0, 0] == 255).all()
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_animations_give_their_first_frame(format: str) -> None:
+    frames = [Image.fromarray(np.roll(PHOTO, 40 * shift, axis=1)) for shift in range(3)]
+    row = one(encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=100))
+    assert row["num_frames"] == 3 and row["body"] is not None
+    assert psnr(stored(row), PHOTO) > 25
+
+
+def test_pages_of_a_tiff_are_counted() -> None:
+    pages = [Image.fromarray(PHOTO[:20, :20]) for _ in range(4)]
+    assert one(encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]))["num_frames"] == 4
+
+
+def test_one_pixel_is_a_picture() -> None:
+    assert one(encoded(PHOTO[:1, :1], "PNG"))["status"] == "ok"
+    assert one(encoded(PHOTO[:1, :1], "GIF"))["status"] == "ok"
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_every_truncation_is_found(format: str) -> None:
+    for pixels in PHOTOS.values():
+        body = encoded(pixels[:200, :300], format)
+        cuts = [len(body) - 1, *(len(body) * share // 100 for share in (99, 95, 80, 50, 20, 5, 1))]
+        for row in run(*(body[:cut] for cut in cuts)):
+            assert row["status"] == "error" and row["body"] is None, format
+            assert row["reason"] in ("truncated", "damaged", "not_an_image")
+
+
+def test_truncated_progressive_jpeg_is_found() -> None:
+    body = encoded(PHOTO, progressive=True)
+    assert one(body)["status"] == "ok"
+    for share in (30, 60, 90, 99):
+        assert one(body[: len(body) * share // 100])["reason"] in ("truncated", "damaged")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_damage_is_found(format: str) -> None:
+    """200 bytes of a file changed. A PNG has checksums; a JPEG's code seldom survives so much, but has none."""
+    generator = random.Random(3)
+    whole = [encoded(pixels, format) for pixels in PHOTOS.values()]
+    bodies = []
+    for body in whole * 10:
+        damaged = bytearray(body)
+        for _ in range(200):
+            damaged[generator.randrange(1000, len(damaged) - 2)] ^= generator.randrange(1, 256)
+        bodies.append(bytes(damaged))
+    found = [row["reason"] for row in run(*bodies)]
+    assert set(found) <= {"damaged", "truncated", None}
+    assert found.count(None) <= (2 if format == "JPEG" else 0)
+
+
+def test_a_single_flipped_bit_in_a_png_is_found() -> None:
+    body = encoded(PHOTO[:50, :50], "PNG")
+    generator = random.Random(5)
+    for _ in range(50):
+        damaged = bytearray(body)
+        damaged[generator.randrange(8, len(body))] ^= 1 << generator.randrange(8)
+        assert one(bytes(damaged))["status"] == "error"
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes((width // 8 + 1) * 100))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def bomb_webp(width: int, height: int) -> bytes:
+    size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    chunk = b"VP8X" + struct.pack("<I", 10) + bytes(4) + size
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+
+
+def bomb_jpeg(width: int, height: int) -> bytes:
+    body = bytearray(encoded(PHOTO[:16, :16]))
+    at = body.index(b"\xff\xc0") + 5
+    body[at : at + 4] = struct.pack(">HH", height, width)
+    return bytes(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        bomb_png(60_000, 60_000),
+        bomb_png(12_000, 12_000),
+        bomb_webp(16_000, 16_000),
+        bomb_jpeg(65_000, 65_000),
+        encoded(PHOTO[:2, :2], "GIF")[:6] + b"\xff\xff\xff\xff" + encoded(PHOTO[:2, :2], "GIF")[10:],
+    ],
+    ids=["png", "png under Pillow's own limit", "webp", "jpeg", "gif"],
+)
+def test_bombs_are_refused_by_their_header(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exploded(*_: Any, **__: Any) -> None:
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(Image.Image, "load", exploded)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", exploded)
+    row = one(body)
+    assert (row["status"], row["reason"], row["body"]) == ("error", "too_many_pixels", None)
+
+
+def test_enlarging_a_thread_into_a_sheet_is_refused() -> None:
+    row = one(encoded(PHOTO[:1, :400], "PNG"), image_size=10_000, resize_mode="keep_ratio", resize_only_if_bigger=False)
+    assert (row["reason"], row["detail"]) == ("too_many_pixels", "resized to 4000000 x 10000")
+    thin = one(encoded(np.tile(PHOTO[:1], (1, 9, 1)), "PNG"), image_size=16)
+    assert (thin["status"], thin["width"], thin["height"]) == ("ok", 16, 1)
+
+
+def test_what_the_format_cannot_hold_is_refused() -> None:
+    long = encoded(np.zeros((1, 17_000, 3), np.uint8), "PNG")  # WebP ends at 16,383
+    row = one(long, resize_mode="no", encode_format="webp", keep_original=False)
+    assert (row["status"], row["reason"], row["body"]) == ("error", "not_resizable", None)
+    assert row["detail"] and row["original_width"] == 17_000
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "not_an_image"),
+        (b"\n <html>", "not_an_image"),
+        (b"GIF8 but not really", "not_an_image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not_an_image"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "svg"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- made by hand -->\n<svg/>', "svg"),
+        (b"\xff\xd8\xff", "damaged"),
+        (b"\x89PNG\r\n\x1a\n", "truncated"),
+        (b"RIFF\x04\x00\x00\x00WEBP", "damaged"),
+        (b"BM", "damaged"),
+    ],
+)
+def test_what_is_not_a_picture(body: bytes, reason: str) -> None:
+    row = one(body, content_type="image/jpeg")
+    assert (row["status"], row["reason"], row["error"]) == ("error", reason, None)
+    assert row["detail"] and "\n" not in row["detail"]
+    assert ("served as image/jpeg" in row["detail"]) == (reason == "not_an_image")
+
+
+def test_html_that_calls_itself_a_picture_says_so() -> None:
+    row = one(b"<html>", content_type="image/png")
+    assert row["detail"] == "starts with b'<html>'; served as image/png"
+
+
+def test_too_many_bytes_and_frames() -> None:
+    assert one(encoded(PHOTO), max_bytes=1000)["reason"] == "too_many_bytes"
+    gif = encoded(PHOTO[:1, :1], "GIF")
+    at = gif.index(b"\x2c")
+    assert one(gif[:at] + gif[at:-1] * 10_001 + b";")["reason"] == "too_many_frames"
+
+
+def test_rows_do_not_see_their_neighbours() -> None:
+    bodies = [encoded(PHOTO), b"<html>", None, encoded(PHOTOS["coffee"], "PNG"), encoded(PHOTO)[:900]]
+    together = run(*bodies)
+    assert [row["status"] for row in together] == ["ok", "error", "error", "ok", "error"]
+    assert together == [run(body)[0] for body in bodies]
+    assert together[::-1] == run(*bodies[::-1])
+
+
+def test_an_unexpected_failure_is_its_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[[bytes, int], Any] = decode
+
+    def scarce(data: bytes, max_pixels: int) -> Any:
+        if data.startswith(b"\x89PNG"):
+            raise MemoryError("no room\nat all")
+        return real(data, max_pixels)
+
+    monkeypatch.setattr("stages.images.decode.decode", scarce)
+    rows = run(encoded(PHOTO), encoded(PHOTO, "PNG"))
+    assert rows[0]["status"] == "ok"
+    assert rows[1]["error"] == "decode_image: MemoryError: no room at all"
+    assert all(value is None for key, value in rows[1].items() if key != "error")
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.data())
+def test_no_bytes_make_it_raise(data: st.DataObject) -> None:
+    seed = data.draw(st.sampled_from(SEEDS))
+    body = bytearray(seed)
+    for position, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(seed) - 1), st.integers(0, 255)), max_size=8)
+    ):
+        body[position] = value
+    row = one(bytes(body[: data.draw(st.integers(0, len(seed)))]), max_pixels=1_000_000)
+    assert row["error"] is None
+    assert (row["status"] == "ok") == (row["body"] is not None) == (row["reason"] is None)
+
+
+SEEDS = [
+    encoded(PHOTO[:24, :24], format)
+    for format in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "ICO", "AVIF", "JPEG2000")
+]
+
+
+def test_settings_are_strict() -> None:
+    with pytest.raises(ValidationError, match="PNG's compression"):
+        ImagesSettings(encode_format="png")
+    with pytest.raises(ValidationError):
+        ImagesSettings(resize_mode="squash")  # type: ignore[arg-type]  # what a spec may say
+    with pytest.raises(ValidationError):
+        ImagesSettings(image_sise=3)  # type: ignore[call-arg]  # a typing slip in a spec
+    assert all(field.description for field in ImagesSettings.model_fields.values())
+
+
+def hamming(first: str, second: str) -> int:
+    """Bits in which two hashes differ."""
+    return (int(first, 16) ^ int(second, 16)).bit_count()
+
+
+def test_perceptual_hash_sees_the_picture_and_not_its_file() -> None:
+    hashes = {name: phash(pixels) for name, pixels in PHOTOS.items()}
+    for name, pixels in PHOTOS.items():
+        image = Image.fromarray(pixels)
+        small = np.asarray(image.resize((image.width // 3, image.height // 3), Image.Resampling.LANCZOS))
+        rough = np.asarray(Image.open(io.BytesIO(encoded(image, quality=20))))
+        bright = (pixels * 0.8).astype(np.uint8)
+        for changed in (small, rough, bright):
+            assert hamming(hashes[name], phash(changed)) <= 4
+        for other, seen in hashes.items():
+            assert other == name or hamming(hashes[name], seen) >= 18
+
+
+def test_perceptual_hash_laws() -> None:
+    assert phash(PHOTO[..., :1].repeat(3, axis=2)) == phash(PHOTO[..., 0])
+    flat = {phash(np.full((height, 70), value, np.uint8)) for height in (9, 64) for value in (1, 77, 255)}
+    assert flat == {"8000000000000000"}  # only the mean is above the median: no noise
+    assert phash(np.zeros((5, 5), np.uint8)) == "0" * 16
+    with pytest.raises(ValueError, match="uint8"):
+        phash(np.zeros((4, 4, 4), np.uint8))
+
+
+def test_importing_the_stage_asks_no_network() -> None:
+    """Neither the import nor the first resize opens a socket (albumentations asks for its version if allowed)."""
+    program = """
+import socket, sys
+def refuse(*args, **kwargs): print("socket", args); sys.exit(9)
+socket.socket.connect = refuse; socket.create_connection = refuse; socket.getaddrinfo = refuse
+import io, numpy, pyarrow, PIL.Image
+from stages.images.decode import DecodeImage, ImagesSettings
+assert "cv2" not in sys.modules and "albumentations" not in sys.modules
+stream = io.BytesIO(); PIL.Image.fromarray(numpy.zeros((40, 40, 3), numpy.uint8)).save(stream, "PNG")
+table = DecodeImage(ImagesSettings(image_size=8))(pyarrow.table({"body": [stream.getvalue()]}))
+assert table.column("status").to_pylist() == ["ok"], table
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,1 @@
+"""Evaluation: a file a protocol, and the records and figures they share."""

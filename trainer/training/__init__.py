@@ -1,0 +1,1 @@
+"""A training: preparation, steps, optimizer, checkpoints, logs, and what a run leaves behind."""
