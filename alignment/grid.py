@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignment.lanes import NO_PATH, TOO_STEEP, factors_of, integers_like, limits_of
+from alignment.lanes import factors_of, integers_like, limits_of
 from alignment.packing import Columns, Rows
+from alignment.status import NO_PATH, TOO_STEEP
 from alignment.threads import scratch, share
 
 # Products held at a time: large enough for efficient matrix multiplication, small enough to forget.

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from alignment.lanes import NO_PATH, TOO_STEEP
 from alignment.rows import (
     backward_rows,
     divisible_row,
@@ -28,6 +27,7 @@ from alignment.simd import (
     splat,
     store,
 )
+from alignment.status import NO_PATH, TOO_STEEP
 
 VALUES, GRADIENT, TABLE = 0, 1, 2
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from alignment.lanes import INVALID, NO_PATH, TOO_STEEP
 from alignment.rows import backward_rows, forward_rows, value_row
 from alignment.simd import inner, jit, load, mark_invalid, splat, store
+from alignment.status import INVALID, NO_PATH, TOO_STEEP
 from alignment.transpose import gather, gather_half, gather_whole, scatter, scatter_half, scatter_whole
 
 

@@ -8,16 +8,13 @@ import numpy as np
 import torch
 
 from alignment.arguments import raise_for_invalid, uniform
+from alignment.status import INVALID, NO_PATH, TOO_STEEP
 from alignment.threads import scratch, share
 
 # Transitions of this many bytes are kept a thread; longer series run strips of rows twice instead.
 TRANSITION_BYTES = 4 * 2**20
 # |cost| / gamma that float64 exponents still add up exactly, over paths of 10,000 cells.
 STEEPEST = 1e13
-
-
-# Bits of a pair's status; the kernel writes the same ones.
-INVALID, TOO_STEEP, NO_PATH = 1, 2, 4
 
 
 @cache

@@ -84,6 +84,7 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     from pipeline.builds.publish import publish
     from pipeline.builds.reached import out_of_reach
     from pipeline.corpus.summary import summarize
+    from pipeline.corpus.words import drop_words, row_words
     from pipeline.engine.cluster import check_output, connected
     from pipeline.engine.progress import Progress
     from pipeline.engine.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally, told
@@ -104,7 +105,7 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
             storage = check_output(spec.output.url)
             configure_ray_data(spec.resources.block_megabytes)
             tally = start_tally()
-            with Progress(lambda phase: told(tally, phase)) as progress:
+            with Progress(lambda phase: told(tally, phase), rows_are=row_words, drops_are=drop_words) as progress:
                 progress.say(f"{spec.name}: building into {storage}")
                 runner = Runner(
                     storage=storage,

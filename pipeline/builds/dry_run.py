@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.corpus.expectations import unmet
-from pipeline.corpus.version import LATEST, Corpus, latest, version_manifest, version_of
+from pipeline.corpus.version import Corpus, latest, version_manifest
 from pipeline.engine.cluster import submitted
 from pipeline.engine.keys import differences
+from pipeline.engine.layout import LATEST, version_of
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError
 from pipeline.engine.table import Damaged, Table

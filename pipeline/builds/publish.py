@@ -10,9 +10,10 @@ from pipeline.builds.dry_run import restated
 from pipeline.corpus.card import card
 from pipeline.corpus.card_facts import summary
 from pipeline.corpus.expectations import unmet
-from pipeline.corpus.version import LATEST, Corpus, latest, version_folder, version_manifest, version_of
+from pipeline.corpus.version import Corpus, latest, version_manifest
+from pipeline.engine.layout import LATEST, REPORT, version_folder, version_of
 from pipeline.engine.runner import PhaseFailed, Runner
-from pipeline.report import REPORT, write_report
+from pipeline.report import write_report
 from pipeline.spec.loading import Spec
 from schemas.contract import identity
 from schemas.manifest import Part, VersionManifest

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from pipeline.corpus.card import CardSummary
-from pipeline.corpus.dropped import Dropped
+from pipeline.corpus.funnel import Funnel
 from pipeline.corpus.version import Corpus
 
 
@@ -19,9 +19,9 @@ def summary(corpus: Corpus) -> CardSummary:
     hosts: Counter[str] = Counter()
     splits: Counter[str] = Counter()
     image_bytes = 0
-    dropped = Dropped(examples=0)
+    funnel = Funnel()
     for decisions in corpus.decisions():
-        dropped.add(decisions)
+        funnel.add(decisions)
     for rows, kept in zip(corpus.table("shards").read_all(), corpus.table("kept").read_all(), strict=True):
         splits.update(rows.column("split").to_pylist())
         alive = set(rows.column("document_id").to_pylist())
@@ -57,7 +57,7 @@ def summary(corpus: Corpus) -> CardSummary:
         licenses=licenses,
         hosts=hosts,
         funnel=[
-            {"phase": row.phase, "rule": row.rule, "kind": row.kind, "dropped": row.dropped} for row in dropped.funnel()
+            {"phase": row.phase, "rule": row.rule, "kind": row.kind, "dropped": row.dropped} for row in funnel.rows()
         ],
         encoders=encoders,
         libraries=corpus.libraries(),

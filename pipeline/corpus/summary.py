@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import counted
-from pipeline.report import REPORT
+from pipeline.engine.layout import REPORT
 from pipeline.spec.sections import PricesSettings
 
 _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (

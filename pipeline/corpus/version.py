@@ -10,25 +10,15 @@ import pyarrow as pa
 import xxhash
 from pydantic import ValidationError
 
+from pipeline.engine.layout import LATEST, version_folder
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError
 from pipeline.engine.table import Damaged, Table
 from schemas.manifest import Manifest, VersionManifest
 from stages.row_function import Settings
 
-LATEST = "latest"
 _Settings = TypeVar("_Settings", bound=Settings)
 _VERSION_NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
-
-
-def version_folder(version: str) -> str:
-    """Where a version lies, from the corpus root."""
-    return f"versions/{version}"
-
-
-def version_of(shards_key: str) -> str:
-    """A version is named by the key of the phase that wrote its shards."""
-    return shards_key[:12]
 
 
 def latest(storage: Storage) -> str | None:

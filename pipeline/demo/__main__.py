@@ -23,8 +23,8 @@ import typer
 import assets
 from pipeline.command import run_command
 from pipeline.corpus.version import Corpus
+from pipeline.engine.layout import REPORT
 from pipeline.engine.mistake import UserMistake
-from pipeline.report import REPORT
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

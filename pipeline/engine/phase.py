@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -103,6 +103,13 @@ class Part:
         self.add(name, int(pc.sum(flags).as_py() or 0))
 
 
+class Scout(Protocol):
+    """How the listing of a phase's units gets work done on the cluster before the phase itself begins."""
+
+    def each(self, units: Sequence[Any], visit: Callable[[Part, Any], dict[str, Any]]) -> list[dict[str, Any]]:
+        """What `visit` answers for every unit, in any order; the part it sees covers the whole key space."""
+
+
 @dataclass(frozen=True)
 class Exchange:
     """Re-keying: `emit` turns a unit into rows, which meet again by the partition of their `key` column.
@@ -132,7 +139,7 @@ class Phase:
     libraries: tuple[str, ...] = ()
     exchange: Exchange | None = None
     # Listed by the driver before the phase runs (crawl levels, WARC files); what they stand for is in `settings`.
-    units: Callable[[Any], Sequence[Any]] | None = None
+    units: Callable[[Scout], Sequence[Any]] | None = None
     # Model phases hold their weights in a fixed pool of actors.
     actors: bool = False
     # Global steps run once and return every partition's rows, which this column spreads.

@@ -12,8 +12,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.corpus.words import drop_words, row_words
-
 PLAIN_EVERY_SECONDS = 10.0
 
 
@@ -33,12 +31,24 @@ class Tally:
 
 
 class Progress:
-    """Shows the phases of a build; `numbers(phase)` asks for (looked up, computed, dropped) so far."""
+    """Shows the phases of a build; `numbers(phase)` asks for (looked up, computed, dropped) so far.
 
-    def __init__(self, numbers: Callable[[str], list[int]], stream: Any = None, live: bool | None = None) -> None:
+    `rows_are(phase, count)` names what a table's rows are, `drops_are(phase)` what a phase can drop ("" for nothing).
+    """
+
+    def __init__(
+        self,
+        numbers: Callable[[str], list[int]],
+        stream: Any = None,
+        live: bool | None = None,
+        *,
+        rows_are: Callable[[str, int], str] = lambda phase, count: "row" if count == 1 else "rows",
+        drops_are: Callable[[str], str] = lambda phase: "",
+    ) -> None:
         self.console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal if live is None else live
         self._numbers = numbers
+        self._rows_are, self._drops_are = rows_are, drops_are
         self._display: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -83,15 +93,14 @@ class Progress:
 
     def end(self, phase: str, rows: int, dropped: int, seconds: float, remark: str = "") -> None:
         self._close()
-        kinds = f" ({drop_words(phase)})" if dropped and drop_words(phase) else ""
+        kinds = f" ({self._drops_are(phase)})" if dropped and self._drops_are(phase) else ""
         said = [f"{dropped:,} dropped{kinds}"] if dropped else []
         tail = "".join(f"  {each}" for each in (*said, remark) if each)
-        self.say(f"  {phase:<18} {_rows(phase, rows)}  {seconds:7.1f} s{tail}")
+        self.say(f"  {phase:<18} {self._rows(phase, rows)}  {seconds:7.1f} s{tail}")
 
     def cached(self, phase: str, rows: int) -> None:
-        self.say(f"  {phase:<18} {_rows(phase, rows)}  unchanged")
+        self.say(f"  {phase:<18} {self._rows(phase, rows)}  unchanged")
 
-
-def _rows(phase: str, rows: int) -> str:
-    """A table's rows and what they are, in columns."""
-    return f"{rows:>9,} {row_words(phase, rows):<19}"
+    def _rows(self, phase: str, rows: int) -> str:
+        """A table's rows and what they are, in columns."""
+        return f"{rows:>9,} {self._rows_are(phase, rows):<19}"

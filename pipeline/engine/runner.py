@@ -157,17 +157,6 @@ class Runner:
                         f"{phase.name}: workers died {fruitless} times without progress: {crash}"
                     ) from None
 
-    def outside_part(self, phase: str) -> Callable[[], Part]:
-        """A stand-in partition over the whole key space, for work that precedes a phase's own."""
-        storage, tally = self.storage, self.tally
-
-        def part() -> Part:
-            return Part(
-                phase, "", 0, 1, storage, {}, tell=lambda found, made: tell(tally, phase, found, made, 0, seen=True)
-            )
-
-        return part
-
     def _try(self, work: Work, pending: Sequence[int]) -> None:
         phase = work.phase
         if phase.spread_by is not None:
@@ -186,7 +175,7 @@ class Runner:
 
     def _units(self, phase: Phase) -> list[Any]:
         if phase.units is not None:
-            return list(phase.units(self))
+            return list(phase.units(_Scout(phase.name, self.storage, self.tally, self.progress)))
         return list(range(self.num_partitions))
 
     def _drain(self, work: Work, dataset: ray.data.Dataset, parts: int) -> None:
@@ -251,6 +240,33 @@ class Runner:
             "max_restarts": 0,
             "max_task_retries": 0,
         }
+
+
+@dataclass(frozen=True)
+class _Scout:
+    """Units of a phase that has not begun, visited by tasks of their own."""
+
+    phase: str
+    storage: Storage
+    tally: Any
+    progress: Progress
+
+    def each(self, units: Sequence[Any], visit: Callable[[Part, Any], dict[str, Any]]) -> list[dict[str, Any]]:
+        """As pipeline.engine.phase.Scout has it."""
+        phase, storage, tally = self.phase, self.storage, self.tally
+
+        def told(found: int, made: int) -> None:
+            tell(tally, phase, found, made, 0, seen=True)
+
+        def run(row: dict[str, Any]) -> dict[str, Any]:
+            return visit(Part(phase, "", 0, 1, storage, {}, tell=told), units[int(row["unit"])])
+
+        dataset = ray.data.from_items([{"unit": i} for i in range(len(units))], override_num_blocks=len(units))
+        answers = []
+        for answer in dataset.map(run, max_retries=0).iter_rows():
+            answers.append(answer)
+            self.progress.tick(len(answers), len(units))
+        return answers
 
 
 class _Resident:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.engine.memo import load_blobs
-from pipeline.engine.phase import Part
+from pipeline.engine.phase import Part, Scout
 from pipeline.phases.fetching import fetch_remembered
 from pipeline.spec.sections import SiteSource
 from stages.web.frontier import Uncrawled, first_frontier, next_frontier
 from stages.web.links import in_scope, links
 from stages.web.settings import CrawlSettings
 from stages.web.urls import host_of
-
-if TYPE_CHECKING:
-    from pipeline.engine.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,14 @@ def fetch_host(part: Part, unit: HostPages, settings: CrawlSettings, snapshot: s
     )
 
 
-def crawl(runner: Runner, source: SiteSource, settings: CrawlSettings, generation: int) -> list[HostPages]:
+def crawl(scout: Scout, source: SiteSource, settings: CrawlSettings, generation: int) -> list[HostPages]:
     """Every page of a crawl, fetched and remembered, as units; what a cap left out is in the units' `left_out`."""
     frontier = first_frontier(source.seeds, settings)
     seeds = tuple(sorted({*frontier.urls, *(each.url for each in frontier.left_out)}))
+
+    def visit(part: Part, unit: HostPages) -> dict[str, Any]:
+        return follow(part, unit, seeds, source.snapshot, settings, generation)
+
     seen: set[str] = set()
     units: list[HostPages] = []
     taken = 0
@@ -68,34 +69,11 @@ def crawl(runner: Runner, source: SiteSource, settings: CrawlSettings, generatio
         taken += len(frontier.urls)
         seen.update(frontier.urls)
         found: set[str] = set()
-        for answer in _fetch_level(runner, level, seeds, source.snapshot, settings, generation):
+        for answer in scout.each(level, visit):
             seen.update(answer["final_urls"])
             found.update(answer["links"])
         frontier = next_frontier(found, seen, seeds=seeds, depth=frontier.depth + 1, num_taken=taken, settings=settings)
     return units
-
-
-def _fetch_level(
-    runner: Runner,
-    level: Sequence[HostPages],
-    seeds: tuple[str, ...],
-    snapshot: str,
-    settings: CrawlSettings,
-    generation: int,
-) -> list[dict[str, Any]]:
-    import ray.data  # the driver's alone
-
-    part = runner.outside_part("pages")
-
-    def visit(row: dict[str, Any]) -> dict[str, Any]:
-        return follow(part(), level[int(row["unit"])], seeds, snapshot, settings, generation)
-
-    dataset = ray.data.from_items([{"unit": i} for i in range(len(level))], override_num_blocks=len(level))
-    answers = []
-    for answer in dataset.map(visit, max_retries=0).iter_rows():
-        answers.append(answer)
-        runner.progress.tick(len(answers), len(level))
-    return answers
 
 
 def follow(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.engine.phase import Exchange, Part, Phase
+from pipeline.engine.phase import Exchange, Part, Phase, Scout
 from pipeline.phases.crawling import HostPages, by_host, crawl, fetch_host
 from pipeline.phases.fetching import FETCH_LIBRARIES
 from pipeline.phases.sources import Chunk, chunks, fingerprint, read_chunk
@@ -53,9 +53,9 @@ def pages(spec: Spec, generation: int) -> Phase:
     """The source -> pages, one row for each URL or record, fetched or not."""
     source, settings = spec.source, spec.crawl
 
-    def units(runner: Any) -> list[Any]:
+    def units(scout: Scout) -> list[Any]:
         if isinstance(source, SiteSource):
-            return list(crawl(runner, source, settings, generation))
+            return list(crawl(scout, source, settings, generation))
         if isinstance(source, UrlsSource):
             return list(by_host(read_url_list(source.path), 0))
         return list(chunks(source))

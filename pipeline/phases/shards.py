@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.corpus.version import version_folder, version_of
+from pipeline.engine.layout import version_folder, version_of
 from pipeline.engine.phase import Part, Phase
 from pipeline.spec.loading import Spec
 from schemas.contract import contract

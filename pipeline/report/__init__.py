@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from pipeline.corpus.version import Corpus
-
-REPORT = "report/index.html"
+from pipeline.engine.layout import REPORT
 
 
 def write_report(corpus: Corpus) -> str:

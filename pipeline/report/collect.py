@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline.corpus.dropped import Dropped
+from pipeline.corpus.funnel import FunnelRow
 from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import counted, number
-from pipeline.report.data import Cluster, Copy, FunnelRow, Guard, PhaseTime, Picture, ReportData, Step
+from pipeline.report.data import Cluster, Copy, Guard, PhaseTime, Picture, ReportData, Step
+from pipeline.report.dropped import Dropped
 from pipeline.report.gallery import Chooser, chosen_negatives, document, look_up
 from pipeline.report.pictures import thumbnail
 from pipeline.report.scores import Scores
@@ -56,7 +57,7 @@ def collect(corpus: Corpus) -> ReportData:
         for mined in negatives
     }
     others = look_up(_shards(corpus), wanted) if wanted else {}
-    funnel = dropped.funnel()
+    funnel = dropped.funnel.rows()
     asked = dropped.wanted()
     urls = {name: url for name, (_, url) in _documents(corpus, asked.documents).items()}
     return ReportData(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.corpus.funnel import FunnelRow
+
 
 @dataclass(frozen=True)
 class Step:
@@ -13,17 +15,6 @@ class Step:
     label: str
     count: int
     note: str = ""
-
-
-@dataclass(frozen=True)
-class FunnelRow:
-    """How much one rule took out."""
-
-    phase: str
-    rule: str
-    kind: str  # schemas.decision.KINDS
-    action: str  # schemas.decision.ACTIONS
-    dropped: int
 
 
 @dataclass(frozen=True)

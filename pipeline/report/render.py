@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import jinja2
 from markupsafe import Markup
 
+from pipeline.corpus.funnel import FunnelRow
 from pipeline.corpus.words import (
     action_words,
     bounds_words,
@@ -25,7 +26,7 @@ from pipeline.corpus.words import (
     rule_words,
 )
 from pipeline.report import charts
-from pipeline.report.data import Document, Figure, FunnelRow, Paragraph, ReportData
+from pipeline.report.data import Document, Figure, Paragraph, ReportData
 
 # Blocks of a document that stand open; the rest is one click away.
 OPEN_BLOCKS = 7

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.corpus.version import LATEST, Corpus, version_folder
+from pipeline.corpus.version import Corpus
+from pipeline.engine.layout import LATEST, version_folder
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table, described
 from pipeline.phases.shards import SHARD_ROW

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.corpus.version import LATEST, Corpus
+from pipeline.corpus.version import Corpus
 from pipeline.engine.keys import digest_json
+from pipeline.engine.layout import LATEST
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table

@@ -12,8 +12,8 @@ import pytest
 
 import schemas.keys
 from pipeline.builds.dry_run import describe, finished
-from pipeline.corpus.version import LATEST, version_of
 from pipeline.engine import keys
+from pipeline.engine.layout import LATEST, version_of
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Receipt, Table
 from pipeline.phases.generation import Generation

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import build, explain, gc
 from pipeline.command import fail, run_command
-from pipeline.corpus.version import LATEST
+from pipeline.engine.layout import LATEST
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Damaged, Table
 from pipeline.phases.generation import Generation

@@ -11,7 +11,8 @@ from tests.pipeline.small_corpus import SPEC
 
 def test_a_finished_phase_says_what_it_counts() -> None:
     stream = io.StringIO()
-    with Progress(lambda phase: [0, 0, 0], stream, live=False) as progress:
+    words = {"rows_are": row_words, "drops_are": drop_words}
+    with Progress(lambda phase: [0, 0, 0], stream, live=False, **words) as progress:
         progress.end("documents", 1, 12, 3.25)
         progress.end("paragraphs", 11614, 11614, 0.2)
         progress.end("edges", 1, 0, 0.1, "2 remembered")

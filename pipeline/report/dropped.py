@@ -11,14 +11,13 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from pipeline.report.data import FunnelRow, Picture, RuleSamples, Sample
+from pipeline.corpus.funnel import Funnel, Rule
+from pipeline.report.data import Picture, RuleSamples, Sample
 
 # Rows of one rule in one file of decisions that are considered as samples: files are partitions by hash, so this
 # many are as good as all.
 CONSIDERED = 400
 DOCUMENT_ID = re.compile(r"\b[0-9a-f]{32}\b")
-
-Rule = tuple[str, str, str, str]  # phase, kind, rule, action
 
 
 @dataclass(frozen=True)
@@ -32,23 +31,15 @@ class Wanted:
 
 @dataclass
 class Dropped:
-    """Counts of all rules in build order, and the samples of each with the smallest hashes."""
+    """The funnel, and the samples of each rule with the smallest hashes."""
 
     examples: int
-    counts: Counter[Rule] = field(default_factory=Counter)
-    phases: list[str] = field(default_factory=list)
+    funnel: Funnel = field(default_factory=Funnel)
     _samples: dict[Rule, list[tuple[str, dict[str, Any]]]] = field(default_factory=dict)
 
     def add(self, decisions: pa.Table) -> None:
         """Take in one file of schemas.decision.DECISION."""
-        grouped = decisions.select(["phase", "kind", "rule", "action"]).group_by(
-            ["phase", "kind", "rule", "action"], use_threads=False
-        )
-        for row in grouped.aggregate([([], "count_all")]).to_pylist():
-            rule = (row["phase"], row["kind"], row["rule"], row["action"])
-            self.counts[rule] += row["count_all"]
-            if row["phase"] not in self.phases:
-                self.phases.append(row["phase"])
+        self.funnel.add(decisions)
         if self.examples:
             self._consider(decisions)
 
@@ -64,12 +55,6 @@ class Dropped:
             held.append((xxhash.xxh3_64_hexdigest(name.encode()), row))
             held.sort(key=lambda item: item[0])
             del held[self.examples :]
-
-    def funnel(self) -> list[FunnelRow]:
-        """Rules in build order; within a phase and kind by falling count."""
-        order = {phase: place for place, phase in enumerate(self.phases)}
-        rows = [FunnelRow(phase, rule, kind, action, n) for (phase, kind, rule, action), n in self.counts.items()]
-        return sorted(rows, key=lambda row: (order[row.phase], row.kind, -row.dropped, row.rule, row.action))
 
     def wanted(self) -> Wanted:
         """What has to be looked up to show the samples."""
@@ -88,7 +73,7 @@ class Dropped:
     ) -> list[RuleSamples]:
         """Samples in the order of the funnel; urls by document, thumbnails by image, texts by document and node."""
         found = []
-        for row in self.funnel():
+        for row in self.funnel.rows():
             held = [item for _, item in self._samples.get((row.phase, row.kind, row.rule, row.action), [])]
             if not held:
                 continue
