@@ -33,7 +33,7 @@ from stages.web.fetched import (
     one_line,
 )
 from stages.web.politeness import PROCESS_MEMORY, HostMemory, Turns
-from stages.web.request import REDIRECTS, Answer, exchange, open_session, retry_after
+from stages.web.request import REDIRECTS, Answer, open_session, request, retry_after
 from stages.web.robots_tag import refusal
 from stages.web.settings import CrawlSettings
 from stages.web.urls import MAX_URL_LENGTH, canonicalize, host_of, origin_of
@@ -268,7 +268,7 @@ class _Run:
         async with self.turns.turn(host_of(url), delay):
             start = time.monotonic()
             try:
-                return await exchange(
+                return await request(
                     self.session,
                     url,
                     self.settings,
@@ -342,7 +342,7 @@ class _Run:
         for _ in range(robots.MAX_REDIRECTS + 1):
             async with self.turns.turn(host_of(url), self.settings.per_host_delay):
                 start = time.monotonic()
-                answer = await exchange(
+                answer = await request(
                     self.session,
                     url,
                     self.settings,

@@ -59,7 +59,7 @@ def open_session(settings: CrawlSettings) -> aiohttp.ClientSession:
     )
 
 
-async def exchange(
+async def request(
     session: aiohttp.ClientSession,
     url: str,
     settings: CrawlSettings,
