@@ -1,7 +1,12 @@
-"""Strict YAML: what PyYAML's safe loader takes, with no key twice in a mapping, and every mistake as one line."""
+"""Strict YAML: what PyYAML's safe loader takes, with no key twice in a mapping, and every mistake as one line.
+
+Numbers with an exponent are read by YAML 1.2's core schema: 1e-4 is a number. PyYAML reads YAML 1.1, in which it is
+text, for want of a dot and of a sign.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -12,6 +17,8 @@ from yaml.reader import ReaderError
 
 # Collections within one another. PyYAML goes down a few calls for each, and Python ends at a thousand calls.
 MAX_DEPTH = 50
+
+_EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z")
 
 
 class NotYaml(ValueError):
@@ -71,3 +78,7 @@ class _Loader(yaml.SafeLoader):
             kind = node.tag.rpartition(":")[2]
             said = f"{shown} is no valid {kind}; in quotes it would be text"
             raise ConstructorError(None, None, said, node.start_mark) from None
+
+
+# PyYAML annotates nothing; the list is the characters that such a number may start with.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))  # type: ignore[no-untyped-call]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import json
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.strict_yaml import NotYaml, load_yaml
 
@@ -45,3 +49,21 @@ def test_what_safe_yaml_allows_is_allowed() -> None:
     text = "b: &b {x: 1}\nc: &c {<<: *b, x: 2}\nd: *c\ne: {<<: *c, x: 3}"
     assert load_yaml(text) == {"b": {"x": 1}, "c": {"x": 2}, "d": {"x": 2}, "e": {"x": 3}}
     assert load_yaml("a: " + "[" * 40 + "]" * 40)
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E5", "1e+3", "-1e3", "+.5e2", "12.e2", "1.5e3", "3.0e-3", "0e0"])
+def test_a_number_with_an_exponent_is_a_number(text: str) -> None:
+    for found in (load_yaml(text), load_yaml(f"a: {text}")["a"], load_yaml(f"[{text}, x]")[0]):
+        assert isinstance(found, float) and found == float(text)
+    assert load_yaml(f"['{text}', \"{text}\", !!str {text}]") == [text] * 3
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_float_as_python_or_json_writes_it_is_that_float(number: float) -> None:
+    for text in (repr(number), json.dumps(number), f"{number:e}", f"{number:.17E}"):
+        assert load_yaml(f"a: {text}") == {"a": float(text)}
+
+
+@pytest.mark.parametrize("text", ["e5", "1e", "1e-", "1e5x", "1e 5", "0x1e", "1e5.0", "1_0e5", "--1e5", "f1e5"])
+def test_what_only_looks_like_one_stays_what_it_was(text: str) -> None:
+    assert load_yaml(text) == yaml.safe_load(text)

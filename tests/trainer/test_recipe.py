@@ -85,3 +85,12 @@ def test_every_field_says_what_it_is() -> None:
                 walk(field.annotation)
 
     walk(Recipe)
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1E-4", ".1e-3", "0.0001"])
+def test_a_rate_may_be_written_with_an_exponent(number: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(f"name: own\noptimizer: {{learning_rate: {number}}}", encoding="utf-8")
+    assert load_recipe(str(tmp_path / "own.yaml")).optimizer.learning_rate == 1e-4
+    assert load_recipe("tiny", (f"optimizer.learning_rate={number}",)).optimizer.learning_rate == 1e-4
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate: input should be a valid number"):
+        load_recipe("tiny", (f"optimizer.learning_rate='{number}'",))
