@@ -27,7 +27,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command()
 def main(
     model: Annotated[str, typer.Option(help="Model folder of a run: OUT/model.")],
-    image: Annotated[str, typer.Option(help="Picture file, as Pillow reads it.")],
+    image: Annotated[
+        str,
+        typer.Option(help="Picture file, of a format that a build decodes: JPEG, PNG, WebP, AVIF, TIFF and others."),
+    ],
     prompt: Annotated[str, typer.Option(help="Text after the picture, which the model continues.")] = "",
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens to write.", min=1)] = 40,
 ) -> None:

@@ -53,7 +53,7 @@ def test_mistakes_exit_2_with_one_line(finished: Outcome, photo: Path, tmp_path:
         )
     for given, shown, message in (
         (model, tmp_path / "no.png", "no.png"),
-        (model, tmp_path / "text.png", "no image format that is known"),
+        (model, tmp_path / "text.png", "not an image: starts with"),
         (tmp_path / "nothing", photo, "no such folder"),
         (tmp_path, photo, "not a model folder"),
         (tmp_path / "other", photo, "type llama"),

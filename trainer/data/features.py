@@ -94,7 +94,9 @@ def _where(document: Document, image: int) -> str:
 def feature_folder(cache: Path, corpus: Corpus, tower: str, size: int) -> Path:
     """Where the features of a corpus under a tower lie. `tower`: digest of its weights (trainer.keys.weights_key)."""
     code = code_key(
-        "trainer.data.features", "trainer.model.vision", libraries=("efficientnet-lite-pytorch", "pillow", "torch")
+        "trainer.data.features",
+        "trainer.model.vision",
+        libraries=("efficientnet-lite-pytorch", "numpy", "pillow", "simplejpeg", "torch"),
     )
     return cache / f"features-{digest(code, corpus.hash, tower, str(size))}"
 

@@ -1,35 +1,27 @@
-"""Encoded image bytes to pixels for a tower."""
+"""Encoded image bytes to pixels for a tower, by the decoder that the build uses: a model sees what it was trained on."""
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from pictures.decoding import PILLOW_PIXELS, Undecodable
+from pictures.decoding import decode as decode_picture
 from trainer.errors import CorruptRecordError
 
 
 def decode(data: bytes, size: int, where: str) -> torch.Tensor:
     """RGB pixels resized to a square by bicubic interpolation; uint8 (3, size, size).
 
-    Transparent pixels are laid on white, as a page would show them. Raises CorruptRecordError naming `where`
-    when the bytes do not decode to the last row.
+    Upright, 8 bits of 16, transparent pixels on white, as a corpus's pictures are. Raises CorruptRecordError naming
+    `where` when the bytes are no picture, are damaged, or promise more than 89,478,485 pixels (Pillow's own limit).
     """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            image: Image.Image = opened
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                rgba = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba)
-            pixels = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
-    except UnidentifiedImageError:
-        # Pillow's own words hold an address, and would differ from run to run.
-        raise CorruptRecordError(f"{where}: no image format that is known") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CorruptRecordError(f"{where}: {error}") from None
+        picture = decode_picture(data, PILLOW_PIXELS)
+    except Undecodable as error:
+        raise CorruptRecordError(f"{where}: {error.reason.replace('_', ' ')}: {error.detail}") from None
+    pixels = np.asarray(Image.fromarray(picture.pixels).resize((size, size), Image.Resampling.BICUBIC))
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
 

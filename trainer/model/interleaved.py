@@ -194,6 +194,34 @@ class InterleavedForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[
         )
         return output
 
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """Every beam and returned sequence sees the pictures of its prompt, in order.
+
+        transformers repeats each row of every tensor, and would give the beams of a prompt copies of one picture.
+        """
+        if pixel_values is not None and input_ids is not None and expand_size > 1:
+            shown = (input_ids == self.config.image_token_id).sum(dim=1)
+            counts = (shown // self.config.image_tokens).tolist()
+            if shown.sum() != len(pixel_values) * self.config.image_tokens or sum(counts) != len(pixel_values):
+                raise ValueError(
+                    f"prompts with {shown.tolist()} image tokens for {len(pixel_values)} images of "
+                    f"{self.config.image_tokens}"
+                )
+            beams = [own for own in pixel_values.split(counts) for _ in range(expand_size)]
+            pixel_values = torch.cat(beams)
+        parent: Any = super()
+        ids, inputs = parent._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
+        if pixel_values is not None:
+            inputs["pixel_values"] = pixel_values
+        return ids, inputs
+
     def prepare_inputs_for_generation(self, *args: Any, pixel_values: Tensor | None = None, **kwargs: Any) -> Any:
         """The images go in with the prompt; later steps have them in the cache."""
         parent: Any = super()
