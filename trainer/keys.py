@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 # Packages whose modules are followed; what else is imported counts by its installed version.
-OWN_PACKAGES = frozenset({"pictures", "schemas", "stages", "trainer"})
+OWN_PACKAGES = frozenset({"pictures", "schemas", "trainer"})
 
 
 def weights_key(state: Mapping[str, torch.Tensor]) -> str:
