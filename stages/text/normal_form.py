@@ -19,6 +19,15 @@ from w3lib.encoding import html_body_declared_encoding, http_content_type_encodi
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f\x80-\x84\x86-\x9f\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufff9-\ufffb]"
 )
+# Characters that are made of nothing but marks (Unicode has none elsewhere; three Tibetan ones only decompose to some).
+_MARKS_ONLY = "".join(
+    character
+    for character in map(chr, range(0x300, 0x20000))
+    if unicodedata.combining(character) or character in "\u0f73\u0f75\u0f81"
+)
+_MAX_MARKS = 30
+# A run that may hold more than is kept: one character stands for up to three marks, also the one before the run.
+_LONG_RUN = re.compile(f".?[{_MARKS_ONLY}]{{{_MAX_MARKS // 3 - 1},}}", re.DOTALL)
 # Scripts written without spaces between words: each character counts as a word.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -34,21 +43,34 @@ _STATEFUL = ("utf-16", "utf-32", "iso2022", "iso-2022", "hz")
 
 
 def normalize(text: str) -> str:
-    """The normal form of one paragraph: NFC, invisible characters removed, every run of blanks one space."""
-    if text.isascii():
-        return " ".join(_INVISIBLE.sub("", text).split())
-    return " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
+    """The normal form of one paragraph: `canonical`, every run of blanks one space, none at the edges."""
+    return " ".join(canonical(text).split())
 
 
 def normalize_lines(text: str) -> str:
-    """The normal form of preformatted text: NFC, lines and their inner blanks kept, blank edges removed."""
-    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " ")
-    lines = [line.rstrip() for line in _INVISIBLE.sub("", text).split("\n")]
-    while lines and not lines[0]:
-        lines.pop(0)
-    while lines and not lines[-1]:
-        lines.pop()
-    return "\n".join(lines)
+    """The normal form of preformatted text: `canonical`, lines and their inner blanks kept, blank edges removed."""
+    text = canonical(text).replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " ")
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
+
+
+def canonical(text: str) -> str:
+    """Text in NFC without invisible characters, and at most 30 marks in a row; the first 30 as written are kept.
+
+    Putting marks in order takes a time that grows with the square of their run. 30 is the bound of UAX 15's
+    stream-safe text format, which no language reaches; its way, to insert U+034F between them, would keep noise.
+    """
+    text = _INVISIBLE.sub("", text)
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _LONG_RUN.sub(_bounded_run, text))
+
+
+def _bounded_run(run: re.Match[str]) -> str:
+    """The run with its characters taken apart, less the marks that are too many; as written where none are."""
+    decomposed = "".join(unicodedata.normalize("NFD", character) for character in run[0])
+    first = next((at for at, character in enumerate(decomposed) if unicodedata.combining(character)), 0)
+    most = first + _MAX_MARKS
+    return run[0] if len(decomposed) <= most else decomposed[:most]
 
 
 def words(text: str) -> list[str]:

@@ -47,14 +47,17 @@ def robots_url(origin: str) -> str:
 
 
 def rules_from_answer(origin: str, http_status: int, body: bytes) -> Rules:
-    """Rules from the last answer of an origin (after redirects); `body` may be cut at MAX_BYTES.
+    """Rules from the last answer of an origin (after redirects); `body` may be cut at MAX_BYTES, and is read to there.
 
     2xx: the file. 3xx without a usable target and 4xx: everything is allowed. 5xx, and 429, which is no
     statement about the file (as Google reads it): nothing is allowed for now.
     """
     source = f"{robots_url(origin)} {http_status}"
     if 200 <= http_status < 300:
-        text = body[:MAX_BYTES].decode("utf-8", "replace").removeprefix("\ufeff").replace("\0", "")
+        if len(body) >= MAX_BYTES:
+            # the rest of a line is another rule: "Disallow: /" of "Disallow: /private/"
+            body = body[: max(body.rfind(b"\n", 0, MAX_BYTES), body.rfind(b"\r", 0, MAX_BYTES)) + 1]
+        text = body.decode("utf-8", "replace").removeprefix("\ufeff").replace("\0", "")
         return Rules(source, Protego.parse(text), reachable=True, lifetime=_DAY)
     if http_status >= 500 or http_status == 429:
         return Rules(source, None, reachable=False, lifetime=_SOON)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.text.normal_form import decode, normalize, normalize_lines, text_hash, words
+from stages.text.normal_form import canonical, decode, normalize, normalize_lines, text_hash, words
 
 
 def test_normalize() -> None:
@@ -26,6 +28,42 @@ def test_normalize_is_idempotent_and_canonical(text: str) -> None:
 
 def test_normalize_lines_keeps_the_shape_of_code() -> None:
     assert normalize_lines("\r\n\n  if x:\r\n\ty()   \n\n\n") == "  if x:\n\ty()"
+
+
+def marks_in_a_row(text: str) -> int:
+    marks = "".join("m" if unicodedata.combining(each) else " " for each in unicodedata.normalize("NFD", text))
+    return max(map(len, marks.split()), default=0)
+
+
+# Letters, marks that compose, that change places and that stand for several, and what is taken out between them.
+MARKED = st.text("aé\u1f82\u0f71\u0f73\u0344\u0301\u0316\u0345\u05b0\u3099が\u00ad \n", max_size=120)
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(MARKED)
+def test_a_row_of_marks_is_bounded_and_the_form_is_final(text: str) -> None:
+    for form in (normalize, normalize_lines):
+        once = form(text)
+        assert form(once) == once
+        assert form(unicodedata.normalize("NFD", once)) == once
+        assert marks_in_a_row(once) <= 30
+    if marks_in_a_row(text.replace("\u00ad", "")) <= 30:
+        assert canonical(text) == unicodedata.normalize("NFC", text.replace("\u00ad", ""))
+
+
+def test_the_first_thirty_marks_are_kept() -> None:
+    assert normalize("a" + "\u0316" * 29 + "\u0301" + "\u0302" * 9 + "b") == "\u00e1" + "\u0316" * 29 + "b"
+    assert marks_in_a_row(normalize("\u1f82" + "\u0316" * 40)) == 30  # the letter's own three count
+
+
+@pytest.mark.parametrize("form", [normalize, normalize_lines])
+@pytest.mark.parametrize(
+    "unit", ["\u0301\u0316", "\n", "\r\n \t", "\u00ad\u0301\u0316", "a\u0301\u00ad", "\u0344\u0f73"]
+)
+def test_a_normal_form_takes_a_time_that_grows_with_the_text(form: Callable[[str], str], unit: str) -> None:
+    start = time.process_time()
+    form("a" + unit * 200_000 + "x" + unit * 200_000)
+    assert time.process_time() - start < 5  # many minutes, if each looked at all the others
 
 
 def test_words() -> None:

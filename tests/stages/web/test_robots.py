@@ -108,6 +108,24 @@ def test_only_the_first_500_kilobytes_count() -> None:
     assert fetch_page(huge_page(50_000_000, announce=True))[0]["status"] == "ok"
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("rules", "cut", "allowed"),
+    [
+        ("Disallow: /private/", len("vate/"), True),  # the rest, "Disallow: /pri", is a rule nobody wrote
+        ("Disallow: /\nAllow: /private/", len("rivate/"), False),
+        ("Disallow: /", 0, False),  # a file that ends just there, with its last line whole
+    ],
+)
+def test_a_line_cut_at_the_limit_is_no_rule(rules: str, cut: int, allowed: bool, line_end: str) -> None:
+    end = "User-agent: *\n".replace("\n", line_end) + rules.replace("\n", line_end) + line_end
+    body = b"#".ljust(MAX_BYTES - len(end) + cut + len(line_end) * bool(cut), b"x")[: -len(line_end)]
+    body += (line_end + end).encode()
+    assert len(body) >= MAX_BYTES
+    for given in (body, body[:MAX_BYTES]):
+        assert rules_from_answer("http://h", 200, given).allow("http://h/pripage", SETTINGS.product) == allowed
+
+
 def test_a_redirected_page_needs_leave_at_every_host() -> None:
     with (
         routes({"/robots.txt": text("User-agent: *\nDisallow: /to"), "/to": answer()}) as there,
