@@ -9,16 +9,27 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import warnings
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from stages.image_headers import (
+    MAX_FRAMES,
+    Undecodable,
+    check_bmp,
+    check_ico,
+    check_jpeg,
+    check_png,
+    check_size,
+    count_gif_frames,
+    count_tiff_pages,
+    webp_size,
+)
 
 # Formats by their first bytes; the second column is Pillow's plugin.
 SIGNATURES = (
@@ -35,21 +46,10 @@ SIGNATURES = (
 EXIF_ORIENTATION = 0x0112
 # Pillow's default MAX_IMAGE_PIXELS; at the double of it Pillow refuses whatever we say.
 PILLOW_PIXELS = 89_478_485
-# An animation is its first frame here; this bounds the work of counting the others.
-MAX_FRAMES = 10_000
 # Our own limit decides, and Pillow's error above twice its own; its warning in between says nothing.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # What an original must not carry if its bytes are to be stored as they are: places and names, or other colours.
 METADATA = ("exif", "xmp", "XML:com.adobe.xmp", "photoshop", "icc_profile", "comment")
-
-
-class Undecodable(ValueError):
-    """No picture: `reason` is the rule's name, `detail` one line of evidence."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Picture:
     """JPEG by libjpeg-turbo with each of its warnings an error (Pillow sees half of the bit flips, this all)."""
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     check_size(width, height, max_pixels)
+    check_jpeg(data)
     orientation, metadata = jpeg_metadata(data)
     if colours in ("CMYK", "YCCK"):
         # Decoded small for its warnings; Pillow knows about Adobe's inverted inks.
@@ -138,14 +139,22 @@ def decode_other(data: bytes, name: str, plugin: str, max_pixels: int) -> Pictur
         num_frames = count_gif_frames(data)
     elif name == "webp":
         check_size(*webp_size(data), max_pixels)
+    elif name == "tiff":
+        num_frames = count_tiff_pages(data)
+    elif name == "ico":
+        check_ico(data, max_pixels)
+    elif name == "bmp":
+        check_bmp(data)
     with Image.open(io.BytesIO(data), formats=[plugin]) as image:
         check_size(*image.size, max_pixels)
-        orientation = read_orientation(image)
-        image.load()
         if name == "tiff":
-            num_frames = count_tiff_pages(data)
+            check_strips(image)
         elif name != "gif":
             num_frames = int(getattr(image, "n_frames", 1))
+        if num_frames > MAX_FRAMES:
+            raise Undecodable("too_many_frames", f"{num_frames} is more than {MAX_FRAMES}")
+        orientation = read_orientation(image)
+        image.load()
         # TIFF and AVIF plugins may have turned the picture on loading, and then dropped the tag.
         pixels = upright(to_rgb(image), read_orientation(image))
         plain = (
@@ -159,12 +168,13 @@ def decode_other(data: bytes, name: str, plugin: str, max_pixels: int) -> Pictur
     return Picture(pixels, name, orientation, num_frames, plain)
 
 
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Undecodable "too_many_pixels" when the header promises more than `max_pixels`."""
-    if width < 1 or height < 1:
-        raise Undecodable("damaged", f"{width} x {height} pixels")
-    if width * height > max_pixels:
-        raise Undecodable("too_many_pixels", f"{width} x {height} is more than {max_pixels} pixels")
+def check_strips(image: ImageFile.ImageFile) -> None:
+    """Undecodable "truncated" when the strips or tiles of a TIFF leave a part of the picture black."""
+    layers = len(image.getbands()) if getattr(image, "_planar_configuration", 1) == 2 else 1
+    boxes = [tile.extents or (0, 0, 0, 0) for tile in image.tile]
+    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
+    if covered < image.width * image.height * layers and image.tile[0].codec_name != "libtiff":
+        raise Undecodable("truncated", f"TIFF strips cover {covered} of {image.width * image.height * layers} pixels")
 
 
 def read_orientation(image: Image.Image) -> int | None:
@@ -193,16 +203,7 @@ def upright(pixels: NDArray[np.uint8], orientation: int | None) -> NDArray[np.ui
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Any Pillow mode as uint8 RGB: transparency over white, 16 bits scaled, integers and floats stretched."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        values = np.asarray(image).astype(np.float64)
-        if image.mode.startswith("I;16"):
-            grey = np.rint(values / 257)
-        else:
-            # No white level is stated: the finite range of the values is shown.
-            finite = values[np.isfinite(values)]
-            low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-            stretched = (values - low) / max(high - low, np.finfo(np.float64).tiny) * 255
-            grey = np.rint(np.nan_to_num(stretched, nan=0.0, posinf=255, neginf=0))
-        return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+        return np.repeat(to_grey(np.asarray(image), image.mode)[..., None], 3, axis=2)
     if image.has_transparency_data:
         over = Image.new("RGBA", image.size, "white")
         over.alpha_composite(image.convert("RGBA"))
@@ -211,86 +212,23 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[int, bytes, memoryview]]:
-    """(offset, type, body) of each chunk; Undecodable when one is cut or its checksum is wrong."""
-    view = memoryview(data)
-    offset = 8
-    while True:
-        if offset + 12 > len(data):
-            raise Undecodable("truncated", f"PNG ends at byte {len(data)} without IEND")
-        (length,) = struct.unpack_from(">I", data, offset)
-        end = offset + 12 + length
-        if end > len(data):
-            raise Undecodable("truncated", f"PNG chunk at byte {offset} ends at {end} of {len(data)}")
-        (checksum,) = struct.unpack_from(">I", data, end - 4)
-        if zlib.crc32(view[offset + 4 : end - 4]) != checksum:
-            raise Undecodable("damaged", f"PNG chunk at byte {offset} has a wrong checksum")
-        yield offset, data[offset + 4 : offset + 8], view[offset + 8 : end - 4]
-        if data[offset + 4 : offset + 8] == b"IEND":
-            return
-        offset = end
-
-
-def check_png(data: bytes) -> None:
-    """Every chunk's CRC-32 up to IEND (Pillow passes over those of IDAT)."""
-    for _ in png_chunks(data):
-        pass
-
-
-def count_gif_frames(data: bytes) -> int:
-    """Image blocks up to the trailer (GIF89a specification); Undecodable when it ends before."""
-    try:
-        offset = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
-        frames = 0
-        while data[offset] != 0x3B:
-            if data[offset] == 0x21:
-                offset += 2
-            elif data[offset] == 0x2C:
-                frames += 1
-                flags = data[offset + 9]
-                offset += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-            elif data[offset] == 0 and frames:
-                # Padding between blocks, which encoders of the nineties wrote and every viewer passes over.
-                offset += 1
-                continue
-            else:
-                raise Undecodable("damaged", f"GIF block of unknown type {data[offset]} at byte {offset}")
-            while data[offset]:
-                offset += data[offset] + 1
-            offset += 1
-            if frames > MAX_FRAMES:
-                raise Undecodable("too_many_frames", f"more than {MAX_FRAMES}")
-    except IndexError:
-        raise Undecodable("truncated", f"GIF ends at byte {len(data)} without its trailer") from None
-    return frames
-
-
-def count_tiff_pages(data: bytes) -> int:
-    """Pages of a TIFF, counted to MAX_FRAMES."""
-    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-        pages = 1
-        while pages < MAX_FRAMES:
-            try:
-                image.seek(pages)
-            except EOFError:
-                break
-            pages += 1
-    return pages
-
-
-def webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a WebP by its header (RFC 9649), before libwebp allocates a canvas for them."""
-    if 8 + int.from_bytes(data[4:8], "little") > len(data):
-        raise Undecodable("truncated", f"WebP says {8 + int.from_bytes(data[4:8], 'little')} bytes, has {len(data)}")
-    kind = data[12:16]
-    if kind == b"VP8X" and len(data) >= 30:
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if kind == b"VP8L" and len(data) >= 25:
-        bits = int.from_bytes(data[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if kind == b"VP8 " and len(data) >= 30:
-        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
-    raise Undecodable("damaged", f"WebP chunk {kind!r}")
+def to_grey(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
+    """Grey levels 0..255 of whole numbers or floats, (height, width), a band of rows at a time to save memory."""
+    bands = np.array_split(values, max(1, values.size >> 20))
+    low, high = 0.0, 65535.0
+    if not mode.startswith("I;16"):
+        # No white level is stated: the finite range of the values is shown.
+        finite = [band[np.isfinite(band)] for band in bands]
+        low = float(min((band.min() for band in finite if band.size), default=0.0))
+        high = float(max((band.max() for band in finite if band.size), default=0.0))
+    grey = np.empty(values.shape, np.uint8)
+    start = 0
+    for band in bands:
+        stretched = (band.astype(np.float64) - low) / max(high - low, np.finfo(np.float64).tiny) * 255
+        levels = np.rint(np.nan_to_num(stretched, nan=0.0, posinf=255, neginf=0)).clip(0, 255)
+        grey[start : start + len(band)] = levels
+        start += len(band)
+    return grey
 
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")

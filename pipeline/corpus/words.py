@@ -44,6 +44,8 @@ _RULES: dict[str, str] = {
     "image/too_many_pixels": "decodes to more pixels than is safe",
     "image/too_many_bytes": "more bytes than allowed",
     "image/too_many_frames": "an animation with too many frames",
+    "image/too_many_scans": "a JPEG of too many passes over its pixels",
+    "image/too_many_parts": "a file of too many small parts",
     "image/not_resizable": "cannot be resized",
     # image filters
     "image/status": "could not be fetched or decoded",

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from pictures.decoding import PILLOW_PIXELS, Picture, Undecodable, decode, one_line
+from pictures.decoding import PILLOW_PIXELS, Picture, decode, one_line
+from stages.image_headers import Undecodable
 from stages.images.perceptual_hash import phash
 from stages.row_function import ERROR, Settings
 
@@ -91,7 +92,8 @@ class DecodeImage:
     """RowFunction `decode_image`: (body, content_type) into OUTPUT.
 
     A file that is not a usable picture is a row with status "error", a reason (empty, too_many_bytes, svg,
-    not_an_image, too_many_pixels, too_many_frames, truncated, damaged, not_resizable) and one line of detail.
+    not_an_image, too_many_pixels, too_many_frames, too_many_scans, too_many_parts, truncated, damaged,
+    not_resizable) and one line of detail.
     """
 
     name = "decode_image"

@@ -10,6 +10,7 @@ import random
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ import simplejpeg
 import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 from pydantic import ValidationError
 
 from pictures import decoding as image_decoding
@@ -290,6 +291,101 @@ def test_bombs_are_refused_by_their_header(body: bytes, monkeypatch: pytest.Monk
     monkeypatch.setattr(simplejpeg, "decode_jpeg", exploded)
     row = one(body)
     assert (row["status"], row["reason"], row["body"]) == ("error", "too_many_pixels", None)
+
+
+def test_an_icon_is_judged_by_the_picture_inside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def icon(*pictures: bytes) -> bytes:
+        offset, entries = 6 + 16 * len(pictures), b""
+        for picture in pictures:
+            entries += struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(picture), offset)
+            offset += len(picture)
+        return b"\0\0\1\0" + struct.pack("<H", len(pictures)) + entries + b"".join(pictures)
+
+    small = encoded(PHOTO[:16, :16], "PNG")
+    bitmap = struct.pack("<IiiHHIIiiII", 40, 12_000, 24_000, 1, 32, 0, 0, 0, 0, 0, 0)
+    assert one(icon(small))["status"] == "ok"
+    assert one(icon(small)[:60])["status"] == "error"
+
+    def exploded(*_: Any, **__: Any) -> None:
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(Image.Image, "load", exploded)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", exploded)
+    for body in (icon(bomb_png(12_000, 12_000)), icon(small, bomb_png(12_000, 12_000)), icon(bitmap)):
+        assert one(body)["reason"] == "too_many_pixels"
+    assert one(icon(small)[:22])["reason"] == "truncated"
+
+
+def test_a_jpeg_of_too_many_passes_is_refused_before_the_first() -> None:
+    progressive = encoded(PHOTO, "JPEG", progressive=True, exif=b"Exif\0\0" + b"\xff\xda" * 600)
+    at = progressive.rindex(b"\xff\xda")
+    assert one(progressive)["status"] == "ok"  # marks inside a segment are no scans
+    assert one(progressive + b"\xff\xda" * 600)["status"] == "ok"  # nor is what lies behind the picture
+    body = progressive[:at] + progressive[at:-2] * 501 + b"\xff\xd9"
+    row = one(body)
+    assert (row["status"], row["reason"], row["detail"]) == ("error", "too_many_scans", "more than 500")
+    body = body[:at] + body[at:].replace(b"\xff\xda", b"\xff\xff\xff\xda")
+    assert one(body)["reason"] == "too_many_scans"  # marks may be filled
+
+
+PLAIN_TIFF = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 278: 8, 279: 64}  # 8 x 8 grey pixels in one strip
+
+
+def tiff(entries: list[tuple[int, int, int, int]], following: int = 0, height: int = 8) -> bytes:
+    """A TIFF of 8 grey pixels a row with these entries (tag, type, count, value) besides."""
+    pixels = 8 + 2 + 12 * (len(PLAIN_TIFF) + 1 + len(entries)) + 4
+    plain = [(tag, 3, 1, value) for tag, value in (PLAIN_TIFF | {257: height}).items()]
+    body = b"".join(struct.pack("<HHII", *entry) for entry in [*plain, (273, 4, 1, pixels), *entries])
+    head = b"II*\0" + struct.pack("<IH", 8, len(body) // 12)
+    return head + body + struct.pack("<I", following) + bytes(range(64))
+
+
+def test_directories_of_a_tiff_that_lie_on_each_other_are_read_once() -> None:
+    num_pages = num_entries = 4000
+    tags = list((PLAIN_TIFF | {273: 8}).items())
+    # each directory begins twelve bytes after the one before, in the upper half of an entry's value
+    body = b"II*\0" + struct.pack("<IH", 8, num_entries)
+    for entry in range(num_entries):
+        tag, value = tags[entry % len(tags)]
+        body += struct.pack("<HHIHH", tag, 3, 1, value, num_entries)
+    for page in range(num_pages):
+        following = 8 + 12 * (page + 1) if page < num_pages - 1 else 0
+        body += struct.pack("<IIHH", following, 1, 0, num_entries)
+    start = time.process_time()
+    row = one(body + bytes(16))
+    assert time.process_time() - start < 5
+    assert (row["status"], row["num_frames"]) == ("ok", num_pages)
+    assert one(tiff([], following=8))["num_frames"] == 1  # a circle
+
+
+PNG = encoded(PHOTO[:8, :8], "PNG")
+GIF = encoded(PHOTO[:8, :8], "GIF")
+JPEG = encoded(PHOTO[:8, :8])
+EMPTY_CHUNK = bytes(4) + b"teSt" + struct.pack(">I", zlib.crc32(b"teSt"))
+ANIMATION = struct.pack(">I", 8) + b"acTL" + struct.pack(">II", 1 << 31, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (tiff([(700 + i, 3, 1, 0) for i in range(5000)]), "too_many_parts"),
+        (tiff([(700 + i, 4, 250_000, 8) for i in range(5)]), "too_many_parts"),
+        (tiff([], following=1 << 20), "truncated"),
+        (tiff([])[:100], "truncated"),
+        (tiff([], height=60_000), "truncated"),  # one strip of eight rows
+        (JPEG[:2] + b"\xff\xfe\0\2" * 100_001 + JPEG[2:], "too_many_parts"),
+        (PNG[:33] + EMPTY_CHUNK * 100_001 + PNG[33:], "too_many_parts"),
+        (PNG[:33] + ANIMATION + struct.pack(">I", zlib.crc32(ANIMATION[4:])) + PNG[33:], "too_many_frames"),
+        (GIF[: GIF.index(b",")] + b"!\xfe" + b"\1x" * 100_001 + b"\0" + GIF[GIF.index(b",") :], "too_many_parts"),
+        (b"BM" + bytes(28) + b"\1\0\0\0" + b"\1\5" * 1_000_001, "too_many_parts"),
+    ],
+    ids=["entries", "numbers", "outside", "cut", "strips", "jpeg", "png", "apng", "gif", "bmp"],
+)
+def test_files_that_ask_for_more_work_than_their_picture_holds(body: bytes, reason: str) -> None:
+    start = time.process_time()
+    row = one(body)
+    assert (row["status"], row["reason"], row["error"]) == ("error", reason, None)
+    assert time.process_time() - start < 5
 
 
 def test_enlarging_a_thread_into_a_sheet_is_refused() -> None:
