@@ -43,7 +43,7 @@ def unique_urls(spec: Spec) -> Phase:
         run=run,
         inputs=("documents",),
         modules=("stages.dedup.exact",),
-        libraries=("idna", "w3lib"),
+        libraries=("ada-url", "w3lib"),
         exchange=Exchange(key="key", order=("key", "document_id"), schema=_BY_KEY, emit=_by_url),
     )
 
@@ -125,7 +125,7 @@ def paragraphs(spec: Spec) -> Phase:
         inputs=("scores",),
         settings={"paragraph_max_documents": most},
         modules=("stages.dedup.paragraphs",),
-        libraries=("idna", "w3lib"),
+        libraries=("ada-url", "w3lib"),
         exchange=Exchange(key="key", order=("key", "document_id", "position"), schema=_OCCURRENCE, emit=_occurrences),
     )
 

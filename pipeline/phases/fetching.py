@@ -21,7 +21,7 @@ from stages.web.urls import host_of, url_id
 POLICY = pa.field("policy", pa.string())
 _OUTPUT = pa.schema([*FETCHED, POLICY])
 # Distributions that shape what a fetch returns.
-FETCH_LIBRARIES = ("aiohttp", "brotli", "idna", "protego", "w3lib", "yarl")
+FETCH_LIBRARIES = ("ada-url", "aiohttp", "brotli", "protego", "w3lib", "yarl")
 
 
 def host_key(host: str) -> str:

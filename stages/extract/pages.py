@@ -21,7 +21,7 @@ class Extract:
     """Pages to documents: columns url (final, absolute), content_type (may be null), body (large_binary)."""
 
     name = "extract"
-    libraries = ("selectolax", "w3lib", "chardetng-py", "idna", "xxhash")
+    libraries = ("selectolax", "w3lib", "chardetng-py", "ada-url", "xxhash")
     weights: str | None = None
     output = OUTPUT
     batch_size = 64

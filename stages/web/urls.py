@@ -1,8 +1,9 @@
 """URLs: one canonical form, so that one resource is asked for once and has one id.
 
-Hosts are read as browsers read them (WHATWG URL: IDNA, IPv4 in decimal, octal or hexadecimal), so that the
-host that is checked is the host that is connected to. Paths and queries follow RFC 3986 section 6.2.2; the
-query keeps its order, because servers may depend on it.
+URLs are read, joined and written as browsers do it (WHATWG URL standard, by ada), so that the host that is checked is
+the host that is connected to. On top of that, escapes are brought into one spelling (RFC 3986, 6.2.2), and user,
+password, fragment, an empty query and a host's last dot are left out; the query keeps its order, because servers may
+depend on it.
 """
 
 from __future__ import annotations
@@ -11,67 +12,65 @@ import csv
 import io
 import re
 from collections.abc import Collection, Sequence
-from functools import lru_cache
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
-import idna
 import xxhash
-from w3lib.url import safe_url_string
+from ada_url import URL
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
 # Longer request lines are refused by common servers.
 MAX_URL_LENGTH = 8192
 
 _STRIPPED = "".join(map(chr, range(0x21)))  # C0 controls and space, at both ends
-_REMOVED = str.maketrans("", "", "\t\n\r")  # anywhere
-_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
-_LAST_LABEL_IS_NUMBER = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|\[[0-9a-f:]+\]")
+_MAX_HOST = 253  # RFC 1035, less the dots' own bytes
+# An escape; before it, what would make one with the character it stands for ("%4%31" is no "%41").
+_ESCAPE = re.compile(r"(%[0-9A-Fa-f]?)?%([0-9A-Fa-f]{2})")
+_OUTSIDE_ASCII = re.compile(r"[^\x00-\x7f]+")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
-def canonicalize(url: str, base: str | None = None, *, drop_parameters: Collection[str] = ()) -> str:
+def canonicalize(
+    url: str, base: str | None = None, *, drop_parameters: Collection[str] = (), encoding: str = "utf-8"
+) -> str:
     """The absolute canonical form of an http or https URL, without fragment, credentials and default port.
 
     `base`: the page (or `base href`) a relative URL is resolved against. `drop_parameters`: names of query
-    parameters to leave out, compared without case; a trailing * matches any ending ("utm_*").
+    parameters to leave out, compared without case; a trailing * matches any ending ("utm_*"). `encoding`: the codec of
+    the page that the URL stands on, in which browsers escape its query.
+    The result is ASCII, at most MAX_URL_LENGTH characters long, and its own canonical form.
     ValueError, one line, for everything that is not a usable http(s) URL.
     """
     if len(url) > MAX_URL_LENGTH:
         raise ValueError(f"URL longer than {MAX_URL_LENGTH} characters: {url[:80]!r}")
-    text = url.strip(_STRIPPED).translate(_REMOVED)
-    scheme = text.partition(":")[0].lower()
-    if scheme in DEFAULT_PORTS or (base is not None and ":" not in text.partition("/")[0]):
-        # browsers read a backslash of http URLs as a slash; leaving it would hide the host from our checks
-        path, mark, query = text.partition("?")
-        text = path.replace("\\", "/") + mark + query
     try:
-        parts = urlsplit(urljoin(base, text) if base is not None else text)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"not a URL: {url[:200]!r} ({error})") from None
-    if parts.scheme not in DEFAULT_PORTS:
-        raise ValueError(f"not an absolute http or https URL: {url[:200]!r}")
-    host = _host(parts.hostname or "")
-    if port is not None and port != DEFAULT_PORTS[parts.scheme]:
-        host = f"{host}:{port}"
-    try:
-        safe = urlsplit(safe_url_string(SplitResult(parts.scheme, host, parts.path, parts.query, "").geturl()))
+        parts = URL(_escape_query(url, encoding), base)
     except UnicodeError:
         raise ValueError(f"not a URL: {url[:200]!r} (lone surrogates)") from None
-    query = _normalize_escapes(safe.query)
+    except ValueError:
+        absolute = base is not None or url.strip(_STRIPPED)[:4].lower() == "http"
+        said = "not a URL" if absolute else "not an absolute http or https URL"
+        raise ValueError(f"{said}: {url[:200]!r}") from None
+    if parts.protocol not in ("http:", "https:"):
+        raise ValueError(f"not an absolute http or https URL: {url[:200]!r}")
+    host = parts.hostname.removesuffix(".")
+    if len(host) > _MAX_HOST or not _HOST.fullmatch(host):
+        raise ValueError(f"not a host name: {host[:80]!r}")
+    query = _normalize_escapes(parts.search[1:])
     if drop_parameters and query:
         query = _without(query, drop_parameters)
-    result = f"{parts.scheme}://{host}{_remove_dot_segments(_normalize_escapes(safe.path))}"
-    return f"{result}?{query}" if query else result
+    port = f":{parts.port}" if parts.port else ""
+    result = f"{parts.protocol}//{host}{port}{_normalize_escapes(parts.pathname)}"
+    result = f"{result}?{query}" if query else result
+    if len(result) > MAX_URL_LENGTH:
+        raise ValueError(f"URL longer than {MAX_URL_LENGTH} characters when escaped: {url[:80]!r}")
+    return result
 
 
-def canonicalize_image(url: str, base: str | None = None) -> str:
+def canonicalize_image(url: str, base: str | None = None, *, encoding: str = "utf-8") -> str:
     """As `canonicalize`, but `data:` URIs, which carry the image themselves, are passed through unchanged."""
     stripped = url.strip(_STRIPPED)
-    return stripped if stripped[:5].lower() == "data:" else canonicalize(url, base)
+    return stripped if stripped[:5].lower() == "data:" else canonicalize(url, base, encoding=encoding)
 
 
 def url_id(url: str) -> str:
@@ -130,44 +129,28 @@ def _csv_urls(path: Path, text: str) -> list[tuple[int, str]]:
         raise ValueError(f"{path}:{rows.line_num}: {error}") from None
 
 
-@lru_cache(maxsize=4096)
-def _host(host: str) -> str:
-    """Host as written to its canonical ASCII form; ValueError where no such host can exist."""
-    if ":" in host:
-        try:
-            address = IPv6Address(host)
-        except AddressValueError:
-            raise ValueError(f"not an IPv6 address: [{host[:80]}]") from None
-        if address.scope_id is not None:
-            raise ValueError(f"IPv6 address with a zone: [{host[:80]}]")
-        # Python versions differ in how they print ::ffff:0:0/96
-        mapped = int(address) & 0xFFFFFFFF if address.ipv4_mapped else None
-        return f"[{address}]" if mapped is None else f"[::ffff:{mapped >> 16:x}:{mapped & 0xFFFF:x}]"
-    name = unquote(host).lower()
-    if not name.isascii():
-        try:
-            name = idna.encode(name, uts46=True).decode("ascii")
-        except idna.IDNAError:
-            raise ValueError(f"not an internationalised host name: {host[:80]!r}") from None
-    name = name.removesuffix(".")
-    if len(name) > 253 or not _HOST.fullmatch(name):
-        raise ValueError(f"not a host name: {host[:80]!r}")
-    return _ipv4(name) if _LAST_LABEL_IS_NUMBER.search(name) else name
+def _escape_query(url: str, encoding: str) -> str:
+    """The URL with its query's characters outside ASCII escaped as browsers do on a page in another codec than UTF-8.
 
+    WHATWG URL, "percent-encode after encoding": what the codec lacks becomes a numeric character reference.
+    """
+    rest, mark, query = url.partition("#")[0].partition("?")
+    if query.isascii() or encoding.startswith("utf"):
+        return url
 
-def _ipv4(name: str) -> str:
-    """Dotted decimal form of an IPv4 address in any base and number of parts (WHATWG URL, IPv4 parser)."""
-    numbers = []
-    for part in name.split("."):
-        base = 16 if part.startswith("0x") else 8 if len(part) > 1 and part.startswith("0") else 10
+    def escaped(run: re.Match[str]) -> str:
+        return "".join(f"%{byte:02X}" for byte in run[0].encode(encoding))
+
+    def referred(character: re.Match[str]) -> str:
         try:
-            numbers.append(int(part[2:] or "0", 16) if base == 16 else int(part, base))
-        except ValueError:
-            raise ValueError(f"not an IPv4 address: {name[:80]!r}") from None
-    *leading, last = numbers
-    if len(numbers) > 4 or any(number > 255 for number in leading) or last >= 256 ** (4 - len(leading)):
-        raise ValueError(f"not an IPv4 address: {name[:80]!r}")
-    return str(IPv4Address(last + sum(number << (8 * (3 - i)) for i, number in enumerate(leading))))
+            return escaped(character)
+        except UnicodeEncodeError:
+            return f"%26%23{ord(character[0])}%3B"
+
+    try:
+        return rest + mark + _OUTSIDE_ASCII.sub(escaped, query)
+    except UnicodeEncodeError:
+        return rest + mark + re.sub(r"[^\x00-\x7f]", referred, query)
 
 
 def _normalize_escapes(text: str) -> str:
@@ -176,26 +159,12 @@ def _normalize_escapes(text: str) -> str:
         return text
 
     def normal(match: re.Match[str]) -> str:
-        character = chr(int(match[1], 16))
-        return character if character in _UNRESERVED else f"%{match[1].upper()}"
+        character = chr(int(match[2], 16))
+        if match[1] is None and character in _UNRESERVED:
+            return character
+        return f"{match[1] or ''}%{match[2].upper()}"
 
     return _ESCAPE.sub(normal, text)
-
-
-def _remove_dot_segments(path: str) -> str:
-    """RFC 3986, 5.2.4, for an absolute or empty path."""
-    if "/." not in path:
-        return path or "/"
-    kept: list[str] = []
-    segments = path.split("/")[1:]
-    for segment in segments:
-        if segment == "..":
-            del kept[-1:]
-        elif segment != ".":
-            kept.append(segment)
-    if segments[-1] in (".", ".."):
-        kept.append("")
-    return "/" + "/".join(kept)
 
 
 def _without(query: str, names: Collection[str]) -> str:

@@ -24,6 +24,10 @@ from stages.web.urls import MAX_URL_LENGTH, canonicalize, canonicalize_image, ho
         (" \thttp://example.com/a\nb ", "http://example.com/ab"),
         ("http://example.com\\@evil.com/", "http://example.com/@evil.com/"),
         ("http://example.com/?", "http://example.com/"),
+        ("http:///x", "http://x/"),  # any number of slashes, in the standard
+        ("http:/x\\y", "http://x/y"),
+        ("http://h/%4a%%41a%4%31%%34%31%%%41", "http://h/J%%41a%4%31%%341%%%41"),  # no new escape comes of an old one
+        ("http://h/a|b'c\"{}`^?'\"<>|^\\", "http://h/a|b'c%22%7B%7D%60%5E?%27%22%3C%3E|^\\"),
         # one address, many spellings
         ("http://2130706433/", "http://127.0.0.1/"),
         ("http://0x7f.1/", "http://127.0.0.1/"),
@@ -66,7 +70,6 @@ def test_relative_urls(url: str, canonical: str) -> None:
         "javascript:alert(1)",
         "data:image/png;base64,AAAA",
         "http://",
-        "http:///x",
         "http://a b/",
         "http://a..b/",
         "http://exa<mple.com/",
@@ -80,6 +83,10 @@ def test_relative_urls(url: str, canonical: str) -> None:
         "http://" + "a" * 64 + ".com/",
         "http://example.com/\ud800",
         "http://example.com/" + "a" * MAX_URL_LENGTH,
+        "http://example.com/" + "é" * (MAX_URL_LENGTH // 6),  # within the limit until it is escaped
+        "http://example.com/?" + " " * (MAX_URL_LENGTH // 3) + "x",
+        "x y" * (MAX_URL_LENGTH // 5),
+        "http://" + "a." * 127 + "com/",
     ],
 )
 def test_what_is_no_url_is_one_clear_line(url: str) -> None:
@@ -96,25 +103,54 @@ def test_parameters_are_dropped_by_name_and_the_rest_keeps_its_order() -> None:
     assert canonicalize("http://h/?utm_a=1") == "http://h/?utm_a=1"
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
-@given(
-    st.one_of(
-        st.text(max_size=60),
-        st.builds("http://{}/{}?{}".format, st.text(max_size=20), st.text(max_size=30), st.text(max_size=20)),
-        st.from_regex(
-            r"https?://[a-z0-9.\-]{1,20}(:[0-9]{0,5})?/[a-z./%0-9~]{0,30}(\?[a-z=&%+]{0,20})?", fullmatch=True
-        ),
-    )
+# Text as pages have it: anything, what looks like a URL, and a great many escapes, whole and broken.
+ANY_URL = st.one_of(
+    st.text(max_size=60),
+    st.binary(max_size=60).map(lambda noise: noise.decode("utf-8", "surrogateescape")),
+    st.builds("http://{}/{}?{}".format, st.text(max_size=20), st.text(max_size=30), st.text(max_size=20)),
+    st.builds("http://h/{}?{}".format, st.text("%4123aAé/.\\ #?", max_size=40), st.text("%4123aAé&='", max_size=40)),
+    st.builds("{}{}".format, st.sampled_from(["http://h/", "", "//", "?", "https:"]), st.text("%é a", min_size=2000)),
+    st.from_regex(r"https?://[a-z0-9.\-]{1,20}(:[0-9]{0,5})?/[a-z./%0-9~]{0,30}(\?[a-z=&%+]{0,20})?", fullmatch=True),
+    st.builds("http://u:secret@h/{}".format, st.text(max_size=20)),
 )
-def test_canonicalization_is_idempotent_and_fails_with_value_errors_only(url: str) -> None:
+
+
+@settings(derandomize=True, deadline=None, max_examples=500)
+@given(ANY_URL, st.sampled_from([None, "http://h/d/e?f"]), st.sampled_from(["utf-8", "gb18030", "windows-1252"]))
+def test_the_form_is_final_and_all_else_is_a_value_error(url: str, base: str | None, encoding: str) -> None:
     try:
-        once = canonicalize(url)
-    except ValueError:
+        once = canonicalize(url, base, encoding=encoding, drop_parameters=("a*",))
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1
         return
-    assert canonicalize(once) == once
-    assert once.isascii()
-    assert "#" not in once
+    assert canonicalize(once) == once == canonicalize(once, base)
+    assert once.isascii() and once.isprintable() and len(once) <= MAX_URL_LENGTH
+    assert "#" not in once and "@" not in host_of(once) and " " not in once
     assert host_of(once) and origin_of(once) + once.removeprefix(origin_of(once)) == once
+
+
+def test_a_url_that_grows_past_the_limit_is_none() -> None:
+    fits = "http://h/" + "é" * ((MAX_URL_LENGTH - 9) // 6)
+    assert len(canonicalize(fits)) <= MAX_URL_LENGTH
+    with pytest.raises(ValueError, match="when escaped"):
+        canonicalize(fits + "é")
+    with pytest.raises(ValueError, match="when escaped"):
+        canonicalize("é", "http://h/" + "a" * (MAX_URL_LENGTH - 11) + "/")
+
+
+@pytest.mark.parametrize(
+    ("url", "encoding", "canonical"),
+    [
+        ("3.asp?Dh=\u6d2a17#\u6d2a", "gb18030", "http://h/3.asp?Dh=%BA%E917"),
+        ("\u6d2a?\u6d2a", "gb18030", "http://h/%E6%B4%AA?%BA%E9"),  # the path is in UTF-8 always
+        ("?q=\u0444&r=a b", "windows-1251", "http://h/?q=%F4&r=a%20b"),
+        ("?q=\u0444é", "windows-1252", "http://h/?q=%26%231092%3B%E9"),  # as browsers write what the codec lacks
+        ("?q=é", "utf-16-le", "http://h/?q=%C3%A9"),
+        ("#?é", "windows-1252", "http://h/"),
+    ],
+)
+def test_queries_are_escaped_in_the_encoding_of_their_page(url: str, encoding: str, canonical: str) -> None:
+    assert canonicalize(url, "http://h/", encoding=encoding) == canonical
 
 
 def test_hosts_and_origins() -> None:
