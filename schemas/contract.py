@@ -1,26 +1,38 @@
-"""What a contract is: a named, versioned Arrow schema, and the one way to make a table follow it."""
+"""What a contract is: a named, versioned Arrow schema, and the one way to make a table follow it.
+
+A column is *identity* or *carried*. Identity is what a table says, and what a digest of it sees; carried is where bytes
+lie, whether a failure may pass, how a snapshot was called: it travels with the rows and makes no row another one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 NAME_KEY = b"interloom.schema"
 VERSION_KEY = b"interloom.version"
+ROLE_KEY = b"interloom.role"
+
+# Metadata of a carried field, at the top or inside structs; an unmarked field is identity: a column that is digested
+# for nothing costs a run, one that is wrongly left out a wrong result.
+CARRIED = {ROLE_KEY: b"carried"}
 
 
 class ContractError(ValueError):
     """A table does not follow its contract; the message names the table and the column."""
 
 
-def contract(name: str, version: int, fields: Iterable[pa.Field]) -> pa.Schema:
-    """A versioned schema; name and version travel in the schema's metadata into every file.
+def contract(
+    name: str, version: int, fields: Iterable[pa.Field], metadata: Mapping[bytes, bytes] | None = None
+) -> pa.Schema:
+    """A versioned schema; name, version and further metadata travel in the schema into every file.
 
     A change that an old reader would misread takes a new version.
     """
-    return pa.schema(list(fields), metadata={NAME_KEY: name.encode(), VERSION_KEY: str(version).encode()})
+    own = {NAME_KEY: name.encode(), VERSION_KEY: str(version).encode()}
+    return pa.schema(list(fields), metadata={**own, **(metadata or {})})
 
 
 def identity(schema: pa.Schema) -> tuple[str, int]:
@@ -30,6 +42,57 @@ def identity(schema: pa.Schema) -> tuple[str, int]:
         return metadata[NAME_KEY].decode(), int(metadata[VERSION_KEY])
     except KeyError as missing:
         raise ContractError(f"not an interloom table: metadata {missing} is absent") from None
+
+
+def carried(schema: pa.Schema) -> tuple[str, ...]:
+    """Paths of the carried fields, in the schema's order: "body", or "images.body" for one inside a list of structs."""
+    return tuple(_carried(schema, ""))
+
+
+def identity_schema(schema: pa.Schema) -> pa.Schema:
+    """The contract without its carried fields, inside structs too: what a digest of a table's meaning is over.
+
+    A struct of nothing but carried fields is left out; name and version stay. ContractError as `identity`.
+    """
+    identity(schema)
+    metadata = {key: schema.metadata[key] for key in (NAME_KEY, VERSION_KEY)}
+    return pa.schema([kept for field in schema if (kept := _identity_field(field)) is not None], metadata=metadata)
+
+
+def _is_carried(field: pa.Field) -> bool:
+    return bool((field.metadata or {}).get(ROLE_KEY) == CARRIED[ROLE_KEY])
+
+
+def _inner(kind: pa.DataType) -> pa.DataType:
+    """What a list, or a list of lists, is of."""
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return kind
+
+
+def _carried(fields: Iterable[pa.Field], prefix: str) -> Iterator[str]:
+    for field in fields:
+        path = f"{prefix}{field.name}"
+        if _is_carried(field):
+            yield path
+        elif pa.types.is_struct(inner := _inner(field.type)):
+            yield from _carried(inner, f"{path}.")
+
+
+def _identity_field(field: pa.Field) -> pa.Field | None:
+    kind = None if _is_carried(field) else _identity_type(field.type)
+    return None if kind is None else field.with_type(kind)
+
+
+def _identity_type(kind: pa.DataType) -> pa.DataType | None:
+    if pa.types.is_struct(kind):
+        kept = [each for field in kind if (each := _identity_field(field)) is not None]
+        return pa.struct(kept) if kept else None
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        value = _identity_type(kind.value_type)
+        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
+        return None if value is None else make(kind.value_field.with_type(value))
+    return kind
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

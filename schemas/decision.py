@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.contract import contract
+from schemas.contract import CARRIED, contract
 
 KINDS = ("page", "document", "paragraph", "image", "sentence", "pair", "negative")
 ACTIONS = ("drop", "refuse", "quarantine", "cut")
@@ -22,6 +22,7 @@ DECISION = contract(
         pa.field("value", pa.float64()),  # the measured score, where the rule has one
         pa.field("low", pa.float64()),  # the bounds it was held against
         pa.field("high", pa.float64()),
-        pa.field("detail", pa.string()),  # for people: the kept copy, the error line, the first words
+        # for people: the kept copy, the error line, the first words
+        pa.field("detail", pa.string(), metadata=CARRIED),
     ],
 )

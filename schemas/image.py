@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from schemas.consent import CONSENT
-from schemas.contract import contract
+from schemas.contract import CARRIED, contract
 from schemas.page import LOCATOR
 
 IMAGE = contract(
@@ -14,8 +14,8 @@ IMAGE = contract(
         pa.field("url", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),  # "ok" | "error" | "refused" | "quarantined"
         pa.field("reason", pa.string()),  # rule name when not ok: "http_status", "truncated", "bomb", ...
-        pa.field("detail", pa.string()),
-        pa.field("retryable", pa.bool_()),
+        pa.field("detail", pa.string(), metadata=CARRIED),
+        pa.field("retryable", pa.bool_(), metadata=CARRIED),
         pa.field("original_hash", pa.string()),  # sha256 hex of the bytes as fetched
         pa.field("original_format", pa.string()),  # jpeg | png | webp | gif | bmp | tiff ...
         pa.field("original_width", pa.int32()),  # pixels, after EXIF orientation
@@ -27,7 +27,7 @@ IMAGE = contract(
         pa.field("format", pa.string()),  # of the stored bytes
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
-        pa.field("body", LOCATOR),  # the stored bytes
+        pa.field("body", LOCATOR, metadata=CARRIED),  # the stored bytes
         pa.field("consent", CONSENT),
     ],
 )

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from schemas.consent import CONSENT
-from schemas.contract import contract
+from schemas.contract import CARRIED, contract
 
 # Where bytes lie in a pack file of a row store: they are read by range, never shuffled.
 LOCATOR = pa.struct(
@@ -17,10 +17,10 @@ LOCATOR = pa.struct(
 PROVENANCE = pa.struct(
     [
         pa.field("kind", pa.string()),  # site | urls | html | warc
-        pa.field("snapshot", pa.string()),
-        pa.field("file", pa.string()),  # local path or WARC file, null for a crawl
-        pa.field("offset", pa.int64()),  # of the WARC record, bytes, else null
-        pa.field("length", pa.int64()),  # of the WARC record, bytes, else null
+        pa.field("snapshot", pa.string(), metadata=CARRIED),
+        pa.field("file", pa.string(), metadata=CARRIED),  # local path or WARC file, null for a crawl
+        pa.field("offset", pa.int64(), metadata=CARRIED),  # of the WARC record, bytes, else null
+        pa.field("length", pa.int64(), metadata=CARRIED),  # of the WARC record, bytes, else null
     ]
 )
 
@@ -33,12 +33,12 @@ PAGE = contract(
         pa.field("final_url", pa.string()),  # after redirects
         pa.field("status", pa.string(), nullable=False),  # "ok" | "error" | "refused" | "quarantined"
         pa.field("reason", pa.string()),  # rule name when not ok, e.g. "robots", "http_status", "timeout"
-        pa.field("detail", pa.string()),  # one line for people
-        pa.field("retryable", pa.bool_()),  # a later run may do better
+        pa.field("detail", pa.string(), metadata=CARRIED),  # one line for people
+        pa.field("retryable", pa.bool_(), metadata=CARRIED),  # a later run may do better
         pa.field("http_status", pa.int32()),
         pa.field("content_type", pa.string()),  # header as sent
         pa.field("content_hash", pa.string()),  # xxh3-128 hex of the body
-        pa.field("body", LOCATOR),
+        pa.field("body", LOCATOR, metadata=CARRIED),
         pa.field("modified", pa.timestamp("s", tz="UTC")),  # Last-Modified or WARC-Date, never our fetch time
         pa.field("depth", pa.int32()),  # link distance from the seeds, 0 for a seed
         pa.field("consent", CONSENT),

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.contract import contract
+from schemas.contract import CARRIED, contract
 from schemas.document import NODE
 from schemas.embedding import VECTOR
 from schemas.image import IMAGE
@@ -96,11 +96,11 @@ FETCHED_IMAGE = contract(
         pa.field("url", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-        pa.field("retryable", pa.bool_()),
+        pa.field("detail", pa.string(), metadata=CARRIED),
+        pa.field("retryable", pa.bool_(), metadata=CARRIED),
         pa.field("content_type", pa.string()),
         pa.field("content_hash", pa.string()),
-        pa.field("body", IMAGE.field("body").type),
+        IMAGE.field("body"),
         pa.field("consent", IMAGE.field("consent").type),
         pa.field("documents", pa.list_(pa.string()), nullable=False),  # distinct, sorted
     ],
@@ -174,7 +174,7 @@ EMBEDDED = contract(
 # One slice after pairing: what mining searches and shards store. Ordered by document and slice.
 PAIRED = contract(
     "paired",
-    1,
+    2,
     [
         _DOCUMENT_ID,
         pa.field("slice", pa.int32(), nullable=False),
@@ -189,6 +189,7 @@ PAIRED = contract(
         pa.field("primary", VECTOR),
         pa.field("shared", VECTOR),
         pa.field("matched", pa.int32()),
+        pa.field("match_kind", pa.string()),  # one of schemas.shard.MATCH_KINDS, null without a match
         pa.field("similarity", pa.float32()),
         # images: cosines to the document's sentences in order; null for sentences
         pa.field("similarities", pa.list_(pa.float32())),
@@ -196,4 +197,4 @@ PAIRED = contract(
     ],
 )
 
-MINED = contract("mined", 1, [_DOCUMENT_ID, pa.field("negatives", pa.list_(NEGATIVE), nullable=False)])
+MINED = contract("mined", 2, [_DOCUMENT_ID, pa.field("negatives", pa.list_(NEGATIVE), nullable=False)])

@@ -275,8 +275,8 @@ class Recipe(Section):
     """What the run is called in logs and reports."""
     corpus: str = ""
     """The corpus folder (OUT of the build; OUT/latest names the version) or one version's folder: the shards that
-    its manifest lists, their bytes checked once. A folder that holds part-*.arrow itself, without a manifest, is taken
-    as it is."""
+    its manifest lists, their bytes checked once. A folder that holds shards itself, without a manifest, is taken as
+    it is."""
     out: str = "out/run"
     """The run folder: checkpoints, metrics, evaluation, exported model."""
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from schemas.contract import identity
-from schemas.shard import SHARD
+from schemas.negative import KINDS as NEGATIVE_KINDS
+from schemas.shard import MATCH_KINDS, SHARD, SPLITS
 
 # Hugging Face's buckets: upper bound of the number of rows, and the tag.
 SIZES = [
@@ -78,11 +79,7 @@ def card(summary: CardSummary) -> str:
             ],
         ),
         "## How to read it\n",
-        "```python\n"
-        "from datasets import load_dataset\n\n"
-        'corpus = load_dataset("arrow", data_files="shards/*.arrow", split="train")\n'
-        'train = corpus.filter(lambda row: row["split"] == "train")\n'
-        "```\n",
+        _reading_note(summary),
         _format_note(),
         "## How it was made\n",
         "What each rule took out, in the order of the pipeline:\n",
@@ -126,19 +123,44 @@ def front_matter(summary: CardSummary) -> dict[str, Any]:
         "size_categories": [size],
         "task_categories": ["image-to-text", "image-text-to-text", "feature-extraction"],
         "tags": ["interleaved", "image-text", "hard-negatives", "interloom"],
-        "configs": [{"config_name": "default", "data_files": "shards/*.arrow"}],
+        **({"configs": [{"config_name": "default", "data_files": files}]} if (files := _data_files(summary)) else {}),
     }
+
+
+def _data_files(summary: CardSummary) -> list[dict[str, str]]:
+    """Where each split that has documents lies; a pattern that no file matches would keep the others from loading."""
+    there = [split for split in SPLITS if summary.splits.get(split)]
+    return [{"split": split, "path": f"shards/{split}-*.arrow"} for split in there]
+
+
+def _reading_note(summary: CardSummary) -> str:
+    """How to load it, of the splits that are there."""
+    lines = [f'{split} = corpus["{split}"]' for split in SPLITS if summary.splits.get(split)]
+    if not lines:
+        return "No document is left: there is no shard to read.\n"
+    return "\n".join(
+        [
+            "`FOLDER` is this card's folder. Pictures come as PIL images; `streaming=True` makes no copy.\n",
+            "```python",
+            "from datasets import load_dataset\n",
+            'corpus = load_dataset("FOLDER")',
+            *lines,
+            "```\n",
+        ]
+    )
 
 
 def _format_note() -> str:
     name, version = identity(SHARD)
     return (
         f"One row a document, schema `{name}` version {version}. `nodes` are the paragraphs and images in reading "
-        "order; `images` hold the encoded bytes and where they come from; `slices` are the images and single "
-        "sentences with a `primary` vector (compare within a modality) and a `shared` vector (compare across), and "
-        "the index of their match; `similarity_matrix` has a row an image and a column a sentence; `negatives` name "
-        "slices of other documents of the same split that resemble a slice and are not its match. `cluster_id` ties "
-        "near-duplicates and documents that share an image: a cluster never spans `train` and `held_out`.\n"
+        "order; `images` hold the pictures and `image_info`, in the same order, where they come from and what their "
+        "page says of them (`alt`, `title`, `caption`); `slices` are the images and single sentences with a `primary` "
+        "vector (compare within a modality) and a `shared` vector (compare across), the index of their match and how "
+        f"it was found (`match_kind`: {', '.join(MATCH_KINDS)}); `similarity_matrix` has a row an image and a column a "
+        f"sentence; `negatives` (`kind`: {', '.join(NEGATIVE_KINDS)}) name slices of other documents of the same split "
+        "that resemble a slice and are not its match, or hold a text that is wrong. `cluster_id` ties near-duplicates "
+        "and documents that share an image: a cluster never spans `train` and `held_out`.\n"
     )
 
 

@@ -15,6 +15,7 @@ from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError
 from pipeline.engine.table import Damaged, Table
 from schemas.manifest import Manifest, VersionManifest
+from schemas.shard_file import NotAShard, ShardFile
 from stages.row_function import Settings
 
 _Settings = TypeVar("_Settings", bound=Settings)
@@ -137,7 +138,8 @@ class Corpus:
             yield from self.table(phase).decisions()
 
     def shards(self) -> Iterator[pa.Table]:
-        """schemas.shard.SHARD tables, a file at a time; Damaged when a file is not what the manifest lists."""
+        """schemas.shard.SHARD tables, a file at a time, whatever version wrote them; Damaged when a file is not what
+        the manifest lists, or no shard."""
         for part in self.manifest.shards:
             name = f"{self.folder}/{part.name}"
             try:
@@ -146,5 +148,8 @@ class Corpus:
                 raise Damaged(f"{name} is missing: build again") from None
             if xxhash.xxh3_128_hexdigest(data) != part.hash:
                 raise Damaged(f"{name} holds other bytes than were written: delete it and build again")
-            with pa.ipc.open_file(pa.BufferReader(data)) as reader:
-                yield reader.read_all()
+            try:
+                table = ShardFile(pa.BufferReader(data)).table()
+            except NotAShard as error:
+                raise Damaged(f"{name} is not a shard: {error}") from None
+            yield table

@@ -13,7 +13,7 @@ from schemas.tables import MINED, PAIRED, SPLIT
 from stages.dedup.split import RELATIONS, split
 from stages.encoders.cosine import from_column
 from stages.mining.mine import SLICES, mine
-from stages.pairing.pair import pair
+from stages.pairing.pair import match_kinds, pair
 
 _VECTOR_OF = pa.schema(
     [
@@ -132,6 +132,8 @@ def pairs(spec: Spec) -> Phase:
                     ]
                 )
                 continue
+            standing = [document["nodes"][sliced["nodes"][index]] for index in found.kept]
+            how = match_kinds(found.matched, standing, spec.pair)
             for position, index in enumerate(found.kept):
                 node = sliced["nodes"][index]
                 is_image = sliced["kinds"][index] == "image"
@@ -149,6 +151,7 @@ def pairs(spec: Spec) -> Phase:
                         "phash": phash[document["nodes"][node]["image_id"]] if is_image else None,
                         "row": where[index],
                         "matched": found.matched[position],
+                        "match_kind": how[position],
                         "similarity": found.similarity[position],
                         "similarities": next(matrix) if is_image else None,
                         "position": document["positions"][node],

@@ -1,7 +1,12 @@
-"""The last phase: documents with their pictures, vectors and negatives as Arrow IPC files under versions/."""
+"""The last phase: documents with their pictures, vectors and negatives as Arrow IPC files under versions/.
+
+A file holds one split. Each partition writes its own files: their names and bytes follow its rows alone, so that they
+are right whatever ran before or beside it, and are never renamed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +15,9 @@ import pyarrow as pa
 from pipeline.engine.layout import version_folder, version_of
 from pipeline.engine.phase import Part, Phase
 from pipeline.spec.loading import Spec
-from schemas.contract import contract
+from schemas.contract import CARRIED, contract
 from schemas.image import IMAGE
+from schemas.shard import SPLITS, shard_name
 from stages.encoders.cosine import from_column
 from stages.shards.rows import ShardDocument, Vectors, cut, row_bytes, shard_bytes, shard_table
 from stages.shards.slices import Slice
@@ -23,8 +29,8 @@ SHARD_ROW = contract(
     [
         pa.field("document_id", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
-        pa.field("file", pa.string(), nullable=False),  # relative to the version's folder
-        pa.field("row", pa.int32(), nullable=False),
+        pa.field("file", pa.string(), nullable=False, metadata=CARRIED),  # relative to the version's folder
+        pa.field("row", pa.int32(), nullable=False, metadata=CARRIED),
         pa.field("split", pa.string(), nullable=False),
         pa.field("num_images", pa.int32(), nullable=False),
         pa.field("num_sentences", pa.int32(), nullable=False),
@@ -33,6 +39,8 @@ SHARD_ROW = contract(
         pa.field("bytes", pa.int64(), nullable=False),
     ],
 )
+# Stored pictures that are held at a time, besides those of the shard that is being filled.
+_GROUP_BYTES = 256 << 20
 _NODE_FIELDS = ("kind", "text", "separator", "image_id", "alt", "title", "caption")
 
 
@@ -57,6 +65,7 @@ def _document(
         nodes=nodes,
         slices=[Slice(r["kind"], place[r["node"]], r["start"], r["end"], r["content_id"]) for r in rows],
         matched=[r["matched"] for r in rows],
+        match_kind=[r["match_kind"] for r in rows],
         similarity=[r["similarity"] for r in rows],
         matrix=[r["similarities"] for r in rows if r["kind"] == "image"],
         negatives=negatives,
@@ -78,6 +87,50 @@ def _vectors(pairs: pa.Table) -> Vectors:
                 np.array(shared[row]) if has_shared[row] else None,
             )
     return found
+
+
+def _image_ids(document: ShardDocument) -> list[str]:
+    return [node["image_id"] for node in document.nodes if node["kind"] == "image"]
+
+
+def _groups(documents: Sequence[ShardDocument], facts: dict[str, Any]) -> Iterator[list[ShardDocument]]:
+    """Consecutive documents whose pictures take _GROUP_BYTES at most, one at least."""
+    group: list[ShardDocument] = []
+    size = 0
+    for document in documents:
+        value = sum(facts[image_id]["body"]["length"] for image_id in set(_image_ids(document)))
+        if group and size + value > _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(document)
+        size += value
+    if group:
+        yield group
+
+
+def _table(part: Part, documents: Sequence[ShardDocument], facts: dict[str, Any], vectors: Vectors) -> pa.Table:
+    """The documents' rows, their pictures read from where they were stored."""
+    used = sorted({image_id for document in documents for image_id in _image_ids(document)})
+    bodies = part.blobs(pa.array([facts[image_id]["body"] for image_id in used], IMAGE.field("body").type))
+    images = {image_id: {**facts[image_id], "bytes": body} for image_id, body in zip(used, bodies, strict=True)}
+    return shard_table(documents, images, vectors)
+
+
+def _shard_row(document: ShardDocument, file: str, row: int, size: int) -> dict[str, Any]:
+    kinds = [item.kind for item in document.slices]
+    matched = [m for k, m in zip(kinds, document.matched, strict=True) if k == "image" and m is not None]
+    return {
+        "document_id": document.document_id,
+        "url": document.url,
+        "file": file,
+        "row": row,
+        "split": document.split,
+        "num_images": kinds.count("image"),
+        "num_sentences": kinds.count("sentence"),
+        "num_matched_images": len(matched),
+        "num_negatives": len(document.negatives),
+        "bytes": size,
+    }
 
 
 def shards(spec: Spec) -> Phase:
@@ -102,35 +155,19 @@ def shards(spec: Spec) -> Phase:
             document_id = row["document_id"]
             documents.append(_document(row, rows_of[document_id], mined.get(document_id, []), pages[document_id]))
             facts |= {image["image_id"]: image for image in row["images"]}
-        used = sorted({n["image_id"] for d in documents for n in d.nodes if n["kind"] == "image"})
-        body_type = IMAGE.field("body").type
-        bodies = part.blobs(pa.array([facts[image_id]["body"] for image_id in used], body_type))
-        images = {image_id: {**facts[image_id], "bytes": body} for image_id, body in zip(used, bodies, strict=True)}
-        table = shard_table(documents, images, _vectors(pairs))
-        sizes = row_bytes(table).tolist()
+        vectors = _vectors(pairs)
         made: list[dict[str, Any]] = []
-        for number, piece in enumerate(cut(table, settings)):
-            # One name a partition while it fits; a suffix counts the rest.
-            name = f"shards/part-{part.index:05d}{f'-{number}' if number else ''}.arrow"
-            part.put_file(f"{folder}/{name}", shard_bytes(piece, settings), piece.num_rows)
-            for row in range(piece.num_rows):
-                document = documents[len(made)]
-                kinds = [item.kind for item in document.slices]
-                matched = [m for k, m in zip(kinds, document.matched, strict=True) if k == "image" and m is not None]
-                made.append(
-                    {
-                        "document_id": document.document_id,
-                        "url": document.url,
-                        "file": name,
-                        "row": row,
-                        "split": document.split,
-                        "num_images": kinds.count("image"),
-                        "num_sentences": kinds.count("sentence"),
-                        "num_matched_images": len(matched),
-                        "num_negatives": len(document.negatives),
-                        "bytes": sizes[len(made)],
-                    }
-                )
+        for split in SPLITS:
+            mine = [document for document in documents if document.split == split]
+            waiting = iter(mine)
+            tables = (_table(part, group, facts, vectors) for group in _groups(mine, facts))
+            for number, piece in enumerate(cut(tables, settings)):
+                name = f"shards/{shard_name(split, part.index, number)}"
+                part.put_file(f"{folder}/{name}", shard_bytes(piece, settings), piece.num_rows)
+                for row_number, size in enumerate(row_bytes(piece).tolist()):
+                    made.append(_shard_row(next(waiting), name, row_number, size))
+        place = {document.document_id: index for index, document in enumerate(documents)}
+        made.sort(key=lambda row: place[row["document_id"]])
         for name, column in (
             ("images", "num_images"),
             ("sentences", "num_sentences"),

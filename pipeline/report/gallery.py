@@ -33,7 +33,7 @@ LONGEST_TEXT = 4000  # characters of a paragraph, and a quarter of it for a mine
 
 Row = dict[str, Any]
 Place = tuple[str, int]  # document_id, slice
-Anchor = tuple[str, int]  # kind of negative, slice
+Anchor = tuple[str, int]  # direction of negatives, slice
 
 
 class Chooser:
@@ -75,7 +75,7 @@ def _alone(row: pa.Table) -> pa.Table:
 
 
 def chosen_negatives(row: Row) -> dict[Anchor, list[Row]]:
-    """The near misses to show: by (kind, anchor slice) a few of the best negatives."""
+    """The near misses to show: by (direction, anchor slice) a few of the best that were mined."""
     found: dict[Anchor, list[Row]] = {}
     for image, sentence in _pairs(row)[:WITH_MISSES]:
         for anchor in (("image_to_sentence", image), ("sentence_to_image", sentence)):
@@ -84,8 +84,10 @@ def chosen_negatives(row: Row) -> dict[Anchor, list[Row]]:
 
 
 def _mined(row: Row, anchor: Anchor) -> list[Row]:
-    """All negatives of one anchor, the nearest first."""
-    return [item for item in row["negatives"] if (item["kind"], item["slice"]) == anchor]
+    """All mined negatives of one anchor, the nearest first."""
+    return [
+        item for item in row["negatives"] if item["kind"] == "mined" and (item["direction"], item["slice"]) == anchor
+    ]
 
 
 def look_up(shards: Iterable[pa.Table], wanted: set[Place]) -> dict[Place, Row]:
@@ -186,7 +188,8 @@ def _figure(
     negatives: Mapping[Anchor, list[Row]],
     others: Mapping[Place, Row],
 ) -> Figure:
-    image = row["images"][node["image"]]
+    image = row["image_info"][node["image"]]
+    encoded = row["images"][node["image"]]["bytes"]
     index = inside[0] if inside else None
     item = row["slices"][index] if index is not None else None
     size = f"{image['width']} × {image['height']}"
@@ -194,19 +197,19 @@ def _figure(
         size += f", was {image['original_width']} × {image['original_height']}"
     alt = image["alt"] or ""
     return Figure(
-        picture=thumbnail(image["bytes"], PLATE_SIDE, alt),
+        picture=thumbnail(encoded, PLATE_SIDE, alt),
         url=image["url"],
         alt=alt[:500],
         caption=(image["caption"] or "")[:800],
         size=size,
         match=number.get(index) if index is not None else None,
         similarity=item["similarity"] if item else None,
-        misses=_misses(row, index, image, negatives, others) if index is not None else None,
+        misses=_misses(row, index, encoded, negatives, others) if index is not None else None,
     )
 
 
 def _misses(
-    row: Row, index: int, image: Row, negatives: Mapping[Anchor, list[Row]], others: Mapping[Place, Row]
+    row: Row, index: int, encoded: bytes, negatives: Mapping[Anchor, list[Row]], others: Mapping[Place, Row]
 ) -> NearMisses | None:
     item = row["slices"][index]
     sentence = item["matched"]
@@ -228,7 +231,7 @@ def _misses(
     if not sentences and not pictures:
         return None
     text = row["nodes"][truth["node"]]["text"][truth["start"] : truth["end"]]
-    small: Picture | None = thumbnail(image["bytes"], THUMB_SIDE)
+    small: Picture | None = thumbnail(encoded, THUMB_SIDE)
     return NearMisses(
         sentence=text[: LONGEST_TEXT // 4],
         picture=small,

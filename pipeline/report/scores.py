@@ -124,17 +124,18 @@ class Scores:
         self._keep("num_sentences", count.astype(np.float64))
         self._keep("num_images", np.bincount(owner[is_image], minlength=len(shard)).astype(np.float64))
 
-        images, _ = _flat(shard, "images")
+        images, _ = _flat(shard, "image_info")
         width, height = _floats(images, "original_width"), _floats(images, "original_height")
         self._keep("width", width)
         self._keep("height", height)
         self._keep("aspect", width / np.where(height > 0, height, np.nan))
 
         negatives, _ = _flat(shard, "negatives")
-        kinds, score = _strings(negatives, "kind"), _floats(negatives, "score")
-        for kind in ("image_to_sentence", "sentence_to_image"):
-            self._keep(kind, score[kinds == kind])
-        self._keep("guard", _floats(negatives, "guard"))
+        mined = _strings(negatives, "kind") == "mined"
+        directions, score = _strings(negatives, "direction"), _floats(negatives, "score")
+        for direction in ("image_to_sentence", "sentence_to_image"):
+            self._keep(direction, score[mined & (directions == direction)])
+        self._keep("guard", _floats(negatives, "guard")[mined])
 
     def add_text(self, kept: pa.Table, scores: pa.Table, rules: FilterSettings) -> None:
         """Count the text scores of what is left (schemas.tables.KEPT) of one partition's documents (SCORED)."""

@@ -45,7 +45,7 @@ SLICES = pa.schema(
 MINED = pa.schema(
     [
         pa.field("document_id", pa.string(), nullable=False),
-        pa.field("negatives", pa.list_(NEGATIVE), nullable=False),  # by slice, kind, falling score, candidate
+        pa.field("negatives", pa.list_(NEGATIVE), nullable=False),  # by slice, direction, falling score, candidate
     ]
 )
 
@@ -270,9 +270,11 @@ def _rows(kind: Kind, anchors: Entries, hits: Hits, resemblance: Single) -> pa.T
     columns = {
         "anchor": _strings(anchors.document[hits.query]),
         "slice": pa.array(anchors.slice[hits.query], pa.int32()),
-        "kind": pa.array([kind] * len(hits.query), pa.string()),
+        "kind": pa.array(["mined"] * len(hits.query), pa.string()),
+        "direction": pa.array([kind] * len(hits.query), pa.string()),
         "document_id": _strings(hits.entries.document[hits.candidate]),
         "candidate": pa.array(hits.entries.slice[hits.candidate], pa.int32()),
+        "text": pa.nulls(len(hits.query), pa.string()),
         "score": pa.array(hits.score, pa.float32()),
         "guard": pa.array(resemblance, pa.float32(), from_pandas=True),
     }

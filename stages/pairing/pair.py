@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from stages.row_function import Settings
 from stages.text.sentences import SentenceSettings
 
 RULE = "similarity"
+CAPTION_TAGS = ("figcaption", "caption")
 
 
 class PairSettings(Settings):
@@ -105,6 +106,33 @@ def pair(kinds: Sequence[str], shared: Sequence[npt.ArrayLike | None], settings:
         matched[place[sentences[column]]] = place[images[row]]
         similarity[place[sentences[column]]] = _number(matrix[row, column])
     return Pairing(tuple(kept), tuple(matched), tuple(similarity), matrix, dropped)
+
+
+def match_kinds(
+    matched: Sequence[int | None], nodes: Sequence[Mapping[str, Any]], settings: PairSettings
+) -> list[str | None]:
+    """How the match of each slice was found (schemas.shard.MATCH_KINDS), None where there is none.
+
+    nodes: the node that each slice stands in (schemas.document.NODE). A match is markup where the page itself says so:
+    the sentence stands in the picture's own caption.
+    """
+    how = "similarity" if settings.strategy == "mmc4" else "order"
+
+    def kind(index: int, other: int) -> str:
+        image, sentence = (
+            (nodes[index], nodes[other]) if nodes[index]["kind"] == "image" else (nodes[other], nodes[index])
+        )
+        return "markup" if _is_caption(sentence, image) else how
+
+    return [None if other is None else kind(index, other) for index, other in enumerate(matched)]
+
+
+def _is_caption(paragraph: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
+    """Whether a paragraph is the image's caption, or one of those it is made of."""
+    text, caption = (" ".join((each or "").split()) for each in (paragraph["text"], image["caption"]))
+    if not text or not caption:
+        return False
+    return text == caption or (paragraph.get("tag") in CAPTION_TAGS and f" {text} " in f" {caption} ")
 
 
 def _dissimilar(images: list[int], matrix: Single, low: float | None) -> tuple[DroppedImage, ...]:

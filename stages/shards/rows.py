@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from schemas.contract import conform
-from schemas.shard import SHARD, SHARD_NODE, SLICE
+from schemas.shard import IMAGE_INFO, SHARD, SHARD_NODE, SLICE
 from stages.encoders.cosine import Half
 from stages.row_function import Settings
 from stages.shards.slices import Slice
@@ -37,9 +37,9 @@ class ShardSettings(Settings):
     """Rows of a record batch: with compression, what one random read has to unpack. Default: ours, somewhat below the
     100 rows that datasets takes for images."""
 
-    max_batch_bytes: int = Field(default=16 << 20, ge=1)
+    max_batch_bytes: int = Field(default=16 << 20, ge=1, le=1 << 30)
     """Bytes of a record batch before compression; a larger document stands alone. Default: ours, what a reader holds at
-    a time however large its documents are."""
+    a time however large its documents are. At most 1 GiB: pictures are addressed by 32 bits within a batch."""
 
     held_out_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of groups of related documents that is held out from training (`stages.dedup.split`). Default: ours, a
@@ -65,6 +65,7 @@ class ShardDocument:
     nodes: Sequence[Mapping[str, Any]]
     slices: Sequence[Slice]
     matched: Sequence[int | None]
+    match_kind: Sequence[str | None]  # one of schemas.shard.MATCH_KINDS where there is a match
     similarity: Sequence[float | None]
     matrix: Sequence[Sequence[float | None]]
     negatives: Sequence[Mapping[str, Any]]  # schemas.negative.NEGATIVE
@@ -88,10 +89,15 @@ def shard_table(
 
 def row_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
     """Bytes of each row of a SHARD table, from its values alone (not from how Arrow happens to lay them out)."""
-    total: npt.NDArray[np.int64] = np.full(len(table), ITEM_BYTES, dtype=np.int64)
+    sizes = [_batch_row_bytes(batch) for batch in table.to_batches()]
+    return np.concatenate([np.empty(0, dtype=np.int64), *sizes])
+
+
+def _batch_row_bytes(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    total: npt.NDArray[np.int64] = np.full(batch.num_rows, ITEM_BYTES, dtype=np.int64)
 
     def add(path: Sequence[str], size: Any) -> None:
-        column = _single(table.column(path[0]))
+        column = batch.column(path[0])
         parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
         items = column.flatten()
         for name in path[1:]:
@@ -112,14 +118,29 @@ def row_bytes(table: pa.Table) -> npt.NDArray[np.int64]:
     add(["slices", "primary"], vector)
     add(["slices", "shared"], vector)
     add(["negatives"], item)
+    add(["negatives", "text"], pc.binary_length)
     add(["similarity_matrix"], lambda items: pc.multiply(pc.list_value_length(items), 4))
     return total
 
 
-def cut(table: pa.Table, settings: ShardSettings) -> Iterator[pa.Table]:
-    """The table in pieces of at most target_bytes, one a shard; a larger row stands alone. No rows, no shards."""
-    for start, end in _runs(row_bytes(table), settings.target_bytes, len(table)):
-        yield table.slice(start, end - start)
+def cut(tables: Iterable[pa.Table], settings: ShardSettings) -> Iterator[pa.Table]:
+    """Rows of consecutive tables in pieces of at most target_bytes, one a shard, however they lie in the tables.
+
+    A larger row stands alone. No rows, no shards. Holds one shard and one table at a time.
+    """
+    held: list[pa.Table] = []
+    size = 0
+    for table in tables:
+        start = 0
+        for row, value in enumerate(row_bytes(table).tolist()):
+            if (held or row > start) and size + value > settings.target_bytes:
+                yield pa.concat_tables([*held, table.slice(start, row - start)])
+                held, start, size = [], row, 0
+            size += value
+        if start < len(table):
+            held.append(table.slice(start))
+    if held:
+        yield pa.concat_tables(held)
 
 
 def write_shard(table: pa.Table, sink: BinaryIO, settings: ShardSettings) -> None:
@@ -132,7 +153,7 @@ def write_shard(table: pa.Table, sink: BinaryIO, settings: ShardSettings) -> Non
     with pa.ipc.new_file(sink, SHARD, options=options) as writer:
         for start, end in _runs(row_bytes(table), settings.max_batch_bytes, settings.max_rows_per_batch):
             # `take` lays the rows out anew: no offsets, no leftovers of the table that they were cut from.
-            batch = table.take(pa.array(np.arange(start, end)))
+            batch = table.slice(start, end - start).take(pa.array(np.arange(end - start)))
             writer.write_batch(pa.RecordBatch.from_arrays([_single(column) for column in batch.columns], schema=SHARD))
 
 
@@ -158,15 +179,17 @@ def _runs(sizes: npt.NDArray[np.int64], most_bytes: int, most_rows: int) -> Iter
 def _row(document: ShardDocument, images: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """All columns but the slices."""
     order: dict[str, int] = {}
-    nodes, pictures = [], []
+    nodes, pictures, info = [], [], []
     for node in document.nodes:
         image = None
         if node["kind"] == "image":
             if node["image_id"] not in order:
                 order[node["image_id"]] = len(order)
+                facts = images[node["image_id"]]
+                pictures.append({"bytes": facts["bytes"], "path": f"{node['image_id']}.{facts['format']}"})
                 # Words about an image are those of its first place in the document.
                 about = {name: node.get(name) for name in ("alt", "title", "caption")}
-                pictures.append({**images[node["image_id"]], **about})
+                info.append({**{name: facts.get(name) for name in IMAGE_INFO.names}, **about})
             image = order[node["image_id"]]
         nodes.append({**{name: node.get(name) for name in SHARD_NODE.names}, "image": image})
     return {
@@ -179,6 +202,7 @@ def _row(document: ShardDocument, images: Mapping[str, Mapping[str, Any]]) -> di
         "cluster_id": document.cluster_id,
         "nodes": nodes,
         "images": pictures,
+        "image_info": info,
         "similarity_matrix": document.matrix,
         "negatives": document.negatives,
         "provenance": document.provenance,
@@ -198,6 +222,7 @@ def _slices(documents: Sequence[ShardDocument], vectors: Vectors) -> pa.Array:
         "primary": vector_array([primary for primary, _ in found]),
         "shared": vector_array([shared for _, shared in found]),
         "matched": pa.array([match for document in documents for match in document.matched], pa.int32()),
+        "match_kind": pa.array([kind for document in documents for kind in document.match_kind], pa.string()),
         "similarity": pa.array([value for document in documents for value in document.similarity], pa.float32()),
     }
     items = pa.StructArray.from_arrays([columns[field.name] for field in SLICE], fields=list(SLICE))

@@ -28,7 +28,7 @@ def shard_row(number, kinds, generator):
             data = io.BytesIO()
             Image.new("RGB", (80, 50), tuple(generator.integers(0, 255, 3).tolist())).save(data, "PNG")
             nodes.append({"kind": "image", "image": len(images)})
-            images.append({"bytes": data.getvalue(), "format": "png"})
+            images.append({"bytes": data.getvalue(), "path": f"{index}.png"})
         else:
             text = f"Sentence {index} of document {number}, rather long so that it must wrap at some place."
             nodes.append({"kind": "text", "text": text})
@@ -57,7 +57,7 @@ def corpus(tmp_path):
     folder.mkdir(parents=True)
     (tmp_path / "latest").write_text("v1\n")
     table = pa.Table.from_pylist(rows, schema=SHARD)
-    with pa.OSFile(str(folder / "part-00000.arrow"), "wb") as sink, pa.ipc.new_file(sink, SHARD) as writer:
+    with pa.OSFile(str(folder / "train-00000-00000.arrow"), "wb") as sink, pa.ipc.new_file(sink, SHARD) as writer:
         writer.write_table(table)
     return tmp_path
 

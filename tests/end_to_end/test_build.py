@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
+from PIL import Image
 
 from pipeline.corpus.version import Corpus
 from schemas.contract import conform
 from schemas.shard import SHARD
+from schemas.shard_file import ShardFile
 from stages.web.urls import url_id
 from tests.end_to_end.builds import PARTITIONS, build, decisions, documents, tree
 from tests.end_to_end.site import EXPECTED_IMAGES, EXPECTED_PAGES, NEVER_FETCHED, NUM_ARTICLES, SERIES
@@ -42,7 +46,7 @@ def test_every_page_is_kept_or_has_a_decision_that_says_why(built: Path, site: S
 def test_every_image_is_kept_or_has_a_decision_that_says_why(built: Path, site: Site) -> None:
     article = url_id(f"{site.url}/print-0.html")
     (document,) = (row for row in documents(built) if row["document_id"] == article)
-    kept = {image["url"] for image in document["images"]}
+    kept = {image["url"] for image in document["image_info"]}
     decided = {
         row["url"]: (row["rule"], row["detail"] or "")
         for row in decisions(built)
@@ -59,7 +63,7 @@ def test_every_image_is_kept_or_has_a_decision_that_says_why(built: Path, site: 
 
 
 def test_pictures_are_upright_and_in_plain_colours(built: Path, site: Site) -> None:
-    images = {image["url"].removeprefix(site.url): image for row in documents(built) for image in row["images"]}
+    images = {image["url"].removeprefix(site.url): image for row in documents(built) for image in row["image_info"]}
     rotated = images["/images/rotated.jpg"]
     assert (rotated["width"], rotated["height"]) == (213, 320)
     for path in ("/images/rotated.jpg", "/images/cmyk.jpg", "/images/animated.webp"):
@@ -96,17 +100,35 @@ def test_nothing_is_fetched_twice(built: Path, first_log: list[str]) -> None:
     assert len([path for path in paths if path.startswith("/endless")]) == 11
 
 
-def test_shards_open_with_datasets_and_follow_their_schema(built: Path) -> None:
-    version = (built / "latest").read_text().strip()
-    files = sorted(str(path) for path in (built / "versions" / version / "shards").glob("*.arrow"))
-    assert 1 <= len(files) <= PARTITIONS
-    cache = built.parent / "datasets"
-    loaded = datasets.load_dataset("arrow", data_files=files, split="train", cache_dir=str(cache))
-    assert loaded.column_names == SHARD.names
-    assert sorted(loaded["document_id"]) == sorted(row["document_id"] for row in documents(built))
-    for table in Corpus(str(built)).shards():
+def test_the_version_folder_opens_with_datasets(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its card alone: splits as splits, pictures as pictures, in a copy and streamed."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    folder = str(built / "versions" / (built / "latest").read_text().strip())
+    rows = {row["document_id"]: row for row in documents(built)}
+    loaded = datasets.load_dataset(folder, cache_dir=str(built.parent / "datasets"))
+    streamed = datasets.load_dataset(folder, streaming=True)
+    assert list(loaded) == list(streamed) == ["train", "held_out"]
+    for split in loaded:
+        assert loaded[split].column_names == SHARD.names and loaded[split].cache_files
+        assert set(loaded[split]["document_id"]) == {name for name, row in rows.items() if row["split"] == split}
+        for found, again in zip(loaded[split], streamed[split], strict=True):
+            row = rows[found["document_id"]]
+            assert again["document_id"] == found["document_id"]
+            for ours, picture, same in zip(row["images"], found["images"], again["images"], strict=True):
+                with Image.open(io.BytesIO(ours["bytes"])) as expected:
+                    assert picture.tobytes() == same.tobytes() == expected.tobytes()
+
+
+def test_shards_follow_their_schema_and_hold_one_split(built: Path) -> None:
+    corpus = Corpus(str(built))
+    names = [part.name for part in corpus.manifest.shards]
+    assert len(names) == len(set(names)) <= 2 * PARTITIONS
+    for name, table in zip(names, corpus.shards(), strict=True):
         assert table.schema.equals(SHARD, check_metadata=True)
         conform(table, SHARD)
+        ShardFile(pa.memory_map(str(built / corpus.folder / name))).check()
+        assert name.startswith(f"shards/{table.column('split')[0].as_py()}-")
+        assert len(set(table.column("split").to_pylist())) == 1
 
 
 def test_counts_are_what_the_shards_hold(built: Path) -> None:
@@ -126,8 +148,8 @@ def test_the_two_sides_share_nothing(built: Path) -> None:
     for row in documents(built):
         side = sides.setdefault(row["split"], {"clusters": set(), "sha256": set(), "phash": set()})
         side["clusters"].add(row["cluster_id"])
-        side["sha256"] |= {image["sha256"] for image in row["images"]}
-        side["phash"] |= {image["phash"] for image in row["images"]}
+        side["sha256"] |= {image["sha256"] for image in row["image_info"]}
+        side["phash"] |= {image["phash"] for image in row["image_info"]}
     assert sides.keys() == {"train", "held_out"}
     for name, values in sides["train"].items():
         assert values and not values & sides["held_out"][name], name
@@ -140,7 +162,7 @@ def test_matches_and_negatives_point_to_what_they_say(built: Path) -> None:
         slices = row["slices"]
         assert len(row["similarity_matrix"]) == sum(item["kind"] == "image" for item in slices)
         for index, item in enumerate(slices):
-            assert (item["matched"] is None) == (item["similarity"] is None)
+            assert (item["matched"] is None) == (item["similarity"] is None) == (item["match_kind"] is None)
             if item["matched"] is not None:
                 other = slices[item["matched"]]
                 assert other["kind"] != item["kind"]
@@ -155,7 +177,8 @@ def test_matches_and_negatives_point_to_what_they_say(built: Path) -> None:
             other = of[negative["document_id"]]
             assert other["cluster_id"] != row["cluster_id"] and other["split"] == row["split"]
             query, candidate = slices[negative["slice"]], other["slices"][negative["candidate"]]
-            assert f"{query['kind']}_to_{candidate['kind']}" == negative["kind"]
+            assert f"{query['kind']}_to_{candidate['kind']}" == negative["direction"]
+            assert negative["kind"] == "mined" and negative["text"] is None
     assert num_negatives > 20
 
 

@@ -69,7 +69,7 @@ def _contents(row: dict[str, Any]) -> set[str]:
     for item in row["slices"]:
         node = row["nodes"][item["node"]]
         if item["kind"] == "image":
-            found.add(row["images"][node["image"]]["sha256"])
+            found.add(row["image_info"][node["image"]]["sha256"])
         else:
             found.add(node["text"][item["start"] : item["end"]])
     return found

@@ -20,7 +20,7 @@ from schemas.decision import DECISION
 from schemas.document import DOCUMENT
 from schemas.manifest import Manifest, Part, VersionManifest
 from schemas.page import PAGE
-from schemas.shard import SHARD
+from schemas.shard import SHARD, shard_name
 from schemas.tables import CLUSTER, IMAGE_USE, KEPT, MINED, PAIRED, SCORED, SELECTED, UNIQUE
 from stages.shards.rows import ShardDocument, ShardSettings, shard_bytes, shard_table
 from stages.shards.slices import Slice, slices
@@ -194,12 +194,14 @@ def shard_documents() -> list[ShardDocument]:
                 nodes=nodes,
                 slices=sequence,
                 matched=[2, None, 0, *([1] if images > 1 else [])] if images == 1 else [2, 3, 0, 1],
+                match_kind=["similarity", None, "similarity"] if images == 1 else ["similarity"] * 4,
                 similarity=[0.31, None, 0.31] if images == 1 else [0.28, 0.17, 0.28, 0.17],
                 matrix=[[0.31, 0.11]] if images == 1 else [[0.28, 0.05], [0.12, 0.17]],
                 negatives=[
                     {
                         "slice": 0,
-                        "kind": "sentence_to_image",
+                        "kind": "mined",
+                        "direction": "sentence_to_image",
                         "document_id": document_id(other),
                         "candidate": 2,
                         "score": 0.25,
@@ -207,7 +209,8 @@ def shard_documents() -> list[ShardDocument]:
                     },
                     {
                         "slice": 2,
-                        "kind": "image_to_sentence",
+                        "kind": "mined",
+                        "direction": "image_to_sentence",
                         "document_id": document_id(other),
                         "candidate": 1,
                         "score": 0.22,
@@ -275,7 +278,7 @@ def write(folder: str) -> Corpus:
     }
     table = shard_table(documents, facts, vectors)
     data = shard_bytes(table, ShardSettings())
-    shard = described("shards/part-00000.arrow", data, len(table))
+    shard = described(f"shards/{shard_name('train', 0, 0)}", data, len(table))
     storage.write(f"{version_folder(VERSION)}/{shard.name}", data)
 
     rows: dict[str, tuple[pa.Schema, list[dict[str, Any]]]] = {
@@ -346,6 +349,7 @@ def write(folder: str) -> Corpus:
                     "cluster_id": d.cluster_id,
                     "split": d.split,
                     "matched": d.matched[i],
+                    "match_kind": d.match_kind[i],
                     "similarity": d.similarity[i],
                     "position": d.nodes[s.node]["position"],
                 }

@@ -13,9 +13,9 @@ import skimage
 import xxhash
 from PIL import Image
 
-from schemas.contract import conform, table_from_rows
+from schemas.contract import conform, identity, table_from_rows
 from schemas.manifest import Part, VersionManifest
-from schemas.shard import SHARD
+from schemas.shard import SHARD, SPLITS, shard_name
 
 # file of scikit-image's data folder, and sentences about it
 SUBJECTS = {
@@ -60,6 +60,7 @@ def document(number: int, split: str) -> dict[str, Any]:
     document_id = xxhash.xxh3_128_hexdigest(f"document {number}".encode())
     nodes: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
+    image_info: list[dict[str, Any]] = []
     slices: list[dict[str, Any]] = []
     for place in range(2 + number % 2):
         subject = (number + 3 * place) % len(files)
@@ -70,12 +71,12 @@ def document(number: int, split: str) -> dict[str, Any]:
         nodes.append({"kind": "text", "text": text, "separator": "\n\n", "position": len(nodes)})
         nodes.append({"kind": "image", "image": len(images), "separator": "\n", "position": len(nodes)})
         url = f"http://127.0.0.1/{number}/{files[subject]}"
-        images.append(
+        images.append({"bytes": data, "path": f"{number}-{place}.jpeg"})
+        image_info.append(
             {
                 "image_id": xxhash.xxh3_128_hexdigest(url.encode()),
                 "url": url,
                 "sha256": sha,
-                "bytes": data,
                 "format": "jpeg",
                 "width": 48,
                 "height": 48,
@@ -96,6 +97,7 @@ def document(number: int, split: str) -> dict[str, Any]:
                     "primary": _vector(subject, what, DIMENSIONS["sentence"], 0.7),
                     "shared": _vector(subject, what, SHARED, 0.7),
                     "matched": first + 2 if start == 0 else None,
+                    "match_kind": "similarity" if start == 0 else None,
                     "similarity": 0.8 if start == 0 else None,
                 }
             )
@@ -108,6 +110,7 @@ def document(number: int, split: str) -> dict[str, Any]:
                 "primary": _vector(subject, sha, DIMENSIONS["image"], 0.5),
                 "shared": _vector(subject, sha, SHARED, 0.5),
                 "matched": first,
+                "match_kind": "similarity",
                 "similarity": 0.8,
             }
         )
@@ -121,6 +124,7 @@ def document(number: int, split: str) -> dict[str, Any]:
         "cluster_id": document_id,
         "nodes": nodes,
         "images": images,
+        "image_info": image_info,
         "slices": slices,
         "similarity_matrix": [],
         "negatives": [],
@@ -135,7 +139,8 @@ def with_negatives(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row["negatives"] = [
             {
                 "slice": 0,
-                "kind": "sentence_to_image",
+                "kind": "mined",
+                "direction": "sentence_to_image",
                 "document_id": rows[(number + hop) % len(rows)]["document_id"],
                 "candidate": 2,
                 "score": 0.5 / hop,
@@ -157,30 +162,34 @@ def write_corpus(
 ) -> Path:
     """OUT with one version of `documents` documents, the last `held_out` of them held out; returns OUT.
 
-    The first image of the first `broken` documents is cut off in the middle; of the first `corrupt` documents the
-    first sentence's own vector is NaN and the second's shared one twice as long.
+    Up to `shards` files a split. The first image of the first `broken` documents is cut off in the middle; of the first
+    `corrupt` documents the first sentence's own vector is NaN and the second's shared one twice as long.
     """
     rows = with_negatives(
         [document(number, "held_out" if number >= documents - held_out else "train") for number in range(documents)]
     )
     for row in rows[:broken]:
         row["images"][0]["bytes"] = row["images"][0]["bytes"][:300]
-        row["images"][0]["sha256"] = "0" * 64
+        row["image_info"][0]["sha256"] = "0" * 64
     for row in rows[:corrupt]:
         row["slices"][0]["primary"] = [float("nan")] * DIMENSIONS["sentence"]
         row["slices"][1]["shared"] = [2 * value for value in row["slices"][1]["shared"]]
     folder = root / "versions" / version
     (folder / "shards").mkdir(parents=True)
     parts = []
-    for number in range(shards):
-        path = folder / "shards" / f"part-{number:05d}.arrow"
-        table = conform(table_from_rows(rows[number::shards], SHARD), SHARD)
-        with pa.ipc.new_file(str(path), SHARD) as writer:
-            # More than one batch a shard, as large corpora have.
-            writer.write_table(table, max_chunksize=4)
-        digest = xxhash.xxh3_128_hexdigest(path.read_bytes())
-        parts.append(Part(f"shards/{path.name}", table.num_rows, path.stat().st_size, digest))
-    manifest = VersionManifest("fabricated", version, tuple(parts), "shard", 1, {}, {}, {})
+    for split in SPLITS:
+        for number in range(shards):
+            mine = [row for row in rows[number::shards] if row["split"] == split]
+            if not mine:
+                continue
+            path = folder / "shards" / shard_name(split, number, 0)
+            table = conform(table_from_rows(mine, SHARD), SHARD)
+            with pa.ipc.new_file(str(path), SHARD) as writer:
+                # More than one batch a shard, as large corpora have.
+                writer.write_table(table, max_chunksize=4)
+            digest = xxhash.xxh3_128_hexdigest(path.read_bytes())
+            parts.append(Part(f"shards/{path.name}", table.num_rows, path.stat().st_size, digest))
+    manifest = VersionManifest("fabricated", version, tuple(parts), *identity(SHARD), {}, {}, {})
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     (root / "latest").write_text(version, encoding="utf-8")
     return root

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pyarrow as pa
 import xxhash
 
 from schemas.keys import digest, file_digest
 from schemas.manifest import Part, VersionManifest
-from trainer.data.parts import Peers, build_parts
+from schemas.shard import FILE_PATTERNS, shard_order
+from schemas.shard_check import Widths
+from schemas.shard_file import NotAShard, ShardFile, same_widths
+from trainer.data.parts import Peers, build_parts, write_part
 from trainer.data.shards import Corpus
 from trainer.errors import UserError
+from trainer.keys import code_key
 
 MANIFEST = "manifest.json"
 
@@ -19,8 +25,9 @@ def open_corpus(location: str, cache: Path | None = None) -> Corpus:
     """The newest version of the corpus at `location`: the shards its manifest lists, their sizes checked.
 
     `location` is OUT of the build (OUT/latest names OUT/versions/<version>) or one version's folder. The one case
-    without a manifest: a folder that itself holds part-*.arrow, all of which are read and hashed (`cache` remembers
-    the hashes). Raises UserError when there is nothing to read, or not what the manifest says.
+    without a manifest: a folder that itself holds train-*.arrow and held_out-*.arrow (or part-*.arrow, of version 1),
+    all of which are read and hashed (`cache` remembers the hashes). Raises UserError when there is nothing to read, or
+    not what the manifest says.
     """
     if not location:
         raise UserError("no corpus: name its folder with --corpus OUT or the recipe's field corpus")
@@ -31,7 +38,8 @@ def open_corpus(location: str, cache: Path | None = None) -> Corpus:
         root = root / "versions" / _read_latest(root / "latest")
     elif root.name == "shards" and (root.parent / MANIFEST).is_file():
         root = root.parent
-    bare = sorted(root.glob("part-*.arrow"))
+    found = (path for pattern in FILE_PATTERNS for path in root.glob(pattern))
+    bare = sorted(found, key=lambda path: shard_order(path.name))
     if (root / MANIFEST).is_file():
         shards, hashes = _listed(root)
         listed: tuple[str, ...] | None = hashes
@@ -40,10 +48,11 @@ def open_corpus(location: str, cache: Path | None = None) -> Corpus:
     elif (root / "shards").exists() or root != Path(location):
         raise UserError(f"corpus {location!r}: {root} has no {MANIFEST}, so its build did not finish; build it again")
     else:
-        raise UserError(f"corpus {location!r} has no shards: neither latest, {MANIFEST} nor part-*.arrow is there")
+        names = f"latest, {MANIFEST}, {', '.join(FILE_PATTERNS[:-1])} nor {FILE_PATTERNS[-1]}"
+        raise UserError(f"corpus {location!r} has no shards: neither {names} is there")
     content = xxhash.xxh3_128()
-    for path, found in zip(shards, hashes, strict=True):
-        content.update(f"{path.name}\0{found}\n".encode())
+    for path, hash_of_bytes in zip(shards, hashes, strict=True):
+        content.update(f"{path.name}\0{hash_of_bytes}\n".encode())
     corpus = Corpus(root, root.name, shards, content.hexdigest(), listed)
     if not len(corpus):
         raise UserError(f"corpus {location!r} holds no document")
@@ -51,23 +60,39 @@ def open_corpus(location: str, cache: Path | None = None) -> Corpus:
 
 
 def check_shards(corpus: Corpus, cache: Path, peers: Peers) -> None:
-    """Compare the bytes of every shard with the hash its manifest lists, once as long as the file is not touched.
+    """Look at every byte once, before any row is used: the hash that the manifest lists, if there is one, and that the
+    rows are what the schema says (schemas.shard_check).
 
-    The ranks share the work. Raises UserError naming the first shard that differs, and as build_parts.
+    The ranks share the work, and `cache` remembers it by content. Raises UserError naming the first shard that differs
+    or is none, and as build_parts.
     """
     listed = corpus.listed
-    if listed is None:
-        return
+    passed = cache / "checked" / code_key("schemas.shard_file", libraries=("pyarrow",))
+
+    def ready(number: int) -> bool:
+        found = _recall(corpus.shards[number], cache)
+        return bool(found) and (listed is None or found == listed[number]) and (passed / found).is_file()
 
     def check(number: int) -> None:
         path = corpus.shards[number]
-        if _remembered(path, cache) != listed[number]:
+        found = _remembered(path, cache)
+        if listed is not None and found != listed[number]:
             raise UserError(f"{path}: its bytes are not those that {corpus.folder / MANIFEST} lists; build it again")
-
-    def ready(number: int) -> bool:
-        return _recall(corpus.shards[number], cache) == listed[number]
+        if not (passed / found).is_file():
+            try:
+                with pa.memory_map(str(path)) as source:
+                    widths = ShardFile(source).check()
+            except NotAShard as error:
+                raise UserError(f"{path} is not a shard: {error}") from None
+            write_part(passed / found, json.dumps(widths).encode())
 
     build_parts(len(corpus.shards), ready, check, peers)
+    seen: Widths = {}
+    for path in corpus.shards:
+        try:
+            seen = same_widths(seen, json.loads((passed / _remembered(path, cache)).read_bytes()))
+        except NotAShard as error:
+            raise UserError(f"{path} does not belong to the shards before it: {error}") from None
 
 
 def _read_latest(path: Path) -> str:
@@ -78,7 +103,7 @@ def _read_latest(path: Path) -> str:
 
 
 def _listed(root: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """(paths, hashes) of the shards a version's manifest lists, by name; each file is there with its size."""
+    """(paths, hashes) of the shards a version's manifest lists, in their order; each file is there with its size."""
     manifest = root / MANIFEST
     try:
         parts = VersionManifest.from_json(manifest.read_bytes()).shards
@@ -86,7 +111,7 @@ def _listed(root: Path) -> tuple[list[Path], tuple[str, ...]]:
         raise UserError(f"{manifest} is not the manifest of a corpus version: {error}") from None
     if not parts:
         raise UserError(f"{manifest} lists no shard")
-    parts = tuple(sorted(parts, key=lambda part: part.name))
+    parts = tuple(sorted(parts, key=lambda part: shard_order(part.name)))
     for part in parts:
         _check_size(root, part)
     return [root / part.name for part in parts], tuple(part.hash for part in parts)

@@ -6,6 +6,7 @@ OUT/cache/rows-<key>/part-00000.json: a digest of the rest, then the rows of PAR
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from schemas.keys import digest
 from trainer.data.layout import Segment, Vocabulary, cut, sentence_ids, token_counts
 from trainer.data.parts import Peers, build_parts, write_part
-from trainer.data.shards import Corpus
+from trainer.data.shards import Corpus, Document
 from trainer.keys import code_key
 
 PART = 256  # documents in a part: seconds of tokenizing
@@ -34,6 +35,8 @@ class Row:
     negatives: tuple[tuple[str, int], ...]
     # one line for each corrupt label vector of this segment's slices, which take part without it
     corrupt: tuple[str, ...] = ()
+    # (kind, how many) of this segment's negatives that are not mined: no plan places them
+    left_out: tuple[tuple[str, int], ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -68,7 +71,7 @@ def build_rows(
             (i, f"{corpus.shard_of(index).name}, document {document.document_id}, slice {i}: {said}")
             for i, said in document.corrupt_vectors
         ]
-        edges = sorted(document.negatives, key=lambda edge: (-edge.score, edge.document_id, edge.candidate))
+        mined, others = _negatives(document)
         for segment in cut(token_counts(document, vocabulary, limit), len(slices), limits.document_tokens):
             inside = range(segment.first, segment.last)
             pairs = []
@@ -86,11 +89,23 @@ def build_rows(
                     segment=segment,
                     images=sum(slices[piece].is_image for piece in inside),
                     pairs=tuple(pairs),
-                    negatives=tuple((edge.document_id, edge.candidate) for edge in edges if edge.anchor in inside),
+                    negatives=tuple(place for anchor, place in mined if anchor in inside),
                     corrupt=tuple(line for piece, line in corrupt if piece in inside),
+                    left_out=tuple(sorted(Counter(kind for anchor, kind in others if anchor in inside).items())),
                 )
             )
     return rows
+
+
+def _negatives(document: Document) -> tuple[list[tuple[int, tuple[str, int]]], list[tuple[int, str]]]:
+    """(anchor, place) of the mined negatives, best first, and (anchor, kind) of all others."""
+    mined, others = [], []
+    for edge in document.negatives:
+        if edge.kind == "mined" and edge.document_id is not None and edge.candidate is not None:
+            mined.append((-(edge.score or 0.0), (edge.document_id, edge.candidate), edge.anchor))
+        else:
+            others.append((edge.anchor, edge.kind))
+    return [(anchor, place) for _, place, anchor in sorted(mined)], others
 
 
 def load_rows(corpus: Corpus, vocabulary: Vocabulary, limits: Limits, cache: Path, peers: Peers) -> list[Row]:
@@ -121,7 +136,7 @@ def load_rows(corpus: Corpus, vocabulary: Vocabulary, limits: Limits, cache: Pat
 def _row(data: dict[str, object]) -> Row:
     values = dict(data)
     values["segment"] = Segment(**values["segment"])  # type: ignore[arg-type]  # a mapping, as asdict wrote it
-    for name in ("pairs", "negatives"):
+    for name in ("pairs", "negatives", "left_out"):
         values[name] = tuple(tuple(item) for item in values[name])  # type: ignore[attr-defined]  # lists of lists
     values["corrupt"] = tuple(values["corrupt"])  # type: ignore[arg-type]  # a list of lines
     return Row(**values)  # type: ignore[arg-type]  # as asdict wrote it, under its digest

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.contract import ContractError, identity
-from schemas.shard import SHARD
+from schemas.shard_file import NotAShard, ShardFile
 from trainer.errors import UserError
 
 FloatArray = npt.NDArray[np.float32]
@@ -35,17 +34,22 @@ class Slice:
     start: int  # character span in the node's text, 0 and 0 for an image
     end: int
     matched: int | None  # slice index of its match in the other modality
+    match_kind: str | None  # how the match was found, one of schemas.shard.MATCH_KINDS, where that is known
     similarity: float | None  # cosine of shared vectors to that match
 
 
 @dataclass(frozen=True)
 class Edge:
-    """One mined negative: slice `anchor` of this document against slice `candidate` of document `document_id`."""
+    """One negative of slice `anchor` of this document, as schemas.negative has it: slice `candidate` of document
+    `document_id` where it is mined, `text` where it is counterfactual, whatever it is where the kind is not known."""
 
     anchor: int
-    document_id: str
-    candidate: int
-    score: float
+    kind: str
+    direction: str | None
+    document_id: str | None
+    candidate: int | None
+    text: str | None
+    score: float | None
 
 
 class Document:
@@ -90,7 +94,7 @@ class Document:
     @cached_property
     def slices(self) -> list[Slice]:
         """Slices in reading order."""
-        names = ("kind", "node", "start", "end", "matched", "similarity")
+        names = ("kind", "node", "start", "end", "matched", "match_kind", "similarity")
         columns = [self._slices.field(name).to_pylist() for name in names]
         return [Slice(kind == "image", *rest) for kind, *rest in zip(*columns, strict=True)]
 
@@ -129,25 +133,25 @@ class Document:
 
     @cached_property
     def negatives(self) -> list[Edge]:
-        """Mined negatives of all slices, in the shard's order (slice, kind, falling score)."""
-        rows = self._value("negatives")
-        return [Edge(row["slice"], row["document_id"], row["candidate"], row["score"]) for row in rows]
+        """Negatives of all slices and kinds, in the shard's order (slice, direction, falling score)."""
+        names = ("slice", "kind", "direction", "document_id", "candidate", "text", "score")
+        return [Edge(*(row[name] for name in names)) for row in self._value("negatives")]
 
     @cached_property
-    def _images(self) -> pa.StructArray:
-        return self._row.column("images").flatten()
+    def _image_info(self) -> pa.StructArray:
+        return self._row.column("image_info").flatten()
 
     def image_hash(self, image: int) -> str:
         """sha256 of the encoded bytes of one of the row's images."""
-        return str(self._images.field("sha256")[image].as_py())
+        return str(self._image_info.field("sha256")[image].as_py())
 
     def image_bytes(self, image: int) -> bytes:
         """Encoded bytes of one of the row's images (jpeg, png or webp)."""
-        return bytes(self._images.field("bytes")[image].as_py())
+        return bytes(self._row.column("images").flatten().field("bytes")[image].as_py())
 
     def image_field(self, image: int, name: str) -> Any:
-        """Another field of one of the row's images, e.g. "url", "caption", "alt"."""
-        return self._images.field(name)[image].as_py()
+        """What else is known of one of the row's images (schemas.shard.IMAGE_INFO), e.g. "url", "caption", "alt"."""
+        return self._image_info.field(name)[image].as_py()
 
     def image_of(self, index: int) -> int:
         """Which of the row's images an image slice shows."""
@@ -160,7 +164,8 @@ class Document:
 
 
 class Corpus:
-    """All documents of one corpus version, by index in shard order; opening reads no rows.
+    """All documents of one corpus version, by index in shard order; opening reads no rows, so that those of shards
+    which trainer.data.corpus.check_shards has not passed may be anything.
 
     `listed`: xxh3-128 hex of every shard's bytes as the version's manifest lists it, None where there is no manifest.
     `hash` identifies the shards' content: a checkpoint carries it and resume compares it.
@@ -170,22 +175,22 @@ class Corpus:
         self, folder: Path, version: str, shards: list[Path], content: str, listed: tuple[str, ...] | None = None
     ) -> None:
         self.folder, self.version, self.shards, self.hash, self.listed = folder, version, shards, content, listed
-        self._readers: list[pa.RecordBatchFileReader] | None = None
+        self._readers: list[ShardFile] | None = None
         self._batches: list[tuple[int, int]] = []
         self._starts: list[int] = []
         self._length = 0
         self._open()
 
-    def _open(self) -> list[pa.RecordBatchFileReader]:
+    def _open(self) -> list[ShardFile]:
         if self._readers is None:
             self._readers, self._batches, self._starts, self._length = [], [], [], 0
             for number, path in enumerate(self.shards):
-                reader = _open_shard(path)
+                reader, rows = _open_shard(path)
                 self._readers.append(reader)
-                for batch in range(reader.num_record_batches):
+                for batch, count in enumerate(rows):
                     self._batches.append((number, batch))
                     self._starts.append(self._length)
-                    self._length += reader.get_batch(batch).num_rows
+                    self._length += count
         return self._readers
 
     def __getstate__(self) -> dict[str, Any]:
@@ -200,7 +205,7 @@ class Corpus:
         readers = self._open()
         place = bisect_right(self._starts, index) - 1
         shard, batch = self._batches[place]
-        return Document(readers[shard].get_batch(batch).slice(index - self._starts[place], 1))
+        return Document(readers[shard].batch(batch, index - self._starts[place], 1))
 
     def shard_of(self, index: int) -> Path:
         """The file that holds the document at an index."""
@@ -211,14 +216,14 @@ class Corpus:
         return [
             value
             for (shard, batch) in self._batches
-            for value in self._open()[shard].get_batch(batch).column(name).to_pylist()
+            for value in self._open()[shard].batch(batch).column(name).to_pylist()
         ]
 
     def distinct_images(self) -> list[tuple[str, int, int]]:
         """(sha256, document, which of the document's images) of every distinct image, where it is first."""
         readers, found = self._open(), dict[str, tuple[int, int]]()
         for (shard, batch), start in zip(self._batches, self._starts, strict=True):
-            column = readers[shard].get_batch(batch).column("images")
+            column = readers[shard].batch(batch).column("image_info")
             names = iter(column.flatten().field("sha256").to_pylist())
             for row, count in enumerate(column.value_lengths().to_pylist()):
                 for image in range(count):
@@ -226,14 +231,10 @@ class Corpus:
         return [(name, document, image) for name, (document, image) in found.items()]
 
 
-def _open_shard(path: Path) -> pa.RecordBatchFileReader:
+def _open_shard(path: Path) -> tuple[ShardFile, list[int]]:
+    """A shard, memory-mapped, and the rows of its batches."""
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        found = identity(reader.schema)
-    except (pa.ArrowInvalid, ContractError, OSError) as error:
+        shard = ShardFile(pa.memory_map(str(path)))
+        return shard, [shard.num_rows(batch) for batch in range(shard.num_batches)]
+    except (NotAShard, OSError) as error:
         raise UserError(f"{path} is not a shard: {error}") from None
-    if found != identity(SHARD):
-        raise UserError(
-            f"{path} is {found[0]} version {found[1]}, this trainer reads shard version {identity(SHARD)[1]}"
-        )
-    return reader

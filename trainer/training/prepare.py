@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from trainer.recipe import Recipe
 from trainer.training import checkpoint as checkpoints
 from trainer.training.log import RunLog, counted
 
-NAMED = 10  # corrupt label vectors that are named one by one
+NAMED = 10  # corrupt label vectors, or kinds of negatives, that are named one by one
 
 
 @dataclass
@@ -71,11 +72,23 @@ def prepare(
     check_shards(corpus, cache, stop)
     limits = Limits(recipe.data.document_tokens, image_tokens, built.tokenizer_key)
     rows = load_rows(corpus, built.vocabulary, limits, cache, stop)
+    _say_left_out(rows, log)
     _say_corrupt([line for row in rows for line in row.corrupt], recipe.data.strict, log)
     training = [row for row in rows if row.split == "train" and (row.images or not recipe.data.only_with_images)]
     if not training:
         raise UserError(f"corpus {recipe.corpus!r} has no document with slices in its train split")
     return Prepared(corpus, built, rows, training, _images(recipe, corpus, built, ranks, stop, cache))
+
+
+def _say_left_out(rows: list[Row], log: RunLog) -> None:
+    """One line on the negatives that training has no use for."""
+    kinds: Counter[str] = Counter()
+    for row in rows:
+        kinds.update(dict(row.left_out))
+    if kinds:
+        number = counted(kinds.total(), "negative")
+        of = ", ".join(f"{kind[:40]!a} ({count:,})" for kind, count in kinds.most_common(NAMED))
+        log.say(f"{number} left out, as only mined ones are placed beside their anchors: {of}")
 
 
 def _say_corrupt(lines: list[str], strict: bool, log: RunLog) -> None:

@@ -134,8 +134,8 @@ def reference(
                 kept.append((score, row, guard))
         for score, row, guard in kept[: options.top_k]:
             result[anchor["document_id"]].append(
-                {"slice": anchor["slice"], "kind": kind, "document_id": row["document_id"], "candidate": row["slice"],
-                 "score": -score, "guard": guard}
+                {"slice": anchor["slice"], "kind": "mined", "direction": kind, "document_id": row["document_id"],
+                 "candidate": row["slice"], "text": None, "score": -score, "guard": guard}
             )  # fmt: skip
     return result, guards
 
@@ -179,7 +179,7 @@ def test_mining_equals_its_definition_however_it_is_cut(
         lengths.update(mined.lists)
     assert found == expected
     assert +counted == +guards
-    per_anchor = Counter((n["kind"], d, n["slice"]) for d, ns in expected.items() for n in ns)
+    per_anchor = Counter((n["direction"], d, n["slice"]) for d, ns in expected.items() for n in ns)
     full = Counter(kind for (kind, _, _), count in per_anchor.items() if count == top_k)
     assert {kind: lengths[kind, "full"] for kind in options.kinds} == {kind: full[kind] for kind in options.kinds}
 

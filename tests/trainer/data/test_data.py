@@ -73,11 +73,11 @@ def test_hash_follows_content(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_the_manifest_says_which_shards_there_are(tmp_path: Path) -> None:
-    out = write_corpus(tmp_path / "out")
+    out = write_corpus(tmp_path / "out", held_out=0)
     opened = open_corpus(str(out))
     first, second = opened.shards
     # A shard of another build beside them is not read.
-    first.with_name("part-00009.arrow").write_bytes(first.read_bytes())
+    first.with_name("train-00009-00000.arrow").write_bytes(first.read_bytes())
     assert open_corpus(str(out)).shards == [first, second] and open_corpus(str(out)).hash == opened.hash
     content = second.read_bytes()
     second.write_bytes(content[:-1])
@@ -212,7 +212,7 @@ def test_corrupt_label_vectors_are_left_out_and_named(tmp_path: Path, capsys: py
     outcome = train_here(tiny(out, tmp_path / "run", *steps), "auto", False)
     assert outcome.last["skipped"] == 0 and math.isfinite(outcome.last["structure"])
     said = capsys.readouterr().err
-    where = f"part-00000.arrow, document {found.document_id}, slice"
+    where = f"train-00000-00000.arrow, document {found.document_id}, slice"
     assert f"{where} 0: its primary vector is not finite" in said
     assert f"{where} 1: its shared vector has norm 2, not 1" in said
     # The lines are kept with the rows; with `strict` the first ends the run.
