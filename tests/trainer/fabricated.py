@@ -151,6 +151,25 @@ def with_negatives(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def version_1(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as version 1 of the contract had it (schemas.shard_v1)."""
+    images = [
+        {**info, "bytes": picture["bytes"]} for info, picture in zip(row["image_info"], row["images"], strict=True)
+    ]
+    negatives = [{**negative, "kind": negative["direction"]} for negative in row["negatives"]]
+    return {**row, "images": images, "negatives": negatives}
+
+
+def write_bare(
+    folder: Path, rows: list[dict[str, Any]], name: str = "train-00000-00000.arrow", schema: pa.Schema = SHARD
+) -> Path:
+    """A folder with one shard of these rows and no manifest; returns the shard."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with pa.ipc.new_file(str(folder / name), schema) as writer:
+        writer.write_table(table_from_rows(rows, schema), max_chunksize=4)
+    return folder / name
+
+
 def write_corpus(
     root: Path,
     documents: int = 20,

@@ -42,7 +42,12 @@ def test_front_matter_is_what_the_hub_reads() -> None:
     block = yaml.safe_load(text.split("---\n", 2)[1])
     assert block == front_matter(SUMMARY)
     assert block["language"] == ["de", "en"] and block["size_categories"] == ["1K<n<10K"]
-    assert block["configs"] == [{"config_name": "default", "data_files": "shards/*.arrow"}]
+    train, held_out = ({"split": split, "path": f"shards/{split}-*.arrow"} for split in ("train", "held_out"))
+    assert block["configs"] == [{"config_name": "default", "data_files": [train, held_out]}]
+    # A pattern without a file would keep the other split from loading.
+    one = front_matter(replace(SUMMARY, splits={"train": 0, "held_out": 9}))
+    assert one["configs"][0]["data_files"] == [held_out]
+    assert "configs" not in front_matter(replace(SUMMARY, splits={}))
     assert front_matter(replace(SUMMARY, documents=999))["size_categories"] == ["n<1K"]
     assert "language" not in front_matter(replace(SUMMARY, languages={None: 3}))
 
@@ -52,6 +57,12 @@ def test_numbers_funnel_and_spec_are_there() -> None:
     for cell in ("1,234", "2,000", "77", "num_words", "held_out", "dinov2_base 0123", "5 more", "26.0.1"):
         assert f"<td>{cell}</td>" in html or cell in html, cell
     assert "# ``` a fence inside" in html and html.count("<pre>") == 2
+
+
+def test_it_shows_how_to_load_the_splits_that_are_there() -> None:
+    assert 'train = corpus["train"]\nheld_out = corpus["held_out"]\n```' in card(SUMMARY)
+    assert 'corpus["held_out"]' not in card(replace(SUMMARY, splits={"train": 3}))
+    assert "load_dataset" not in card(replace(SUMMARY, documents=0, splits={}))
 
 
 def test_words_of_pages_stay_words() -> None:

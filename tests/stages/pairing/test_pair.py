@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from stages.encoders.cosine import cosines, from_column, row_cosines, stack
-from stages.pairing.pair import PairSettings, pair
+from stages.pairing.pair import PairSettings, match_kinds, pair
 from stages.shards.rows import vector_array
 
 MMC4 = PairSettings(min_similarity=None)
@@ -120,3 +120,25 @@ def test_vectors_come_back_from_columns_and_bad_ones_are_refused() -> None:
         stack([np.ones(2), np.ones(3)])
     with pytest.raises(ValueError, match="norm"):
         stack([np.full(8, 3.0)])
+
+
+def test_a_match_is_markup_where_the_page_says_so() -> None:
+    def text(words: str, tag: str = "p") -> dict[str, str | None]:
+        return {"kind": "text", "tag": tag, "text": words, "caption": None}
+
+    image = {"kind": "image", "tag": "img", "text": None, "caption": "A cat. On  a\nmat. From 1902."}
+    bare = {**image, "caption": None}
+    nodes = [
+        image, text("A cat. On a mat.", "figcaption"),  # one of two paragraphs of its caption
+        image, text("A cat. On a mat. From 1902."),  # all of it, whatever the element
+        image, text("On a mat."),  # words of it, in the text
+        image, text("A cat. On a", "figcaption"), image, text("n a mat.", "figcaption"),  # the second: another's
+        bare, text("A cat.", "figcaption"), image, text(" ", "figcaption"),
+        image, text("Alone."),
+    ]  # fmt: skip
+    matched = [index ^ 1 if index < len(nodes) - 2 else None for index in range(len(nodes))]
+    expected = ["markup", "markup", "similarity", "markup", "similarity", "similarity", "similarity"]
+    assert match_kinds(matched, nodes, MMC4)[::2] == [*expected, None]
+    assert match_kinds(matched, nodes, MMC4)[1::2] == [*expected, None]
+    ordered = match_kinds(matched, nodes, PairSettings(strategy="dom"))
+    assert [kind for kind in ordered if kind != "markup"] == ["order"] * 8 + [None] * 2

@@ -6,16 +6,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from pipeline.corpus.card import card
 from schemas.contract import ContractError, identity
-from schemas.shard import SHARD
+from schemas.shard import SHARD, SPLITS, shard_name, shard_order
 from stages.shards.rows import ShardDocument, ShardSettings, cut, row_bytes, shard_bytes, shard_table, write_shard
 from stages.shards.slices import slices
+from tests.pipeline.corpus.test_card import SUMMARY
 
 JPEG = b"\xff\xd8\xff\xe0 not really \x00\xff"
 
@@ -49,10 +53,11 @@ def document(number: int, sentences: int = 2, images: int = 1) -> ShardDocument:
         split="train", cluster_id=f"{number:032x}", nodes=nodes, slices=sequence,
         matched=[sentences if i == 0 and images else None for i in range(sentences)] + [0] * images if sentences
         else [None] * images,
+        match_kind=["similarity"] * count if sentences and images else [None] * count,
         similarity=[0.25] * count if sentences and images else [None] * count,
         matrix=[[0.25, None][: max(sentences, 0)] + [0.0] * max(0, sentences - 2) for _ in range(images)],
-        negatives=[{"slice": 0, "kind": "sentence_to_image", "document_id": "f" * 32, "candidate": 2, "score": 0.5,
-                    "guard": None}],
+        negatives=[{"slice": 0, "kind": "mined", "direction": "sentence_to_image", "document_id": "f" * 32,
+                    "candidate": 2, "score": 0.5, "guard": None}],
         provenance={"kind": "site", "snapshot": "s", "file": None, "offset": None, "length": None},
         consent={"robots_allowed": True, "robots_source": None, "x_robots_tag": None, "agent": "a"},
     )  # fmt: skip
@@ -79,8 +84,8 @@ def test_a_row_holds_everything_in_reading_order() -> None:
     row = build([document(1, sentences=2, images=3)]).to_pylist()[0]
     assert [node["image"] for node in row["nodes"]] == [None, 0, 1, 0]
     assert [node["position"] for node in row["nodes"]] == [0, 3, 4, 5]
-    assert [(i["image_id"], i["alt"]) for i in row["images"]] == [("i1-0", "alt 0"), ("i1-1", "alt 1")]
-    assert row["images"][0]["bytes"] == JPEG * 3
+    assert [(i["image_id"], i["alt"]) for i in row["image_info"]] == [("i1-0", "alt 0"), ("i1-1", "alt 1")]
+    assert row["images"] == [{"bytes": JPEG * 3, "path": f"i1-{index}.jpeg"} for index in (0, 1)]
     assert [(s["kind"], s["node"]) for s in row["slices"]] == [("sentence", 0), ("sentence", 0)] + [
         ("image", node) for node in (1, 2, 3)
     ]
@@ -114,15 +119,19 @@ def test_batches_and_shards_keep_their_bounds() -> None:
     assert sizes.sum() > 23 * 40 * len(JPEG)
     bound = int(sizes.max())
     options = ShardSettings(target_bytes=3 * bound, max_rows_per_batch=4, max_batch_bytes=bound)
-    shards = list(cut(table, options))
+    shards = list(cut([table], options))
     assert pa.concat_tables(shards).equals(table)
+    # However the rows come.
+    pieces = [table.slice(start, 5) for start in range(0, len(table), 5)]
+    assert [shard.to_pylist() for shard in cut(pieces, options)] == [shard.to_pylist() for shard in shards]
+    assert row_bytes(pa.concat_tables(pieces)).tolist() == sizes.tolist()
     assert len(shards) > 1 and all(row_bytes(shard).sum() <= 3 * bound for shard in shards)
     with pa.ipc.open_file(pa.BufferReader(shard_bytes(table, options))) as reader:
         batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
     assert {batch.num_rows for batch in batches} <= {1, 2, 3, 4}
     assert all(row_bytes(pa.Table.from_batches([b])).sum() <= bound for b in batches if b.num_rows > 1)
-    assert list(cut(table.slice(0, 0), options)) == []
-    assert [len(shard) for shard in cut(table, ShardSettings(target_bytes=1024))] == [1] * 23
+    assert list(cut([table.slice(0, 0)], options)) == []
+    assert [len(shard) for shard in cut([table], ShardSettings(target_bytes=1024))] == [1] * 23
 
 
 @pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])
@@ -130,12 +139,12 @@ def test_what_is_written_is_what_is_read(compression: str) -> None:
     table = build(CORPUS)
     data = shard_bytes(table, ShardSettings(compression=compression))
     read = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-    assert read.schema.equals(SHARD, check_metadata=True) and identity(read.schema) == ("shard", 1)
+    assert read.schema.equals(SHARD, check_metadata=True) and identity(read.schema) == ("shard", 2)
     assert read.equals(table)
 
 
 def test_uncompressed_vectors_and_images_are_read_in_place(tmp_path: Path) -> None:
-    path = tmp_path / "part-00000.arrow"
+    path = tmp_path / "train-00000-00000.arrow"
     path.write_bytes(shard_bytes(build([document(n, images=1) for n in range(200)], size=500), ShardSettings()))
     with pa.memory_map(str(path)) as source:
         before = pa.total_allocated_bytes()
@@ -146,24 +155,59 @@ def test_uncompressed_vectors_and_images_are_read_in_place(tmp_path: Path) -> No
         assert pa.total_allocated_bytes() - before < 100_000 < path.stat().st_size
 
 
-def test_datasets_opens_the_shards(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    table = build(CORPUS)
-    paths = []
-    for number, shard in enumerate(cut(table, ShardSettings(target_bytes=4096))):
-        paths.append(str(tmp_path / f"part-{number:05}.arrow"))
-        with Path(paths[-1]).open("wb") as sink:
-            write_shard(shard, sink, ShardSettings(max_rows_per_batch=2))
-    loaded = datasets.load_dataset(
-        "arrow", data_files=paths, split="train", cache_dir=str(tmp_path / "cache"), keep_in_memory=True
-    )
-    assert len(paths) > 1 and len(loaded) == len(table)
-    for index in (0, 7, 22):
-        ours, theirs = table.slice(index, 1).to_pylist()[0], loaded[index]
-        assert theirs["document_id"] == ours["document_id"]
-        assert [i["bytes"] for i in theirs["images"]] == [i["bytes"] for i in ours["images"]]
-        assert [s["primary"] for s in theirs["slices"]] == [s["primary"] for s in ours["slices"]]
-        assert theirs["similarity_matrix"] == ours["similarity_matrix"]
+def png(color: int) -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (5, 4), (color, 255 - color, 7)).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def write_version(folder: Path, splits: dict[str, pa.Table]) -> None:
+    """A version's folder as a build leaves it: shards of several batches, and the card."""
+    (folder / "shards").mkdir(parents=True)
+    for split, table in splits.items():
+        for number, shard in enumerate(cut([table], ShardSettings(target_bytes=4096))):
+            with (folder / "shards" / shard_name(split, 3, number)).open("wb") as sink:
+                write_shard(shard, sink, ShardSettings(max_rows_per_batch=2))
+    summary = replace(SUMMARY, splits={split: len(table) for split, table in splits.items()})
+    (folder / "README.md").write_text(card(summary))
+
+
+@pytest.mark.parametrize("sides", [("train", "held_out"), ("train",), ("held_out",)])
+def test_datasets_opens_the_version_with_its_splits_and_pictures(
+    sides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    documents = {"train": CORPUS[:15], "held_out": CORPUS[15:]}
+    tables = {}
+    for split in sides:
+        table = build([replace(each, split=split) for each in documents[split]])
+        rows = table.to_pylist()
+        for number, row in enumerate(rows):
+            for place, picture in enumerate(row["images"]):
+                picture["bytes"] = png(number * 9 + place)
+        rows[0]["negatives"].append({"slice": 0, "kind": "counterfactual", "text": "No."})
+        tables[split] = pa.Table.from_pylist(rows, schema=SHARD)
+    write_version(tmp_path / "v", tables)
+    loaded = datasets.load_dataset(str(tmp_path / "v"), cache_dir=str(tmp_path / "cache"))
+    streamed = datasets.load_dataset(str(tmp_path / "v"), streaming=True)
+    assert list(loaded) == list(streamed) == list(sides)
+    for split, table in tables.items():
+        assert len(list((tmp_path / "v" / "shards").glob(f"{split}-*.arrow"))) > 1
+        for found in (list(loaded[split]), list(streamed[split])):
+            assert len(found) == len(table)
+            for ours, theirs in zip(table.to_pylist(), found, strict=True):
+                pictures = ours.pop("images"), theirs.pop("images")
+                assert theirs == ours
+                for expected, picture in zip(*pictures, strict=True):
+                    with Image.open(io.BytesIO(expected["bytes"])) as decoded:
+                        assert (picture.size, picture.tobytes()) == (decoded.size, decoded.tobytes())
+        assert loaded[split].cache_files and loaded[split].features["images"].feature == datasets.Image()
+
+
+def test_names_of_shards_sort_like_their_keys() -> None:
+    names = [shard_name(s, part, piece) for s in SPLITS for part in (0, 9, 10, 99999) for piece in (0, 2, 10, 99999)]
+    assert len(set(names)) == len(names) and sorted(reversed(names), key=shard_order) == names
+    assert sorted(["part-00000.arrow", "shards/x-0.arrow", *names], key=shard_order)[: len(names)] == names
 
 
 def test_other_tables_are_refused() -> None:
