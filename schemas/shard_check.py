@@ -1,6 +1,6 @@
 """That the rows of a shard are what their contract says, beyond what Arrow's types can: indices, kinds, lengths.
 
-Whole columns at a time: a shard is checked in about the time that it takes to read its texts and offsets.
+Whole columns at a time, never row by row; of pictures only the offsets are read.
 """
 
 from __future__ import annotations

@@ -54,7 +54,12 @@ class ShardFile:
     def batch(self, index: int, start: int = 0, rows: int | None = None) -> pa.RecordBatch:
         """One batch in the layout of SHARD, or `rows` of it from `start` on."""
         found = self._read(index).slice(start, rows)
-        return found if self.version == identity(SHARD)[1] else upgraded(found)
+        if self.version == identity(SHARD)[1]:
+            return found
+        try:
+            return upgraded(found)
+        except _UNREADABLE as error:
+            raise NotAShard(_line(error)) from None
 
     def table(self) -> pa.Table:
         """All rows in the layout of SHARD."""
