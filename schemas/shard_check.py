@@ -133,8 +133,10 @@ def _check_slices(slices: _Items, nodes: _Items) -> Widths:
 def _width(slices: _Items, name: str, of: Mask) -> int:
     """Numbers of each vector of these slices, of which none is null; 0 where there is no vector."""
     column = slices.field(name)
-    null = pc.filter(pc.list_parent_indices(column), pc.is_null(column.flatten()))
-    slices.require(~np.isin(np.arange(len(column)), null), lambda _: f"has a {name} vector that holds a null")
+    numbers = column.flatten()
+    if numbers.null_count:
+        null = pc.filter(pc.list_parent_indices(column), pc.is_null(numbers))
+        slices.require(~np.isin(np.arange(len(column)), null), lambda _: f"has a {name} vector that holds a null")
     widths = _numbers(pc.fill_null(pc.list_value_length(column), 0))
     widest = int(np.max(widths[of], initial=0))
     slices.require(

@@ -182,6 +182,20 @@ def test_matches_and_negatives_point_to_what_they_say(built: Path) -> None:
     assert num_negatives > 20
 
 
+def test_a_match_with_the_own_caption_is_markup(built: Path) -> None:
+    kinds = set()
+    for row in documents(built):
+        for item in row["slices"]:
+            if item["kind"] == "image" and item["matched"] is not None:
+                sentence = row["slices"][item["matched"]]
+                node = row["nodes"][sentence["node"]]
+                caption = row["image_info"][row["nodes"][item["node"]]["image"]]["caption"]
+                is_caption = caption is not None and node["text"] in caption
+                assert item["match_kind"] == ("markup" if is_caption else "similarity")
+                kinds.add(item["match_kind"])
+    assert kinds == {"markup", "similarity"}
+
+
 def test_a_second_build_does_nothing_and_says_so(built: Path, spec: Path, site: Site) -> None:
     before, asked = tree(built), len(site.log)
     ended = build(spec, built).check()
