@@ -18,7 +18,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from stages.image_headers import (
+from pictures.headers import (
     MAX_FRAMES,
     Undecodable,
     check_bmp,

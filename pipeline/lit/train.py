@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy, normalize
 import assets
 from assets.cache import cache_root
 from pictures.decoding import decode
+from pictures.headers import Undecodable
 from pipeline.lit.holdout import clusters, split
 from pipeline.lit.model_card import Measured, Report, card
 from pipeline.lit.pairs import SOURCES, Pair, PairsMissing, all_pairs, one_per_text, pairs_of_pages, version
@@ -32,7 +33,6 @@ from stages.encoders.availability import LIT_WEIGHTS
 from stages.encoders.protocol import Encoder, Floats, WeightsMissing
 from stages.encoders.registry import load_encoder
 from stages.encoders.towers import Runtime
-from stages.image_headers import Undecodable
 from stages.images.perceptual_hash import phash
 
 MAX_PIXELS = 4_000_000  # larger training pictures cost seconds and add little

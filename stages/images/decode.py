@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from pictures.decoding import PILLOW_PIXELS, Picture, decode, one_line
-from stages.image_headers import Undecodable
+from pictures.headers import Undecodable
 from stages.images.perceptual_hash import phash
 from stages.row_function import ERROR, Settings
 

@@ -259,8 +259,8 @@ def test_flipped_bits_never_abort(rows: list[Row], tmp_path: Path) -> None:
     write_bare(tmp_path / "new", rows[:3])
     write_bare(tmp_path / "old", [version_1(row) for row in rows[:3]], "part-00000.arrow", SHARD_V1)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.trainer.flips", str(tmp_path / "new"), str(tmp_path / "old")],
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-m", "tests.trainer.data.flips", str(tmp_path / "new"), str(tmp_path / "old")],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=300,
