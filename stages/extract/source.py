@@ -12,8 +12,8 @@ import re
 
 import numpy as np
 
+from stages.extract.nesting import ATTRIBUTE, MAX_ATTRIBUTES, TOKEN, balanced, has_many_attributes, is_safe
 from stages.extract.settings import ExtractSettings
-from stages.extract.vocabulary import word_set
 from stages.text.normal_form import decode
 
 
@@ -40,33 +40,9 @@ _MARKUP = re.compile(
 _XML = re.compile(rb"\s*<\?xml[^>]*>(?>\s|<!--(?>.*?-->)|<\?[^>]*>|<!DOCTYPE[^>]*>)*+<([a-zA-Z][^\s/>]*)", re.DOTALL)
 _XML_PROLOG = re.compile(r"^\s*<\?xml[^>]*\?>")
 
-_VOID = word_set(
-    "area base basefont bgsound br col embed frame hr image img input keygen link meta param source track wbr"
-)
-_FORMATTING = word_set("a b big code em font i nobr s small strike strong tt u")
-_FORMATTING_TAG = re.compile(r"</?(?:b|big|em|font|i|nobr|s|small|strike|strong|tt|u)(?:\s[^<>]*)?>", re.IGNORECASE)
-# An open tag of the key closes an open element of the group, so that unclosed lists do not look deep.
-_IMPLIED_END = {
-    **dict.fromkeys(("li",), ("li",)),
-    **dict.fromkeys(("dt", "dd"), ("dt", "dd")),
-    **dict.fromkeys(("td", "th"), ("td", "th")),
-    **dict.fromkeys(("tr",), ("td", "th", "tr")),
-    **dict.fromkeys(("option", "optgroup"), ("option",)),
-    **dict.fromkeys(("p", "div", "ul", "ol", "table", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "hr"), ("p",)),
-}
-# Comments and raw text elements are stepped over whole; what is unclosed runs to the end, as in the standard
-# (and so that no pattern fails after a long look ahead: the scan stays linear).
-_TAG = re.compile(
-    r"<!--(?:.*?-->|.*)"
-    r"|<(script|style|textarea|title|xmp|noframes)\b[^>]*+(?:>(?:.*?</\1\s*>|.*)|$)"
-    r"|<(/?)([a-zA-Z][^\s/>]*+)(?:[^>\"']++|\"[^\"]*+(?:\"|$)|'[^']*+(?:'|$))*+(?:>|$)",
-    re.DOTALL | re.IGNORECASE,
-)
-_ATTRIBUTE = re.compile(r"[^\s\"'<>/=]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s>]+))?")
-
-_MAX_ATTRIBUTES = 256  # of one tag; real ones have at most a few dozen
-_LONG_TAG = 4096  # bytes without ">" from where a tag's attributes are counted
-_MAX_FORMATTING = 64  # unclosed inline tags at once
+_COPIES = 8  # of formatting elements the parser may make, as a multiple of the tags that a page may have
+_FEW_TAGS = 128  # of a short page, which cannot be deep
+_SHORT = 1 << 14
 
 
 def read_source(body: bytes, content_type: str | None, settings: ExtractSettings) -> tuple[str, list[tuple[str, str]]]:
@@ -111,96 +87,33 @@ def _tame(text: str, settings: ExtractSettings) -> tuple[str, list[tuple[str, st
         less, opens, closes = less[kept], opens[kept], closes[kept]
         data = data[:end]
 
-    if _has_long_tags(data):
-        text, num_long = _cut_attributes(text)
-        if num_long:
-            cut.append(("max_attributes", f"{num_long} tags with more than {_MAX_ATTRIBUTES} attributes"))
-
-    depth = np.cumsum(opens.astype(np.int64) - closes)
-    if len(depth) and int(depth.max()) > min(settings.max_depth, 4 * _MAX_FORMATTING):
-        text, num_deep = _cut_depth(text, settings.max_depth)
-        if num_deep:
-            cut.append(("max_depth", f"{num_deep} tags below depth {settings.max_depth} ignored"))
-    if len(depth) and int(depth[-1]) > 8 and int(depth[-1]) * int(np.count_nonzero(opens)) > 20 * settings.max_nodes:
-        # inline markup carries nothing that nodes keep, so losing all of it changes no text
-        text = _FORMATTING_TAG.sub("", text)
+    few = num_opens <= _FEW_TAGS and len(data) <= _SHORT
+    if few or is_safe(text, settings.max_depth, _COPIES * settings.max_nodes):
+        return text, cut
+    text, num_long = _cut_attributes(text)
+    if num_long:
+        cut.append(("max_attributes", f"{num_long} tags with more than {MAX_ATTRIBUTES} attributes"))
+        if is_safe(text, settings.max_depth, _COPIES * settings.max_nodes):
+            return text, cut
+    text, num_deep = balanced(text, settings.max_depth)
+    if num_deep:
+        cut.append(("max_depth", f"{num_deep} tags below depth {settings.max_depth} ignored"))
     return text, cut
-
-
-def _has_long_tags(data: np.ndarray) -> bool:
-    """Whether a stretch without ">" is long and has many separators, as a tag of many attributes has."""
-    ends = np.flatnonzero(data == ord(">"))
-    edges = np.concatenate(([0], ends, [len(data)]))
-    long = np.flatnonzero(np.diff(edges) > _LONG_TAG)
-    for index in long.tolist():
-        stretch = bytes(data[edges[index] : edges[index + 1]])
-        start = stretch.find(b"<")
-        if start >= 0 and len(re.findall(rb"[\s/\"']+", stretch[start:])) > _MAX_ATTRIBUTES:
-            return True
-    return False
 
 
 def _cut_attributes(text: str) -> tuple[str, int]:
     """Tags with the first attributes only."""
     pieces: list[str] = []
     position = num_cut = 0
-    for tag in _TAG.finditer(text):
-        if tag.group(3) is None or tag.end() - tag.start() <= _LONG_TAG:
+    for tag in TOKEN.finditer(text):
+        if not has_many_attributes(tag["attributes"] or ""):
             continue
-        start = tag.start(3) + len(tag.group(3))
-        end = start
-        for count, attribute in enumerate(_ATTRIBUTE.finditer(text, start, tag.end() - 1)):
-            if count == _MAX_ATTRIBUTES:
-                pieces += [text[position:end], ">"]
+        start, end = tag.span("attributes")
+        for count, attribute in enumerate(ATTRIBUTE.finditer(text, start, end)):
+            if count == MAX_ATTRIBUTES:
+                pieces += [text[position : attribute.start()], ">"]
                 position = tag.end()
                 num_cut += 1
                 break
-            end = attribute.end()
-    pieces.append(text[position:])
-    return "".join(pieces), num_cut
-
-
-def _cut_depth(text: str, max_depth: int) -> tuple[str, int]:
-    """The text without tags nested deeper than `max_depth`, or inside too many unclosed inline tags.
-
-    What stands inside such tags stays, one level up, as in browsers.
-    """
-    stack: list[str] = []
-    num_open: dict[str, int] = {}
-    num_ignored: dict[str, int] = {}
-    num_formatting = num_cut = position = 0
-    pieces: list[str] = []
-    for tag in _TAG.finditer(text):
-        if tag.group(3) is None:
-            continue
-        name = tag.group(3).lower()
-        if name in _VOID:
-            continue
-        ignore = False
-        if tag.group(2):
-            if num_ignored.get(name):
-                num_ignored[name] -= 1
-                ignore = True
-            elif num_open.get(name):
-                while True:
-                    top = stack.pop()
-                    num_open[top] -= 1
-                    num_formatting -= top in _FORMATTING
-                    if top == name:
-                        break
-        else:
-            if stack and stack[-1] in _IMPLIED_END.get(name, ()):
-                num_open[stack.pop()] -= 1
-            if len(stack) >= max_depth or (num_formatting >= _MAX_FORMATTING and name in _FORMATTING):
-                num_ignored[name] = num_ignored.get(name, 0) + 1
-                num_cut += 1
-                ignore = True
-            else:
-                stack.append(name)
-                num_open[name] = num_open.get(name, 0) + 1
-                num_formatting += name in _FORMATTING
-        if ignore:
-            pieces.append(text[position : tag.start()])
-            position = tag.end()
     pieces.append(text[position:])
     return "".join(pieces), num_cut
