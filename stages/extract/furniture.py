@@ -24,6 +24,7 @@ _NEARLY_ALL = 0.9  # the same for readers' comments: above it they are what the 
 _LINK_SHARE = 0.8  # of a block's characters, above which it is a list of links
 _LINK_LENGTH = 60  # mean characters of a link's text, below which a list of links is navigation
 _MIN_LINKS = 3
+_NAMES = 1000  # characters of a class or id that are looked at, and remembered
 _NOT_CONTENT = vocabulary.TAGS | vocabulary.SILENT | {"header"}
 
 
@@ -42,7 +43,7 @@ def is_hidden(tag: str, attributes: dict[str, str | None]) -> bool:
 def is_unread(attributes: dict[str, str | None]) -> bool:
     """Whether an element is a heading's anchor, a line number, a copy button, a hover text and the like."""
     names = attributes.get("class")
-    return names is not None and _named_unread(names)
+    return names is not None and _named_unread(names[:_NAMES])
 
 
 @lru_cache(maxsize=1 << 14)
@@ -102,7 +103,7 @@ def is_furniture(tree: Tree, index: int, page_text: int) -> bool:
         names = attributes.get("class")
         # the id of a section is its heading as a slug: the author's words, not the site's
         identifier = None if tag == "section" or names in ("section", "level2", "level3") else attributes.get("id")
-        if _named_furniture(names, tag) or _named_furniture(identifier, tag):
+        if _named_furniture((names or "")[:_NAMES], tag) or _named_furniture((identifier or "")[:_NAMES], tag):
             return True
         if _holds_comments(attributes):
             return True
@@ -123,10 +124,10 @@ def _is_link_list(tree: Tree, index: int) -> bool:
 
 
 @lru_cache(maxsize=1 << 14)
-def _named_furniture(names: str | None, tag: str) -> bool:
+def _named_furniture(names: str, tag: str) -> bool:
     if not names:
         return False
-    tokens = [token.lower() for token in _CAMEL.sub("-", names[:1000]).split()]
+    tokens = [token.lower() for token in _CAMEL.sub("-", names).split()]
     if "topic" in tokens and "contents" in tokens:
         return True
     if tag in ("span", "a", "td", "p", "li"):  # inline names describe words ("menu selection"), not page parts

@@ -8,7 +8,7 @@ a browser picks by screen and network, we pick by size. Lazy attributes are thos
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from stages.extract.settings import ExtractSettings
@@ -38,13 +38,14 @@ _LAZY_SOURCES = (
     "src2",
 )
 # Names of files that stand in until a script has loaded the real one: taken only when nothing else is offered.
+_FILE = re.compile(r"([^/?#]*)\.(?:gif|png|svg|jpe?g|webp)\Z", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
-    r"(?:^|[/_.-])(?:blank|spacer|placeholder|pixel|transparent|loading|loader|lazy(?:load)?|grey|gray|1x1|empty|clear)"
-    r"(?:[._-][^/]*)?\.(?:gif|png|svg|jpe?g|webp)(?:[?#]|$)",
+    r"(?:^|[_.-])(?:blank|spacer|placeholder|pixel|transparent|loading|loader|lazy(?:load)?|grey|gray|1x1|empty|clear)"
+    r"(?:[._-]|$)",
     re.IGNORECASE,
 )
 _DESCRIPTOR_PAREN = re.compile(r"\([^)]*\)?")
-_PIXELS = re.compile(r"\s*\+?(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*", re.IGNORECASE)
+_PIXELS = re.compile(r"\+?(\d{1,6})(?:\.\d*)?\s*(?:px)?", re.IGNORECASE)
 _STYLE_PIXELS = re.compile(r"(?:^|;)\s*(width|height)\s*:\s*(\d{1,6})(?:\.\d*)?\s*px", re.IGNORECASE)
 _MAX_CANDIDATES = 64
 
@@ -56,6 +57,22 @@ class Candidate:
     url: str
     width: int | None = None
     density: float | None = None
+
+
+@dataclass(slots=True)
+class Sources:
+    """What the <source> elements before an <img> offer: of preferred types, and others; the first 64 together."""
+
+    preferred: list[Candidate] = field(default_factory=list)
+    others: list[Candidate] = field(default_factory=list)
+
+    def add(self, attributes: dict[str, str | None], settings: ExtractSettings) -> None:
+        """One more <source>."""
+        room = _MAX_CANDIDATES - len(self.preferred) - len(self.others)
+        if room > 0:
+            kind = (attributes.get("type") or "").lower().removeprefix("image/").replace("jpg", "jpeg")
+            of_kind = self.preferred if not kind or kind in settings.image_types else self.others
+            of_kind += _srcset_of(attributes)[:room]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +131,7 @@ def rendered_size(attributes: dict[str, str | None]) -> tuple[int | None, int | 
     """CSS pixels (width, height) an image is shown at, from style or attributes; None where not given in pixels."""
     sizes: dict[str, int | None] = {"width": None, "height": None}
     for name in sizes:
-        if match := _PIXELS.fullmatch(attributes.get(name) or ""):
+        if match := _PIXELS.fullmatch((attributes.get(name) or "").strip()):
             sizes[name] = int(match.group(1))
     for name, pixels in _STYLE_PIXELS.findall(attributes.get("style") or ""):
         sizes[name.lower()] = int(pixels)
@@ -123,17 +140,12 @@ def rendered_size(attributes: dict[str, str | None]) -> tuple[int | None, int | 
 
 def choose_image(
     attributes: dict[str, str | None],
-    sources: list[dict[str, str | None]],
+    sources: Sources,
     base_url: str,
     settings: ExtractSettings,
 ) -> Choice:
-    """The file of an <img> with `attributes`; `sources` are the <source> elements before it in a <picture>."""
+    """The file of an <img> with `attributes`; `sources`: of the <picture> it stands in."""
     width, _ = rendered_size(attributes)
-    preferred: list[Candidate] = []
-    others: list[Candidate] = []
-    for source in sources:
-        kind = (source.get("type") or "").lower().removeprefix("image/").replace("jpg", "jpeg")
-        (preferred if not kind or kind in settings.image_types else others).extend(_srcset_of(source))
     lazy: list[Candidate] = []
     for name in _LAZY_SOURCES:
         value = (attributes.get(name) or "").strip()
@@ -141,10 +153,10 @@ def choose_image(
             lazy += parse_srcset(value) if value[:5] != "data:" and " " in value else [Candidate(value)]
     src = (attributes.get("src") or "").strip()
     # sizes are comparable across <picture> and <img>: the largest that fits may be in either
-    ordered = _by_preference([*preferred, *_srcset_of(attributes)], width, settings.target_width)
+    ordered = _by_preference([*sources.preferred, *_srcset_of(attributes)], width, settings.target_width)
     ordered += lazy
     ordered += [Candidate(src)] if src else []
-    ordered += _by_preference(others, width, settings.target_width)
+    ordered += _by_preference(sources.others, width, settings.target_width)
     ordered.sort(key=_is_placeholder)  # stable: real files first
 
     refusal: tuple[str, str] | None = None
@@ -200,7 +212,14 @@ def _by_preference(candidates: list[Candidate], rendered_width: int | None, targ
 
 
 def _is_placeholder(candidate: Candidate) -> bool:
-    return candidate.url[:5].lower() == "data:" or bool(_PLACEHOLDER.search(candidate.url[:2048]))
+    return candidate.url[:5].lower() == "data:" or _named_placeholder(candidate.url[:2048])
+
+
+@lru_cache(maxsize=1 << 12)
+def _named_placeholder(url: str) -> bool:
+    path = re.split("[?#]", url, maxsplit=1)[0]
+    name = _FILE.match(path, path.rfind("/") + 1)
+    return name is not None and _PLACEHOLDER.search(name[1]) is not None
 
 
 def _refuse(url: str, settings: ExtractSettings) -> str | None:

@@ -9,6 +9,7 @@ from stages.text.normal_form import normalize
 
 _FILE_NAME = re.compile(r"\S+\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?|avif)", re.IGNORECASE)
 ALT_LENGTH = 2000  # characters of alt and title kept
+CAPTION_LENGTH = 10_000  # characters of a caption that its images carry; its text nodes hold all of it
 
 
 def alt_text(attributes: dict[str, str | None]) -> str | None:

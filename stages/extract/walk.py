@@ -8,18 +8,19 @@ table rows, " " where an image interrupts a sentence).
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urljoin
 
 from stages.extract import furniture
 from stages.extract.data_tables import is_data_table
-from stages.extract.image_files import choose_image, rendered_size
-from stages.extract.nodes import ALT_LENGTH, alt_text, merge_facts, new_node
+from stages.extract.image_files import Sources, choose_image, rendered_size
+from stages.extract.nodes import ALT_LENGTH, CAPTION_LENGTH, alt_text, merge_facts, new_node
 from stages.extract.settings import ExtractSettings
 from stages.extract.tree import Tree
 from stages.extract.vocabulary import HEADINGS, PREFORMATTED, SECTIONING, word_set
 from stages.text.normal_form import normalize, normalize_lines
+from stages.web.urls import canonicalize_image
 
 _SEPARATORS = (" ", "\n", "\n\n")
 _EDGES = {
@@ -64,10 +65,12 @@ _RAISED = str.maketrans(
     "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207b\u207c\u207d\u207e\u207f",
 )
 _RAISABLE = re.compile(r"\s*[0-9+\u2212=()n-]*[0-9][0-9+\u2212=()n-]*\s*")
+_MAX_RAISED = 32  # characters
 _BREAK = "\0"  # <br>; the parser lets no U+0000 through
 _CELL = "\1"  # edge between cells of a table row
 _DETAIL = 200  # characters of a dropped row's detail
 _URL_DETAIL = 2048  # where it is an image's address
+_MAX_SEEN = 8  # <img> elements whose files are compared, for each that a page may keep
 
 
 @dataclass(slots=True)
@@ -118,9 +121,12 @@ class Walk:
     _pre: int = 0
     _mute: int = 0
     _sections: int = 0
-    _sources: list[dict[str, str | None]] = field(default_factory=list)
+    _sources: Sources = field(default_factory=Sources)
     _last_image: _LastImage | None = None  # null once text came after it
     _num_images: int = 0
+    _num_seen: int = 0
+    _images: list[int] = field(default_factory=list)  # their indexes in nodes
+    _without_tex: int = 0  # before this index no formula carries its TeX
 
     def run(self, start: int, end: int) -> None:
         """Walk the elements start..end of the tree."""
@@ -144,7 +150,7 @@ class Walk:
         """Record the images and the first words of a range that is left out."""
         tree = self.tree
         for index in tree.images_between(start, end):
-            choice = choose_image(tree.attributes[index], [], self.base_url, self.settings)
+            choice = choose_image(tree.attributes[index], Sources(), self.base_url, self.settings)
             self._drop("image", rule, choice.url or choice.detail)
         if tree.text_sums[end] > tree.text_sums[start]:
             words = ""
@@ -163,7 +169,7 @@ class Walk:
     def _absolute(self, source: str) -> str:
         """An image's address as a URL where it is one, so that it can be asked for."""
         try:
-            url = urljoin(self.base_url, source)
+            url = canonicalize_image(source, self.base_url)
         except ValueError:
             return source
         return source if url == self.base_url else url
@@ -181,7 +187,7 @@ class Walk:
             self._buffer.append(_BREAK)
             return end
         if tag == "source":
-            self._sources.append(attributes)
+            self._sources.add(attributes, self.settings)
             return end
         if tag == "svg":
             if not furniture.is_hidden(tag, attributes):
@@ -205,10 +211,11 @@ class Walk:
         if tag == "sup":
             if "reference" in (attributes.get("class") or "").split():
                 return end  # Wikipedia's [1]
-            text = "".join(tree.texts[index:end])
-            if not self._mute and not self._pre and _RAISABLE.fullmatch(text):
-                self._buffer.append(text.translate(_RAISED))
-                return end
+            if not self._mute and not self._pre and tree.text_length(index) <= _MAX_RAISED:
+                text = "".join(tree.texts[index:end])
+                if _RAISABLE.fullmatch(text):
+                    self._buffer.append(text.translate(_RAISED))
+                    return end
         if furniture.declares_furniture(tree, index, self._sections > 0, self.page_text):
             self.drop_range(index, end, "furniture")
             return end
@@ -265,7 +272,7 @@ class Walk:
             frame.silent_text = True
         if tag == "picture":
             frame.picture = True
-            self._sources = []
+            self._sources = Sources()
         self._soft += frame.soft
         self._pre += frame.pre
         self._mute += frame.silent_text
@@ -281,16 +288,25 @@ class Walk:
         if frame.named:
             self._names.pop()
         if frame.picture:
-            self._sources = []
+            self._sources = Sources()
         if frame.caption_start >= 0:
-            text = " ".join(n["text"] for n in self.nodes[frame.caption_start :] if n["kind"] == "text")
             holder = self._captioned()
-            if holder is not None and text:
-                holder.caption = f"{holder.caption} {text}" if holder.caption else text
+            if holder is not None:
+                holder.caption = self._caption(holder.caption, frame.caption_start)
         if frame.caption is not None:
-            for node in self.nodes[frame.first_image :]:
-                if node["kind"] == "image" and node["caption"] is None:
-                    node["caption"] = frame.caption
+            for index in self._images[bisect_left(self._images, frame.first_image) :]:
+                if self.nodes[index]["caption"] is None:
+                    self.nodes[index]["caption"] = frame.caption
+
+    def _caption(self, before: str | None, start: int) -> str | None:
+        """The caption so far with the texts from node `start` on, cut at CAPTION_LENGTH: each image will carry it."""
+        caption = before or ""
+        for index in range(start, len(self.nodes)):
+            if len(caption) >= CAPTION_LENGTH:
+                break
+            if text := self.nodes[index]["text"]:
+                caption = f"{caption} {text[:CAPTION_LENGTH]}" if caption else text
+        return caption[:CAPTION_LENGTH] or None
 
     def _captioned(self) -> _Frame | None:
         """The innermost open element that can have a caption."""
@@ -363,12 +379,14 @@ class Walk:
         """MathML: its TeX where it carries any, else its characters."""
         tree = self.tree
         tex = attributes.get("alttext")
-        for i in range(index + 1, tree.ends[index]):
+        for i in range(max(index + 1, self._without_tex), tree.ends[index]):
             if tex:
                 break
-            if tree.tags[i] == "annotation" and "tex" in (tree.attributes[i].get("encoding") or ""):
+            is_tex = tree.tags[i] == "annotation" and "tex" in (tree.attributes[i].get("encoding") or "")
+            if is_tex and tree.text_length(i):
                 tex = tree.text_of(i, 10_000)
         if not tex:
+            self._without_tex = max(self._without_tex, tree.ends[index])
             return index + 1
         self._buffer.append(f" {tex} ")
         return tree.ends[index]
@@ -380,6 +398,10 @@ class Walk:
                 self._buffer.append(attributes["alt"] or "")
                 self._drop("image", rule, attributes["alt"] or "")
                 return
+        self._num_seen += 1
+        if self._num_seen > _MAX_SEEN * self.settings.max_images:
+            self._drop("image", "max_images", self._absolute(attributes.get("src") or ""))
+            return
         choice = choose_image(attributes, self._sources, self.base_url, self.settings)
         if self._num_images >= self.settings.max_images:
             self._drop("image", "max_images", choice.url or choice.detail)
@@ -424,5 +446,6 @@ class Walk:
         if not self._soft:
             self._flush()
         self._num_images += 1
+        self._images.append(len(self.nodes))
         self.nodes.append(node)
         self._last_image = _LastImage(node, len(self.nodes) - 1, stand_in, self._mute > 0)
