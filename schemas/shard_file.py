@@ -38,7 +38,7 @@ class ShardFile:
         expected = READABLE.get(self.version) if name == identity(SHARD)[0] else None
         if expected is None:
             versions = " and ".join(map(str, READABLE))
-            raise NotAShard(f"it is {name[:80]} version {self.version}; this program reads shard versions {versions}")
+            raise NotAShard(f"it is {name[:80]!a} version {self.version}; this program reads shard versions {versions}")
         if difference := _difference(self._reader.schema, expected):
             raise NotAShard(f"it says shard version {self.version}, but {difference}")
 
@@ -72,11 +72,9 @@ class ShardFile:
         for index in range(self.num_batches):
             try:
                 found = self._read(index)
-                found.validate(full=True)
+                found.validate()
                 for field in READABLE[self.version]:
-                    # Version 2 declares pictures nullable for other readers alone.
-                    if (not field.nullable or field.name == "images") and found.column(field.name).null_count:
-                        raise NotAShard(f"column {field.name!r} holds a null")
+                    _check_column(found.column(field.name), field)
                 widths = same_widths(widths, check_rows(self.batch(index)))
             except _UNREADABLE as error:
                 raise NotAShard(_line(error)) from None
@@ -87,6 +85,17 @@ class ShardFile:
             return self._reader.get_batch(index)
         except _UNREADABLE as error:
             raise NotAShard(_line(error)) from None
+
+
+def _check_column(column: pa.Array, field: pa.Field) -> None:
+    """That offsets and texts are sound, and nothing is null that may not be."""
+    try:
+        column.validate(full=True)
+    except _UNREADABLE as error:
+        raise NotAShard(f"column {field.name!r}: {_line(error)}") from None
+    # Version 2 declares pictures nullable for other readers alone.
+    if (not field.nullable or field.name == "images") and column.null_count:
+        raise NotAShard(f"column {field.name!r} holds a null")
 
 
 def same_widths(one: Widths, other: Widths) -> Widths:
@@ -105,13 +114,14 @@ def _difference(found: pa.Schema, expected: pa.Schema) -> str | None:
         if len(found.get_all_field_indices(field.name)) > 1:
             return f"column {field.name!r} is there twice"
         if found.field(field.name) != field:
-            there = " ".join(str(found.field(field.name)).split())
-            return f"column {field.name!r} is not of its type: {there[:120]}"
+            return f"column {field.name!r} is not of its type: {_line(found.field(field.name))[:120]}"
     for name in found.names:
         if name not in expected.names:
-            return f"column {name[:80]!r} is not in the contract"
+            return f"column {name[:80]!a} is not in the contract"
     return None if found.names == expected.names else "its columns are in another order"
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def _line(said: object) -> str:
+    """One line of what Arrow says, which may repeat names out of the file."""
+    line = " ".join(str(said).split())[:300] or type(said).__name__
+    return "".join(character if character.isprintable() else "?" for character in line)

@@ -107,7 +107,9 @@ def test_what_touches_no_shard_is_said_again(corpus: Path, spec: Path) -> None:
 
 def test_lost_shards_are_made_again(corpus: Path, spec: Path) -> None:
     before = shards(corpus)
-    first, second, *_ = sorted((corpus / "versions" / (corpus / "latest").read_text().strip()).glob("shards/*.arrow"))
+    first, second, *_ = sorted(
+        (corpus / "versions" / (corpus / "latest").read_text().strip()).glob("shards/train-*.arrow")
+    )
     first.unlink()
     second.write_bytes(second.read_bytes()[:-1])
     assert "would run   files of 2 of" in build(spec, corpus, "--dry-run", *SAID_OTHERWISE).check().out

@@ -28,7 +28,7 @@ def texts(out: Path) -> dict[str, list[str]]:
 
 def pictures(out: Path) -> dict[str, list[str]]:
     """URL -> hashes of the document's images."""
-    return {row["url"]: [image["sha256"] for image in row["images"]] for row in documents(out)}
+    return {row["url"]: [image["sha256"] for image in row["image_info"]] for row in documents(out)}
 
 
 @pytest.fixture

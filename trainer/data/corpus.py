@@ -69,28 +69,33 @@ def check_shards(corpus: Corpus, cache: Path, peers: Peers) -> None:
     listed = corpus.listed
     passed = cache / "checked" / code_key("schemas.shard_file", libraries=("pyarrow",))
 
+    def mark(path: Path, found: str) -> Path:
+        # By name too, so that no two ranks ever write one mark.
+        return passed / digest(path.name, found)
+
     def ready(number: int) -> bool:
         found = _recall(corpus.shards[number], cache)
-        return bool(found) and (listed is None or found == listed[number]) and (passed / found).is_file()
+        right = bool(found) and (listed is None or found == listed[number])
+        return right and mark(corpus.shards[number], found).is_file()
 
     def check(number: int) -> None:
         path = corpus.shards[number]
         found = _remembered(path, cache)
         if listed is not None and found != listed[number]:
             raise UserError(f"{path}: its bytes are not those that {corpus.folder / MANIFEST} lists; build it again")
-        if not (passed / found).is_file():
+        if not mark(path, found).is_file():
             try:
                 with pa.memory_map(str(path)) as source:
                     widths = ShardFile(source).check()
             except NotAShard as error:
                 raise UserError(f"{path} is not a shard: {error}") from None
-            write_part(passed / found, json.dumps(widths).encode())
+            write_part(mark(path, found), json.dumps(widths).encode())
 
     build_parts(len(corpus.shards), ready, check, peers)
     seen: Widths = {}
     for path in corpus.shards:
         try:
-            seen = same_widths(seen, json.loads((passed / _remembered(path, cache)).read_bytes()))
+            seen = same_widths(seen, json.loads(mark(path, _remembered(path, cache)).read_bytes()))
         except NotAShard as error:
             raise UserError(f"{path} does not belong to the shards before it: {error}") from None
 

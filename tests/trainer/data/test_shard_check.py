@@ -181,7 +181,7 @@ def test_offsets_that_lead_out_of_the_file(column: str, offset: int, rows: list[
     buffer = pa.ipc.open_file(whole).get_batch(0).column(column).buffers()[1]
     struct.pack_into("<ii", content, buffer.address - whole.address + 4, offset, offset + 5)
     path.write_bytes(content)
-    assert f"{path} is not a shard: " in refused(tmp_path)
+    assert f"{path} is not a shard: column {column!r}: " in refused(tmp_path)
 
 
 def without(name: str) -> pa.Schema:
@@ -202,11 +202,11 @@ def without(name: str) -> pa.Schema:
         pytest.param(pa.schema([*SHARD][::-1], SHARD.metadata), "its columns are in another order", id="order"),
         pytest.param(
             SHARD.with_metadata({b"interloom.schema": b"shard", b"interloom.version": b"9"}),
-            "it is shard version 9; this program reads shard versions 1 and 2",
+            "it is 'shard' version 9; this program reads shard versions 1 and 2",
             id="version",
         ),
         pytest.param(
-            SHARD.with_metadata({b"interloom.schema": b"page", b"interloom.version": b"1"}), "it is page", id="other"
+            SHARD.with_metadata({b"interloom.schema": b"page", b"interloom.version": b"1"}), "it is 'page'", id="other"
         ),
         pytest.param(
             SHARD.with_metadata({b"interloom.schema": b"shard", b"interloom.version": b"two"}), "two", id="no-number"
