@@ -24,6 +24,7 @@ from pipeline.spec.sections import (
     PricesSettings,
     ReportSettings,
     ResourcesSettings,
+    ScheduleSettings,
     Source,
 )
 from schemas.strict_yaml import NotYaml, load_yaml
@@ -74,6 +75,8 @@ class Spec(Settings):
     """What a build may use."""
     prices: PricesSettings = PricesSettings()
     """What it costs."""
+    schedule: ScheduleSettings | None = None
+    """When Airflow builds it again."""
 
 
 def packaged() -> list[str]:

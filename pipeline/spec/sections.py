@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import Field
+from croniter import CroniterBadDateError, croniter
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from stages.filter.settings import Bounds
 from stages.row_function import Settings
@@ -127,3 +131,68 @@ class PricesSettings(Settings):
     """Price of one GPU for one hour, in currency. Default: ours, one's own machine costs nothing more."""
     storage_gigabyte_month: float = Field(default=0.0, ge=0)
     """Price of one gigabyte kept for a month, in currency. Default: ours, one's own disk costs nothing more."""
+
+
+_CRON_NAMES = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")  # those that Airflow knows
+
+
+def _due(cron: str) -> str:
+    """A cron expression that comes due; ValueError for one that is none, that never does, or that is drawn by lot."""
+    if cron in _CRON_NAMES:
+        return cron
+    if len(cron.split()) != 5:
+        raise ValueError(
+            f"write minute, hour, day, month and weekday, as in 0 6 * * 1, or one of {', '.join(_CRON_NAMES)}"
+        )
+    if re.search(r"(?<![a-z])[hr](?![a-z])", cron.lower()):
+        raise ValueError("H and R stand for moments drawn by lot, which are others at every look")
+    try:
+        croniter(cron).get_next()
+    except CroniterBadDateError:
+        raise ValueError("this day never comes") from None
+    return cron
+
+
+def _day(value: object) -> object:
+    """A day as YAML has it, from its ISO text too: a card shows it in quotes. ValueError for text that is none."""
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+def _zone(name: str) -> str:
+    """The name of a time zone; ValueError for one that is not there."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("no such time zone; there are UTC, Europe/Berlin, ...") from None
+    return name
+
+
+class ScheduleSettings(Settings):
+    """When Airflow builds the corpus again, each time under a snapshot named by the date; never part of a key.
+
+    The build itself does not look at it. `dags/corpus_build.py` reads it by itself, as it is copied to machines that
+    have none of our packages.
+    """
+
+    cron: Annotated[str, AfterValidator(_due)]
+    """Moments when a run is due: minute, hour, day, month, weekday; or @daily and the like."""
+    start: Annotated[date, BeforeValidator(_day), Field(ge=date(2000, 1, 1), lt=date(2100, 1, 1))]
+    """First day with runs, a date."""
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """Time zone of `cron`, `start` and the snapshots' names. Default: ours, the clock of most servers."""
+    catchup: bool = False
+    """Whether runs that were missed since `start` are made up for, one by one. Default: ours, as a site shows itself
+    as it is now, whatever the date."""
+    retention: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Versions, a number, that are kept when a run is done; null keeps all. What was fetched stays. Default: ours, as
+    only you know what refers to a version."""
+    train: Location | None = None
+    """Recipe to train by on each new version: a packaged name or a path on the cluster; null trains nothing. Default:
+    ours, a corpus is worth having by itself."""
+    connection: Location = "ray_default"
+    """Airflow connection of the cluster. Default: Airflow's way to name it."""
+    working_dir: Annotated[str, Field(pattern="^/")] | None = None
+    """Folder on Airflow's machines, an absolute path, that holds the spec and is uploaded with the job, as a checkout;
+    null takes the spec's own folder. Default: ours, for an image that has interloom."""
+    python: Location = "python"
+    """Interpreter on the cluster. Default: that of the image."""
