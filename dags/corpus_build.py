@@ -273,7 +273,7 @@ def read_spec(file: Path) -> Spec | None:
         # An unknown name explains a missing one: it is most often its misspelling.
         faults = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         field = ".".join(str(step) for step in faults[0]["loc"])
-        raise ValueError(f"{field}: {faults[0]['msg']}, got {reprlib.repr(faults[0]['input'])}") from None
+        raise ValueError(f"{field}: {faults[0]['msg']}, got {reprlib.repr(faults[0]['input'])[:60]}") from None
 
 
 def spec_files() -> list[Path]:
@@ -388,7 +388,7 @@ def scheduled_builds() -> Iterator[DAG]:
             taken |= {spec.name: file, spec.output.url.rstrip("/"): file}
         # Whatever is wrong with one file, the others keep their DAGs.
         except Exception as error:
-            faults.append(f"{file}: {' '.join(str(error).split())}")
+            faults.append(f"{file}: {' '.join(str(error).split())[:300]}")
     for line in faults:
         warnings.warn(line, stacklevel=2)  # the DAG processor's log has it too
     if faults:
