@@ -242,6 +242,8 @@ class Ranks:
     median_rank: float | None
     mrr: float | None
     recall: Mapping[str, float | None]  # by cutoff
+    # 95% over pages, by "median_rank", "mrr" and cutoff; None where there are too few pages
+    intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,7 @@ class Direction:
     claim: str
     ranks: Sequence[Ranks]
     examples: Sequence[Retrieval]
+    pages: int | None = None  # independent of each other: what tests and intervals count
 
 
 @dataclass(frozen=True)

@@ -118,10 +118,29 @@ def _direction(name: str, evaluation: Mapping[str, Any], examples: Sequence[Retr
         title=_DIRECTIONS[name],
         n=after["n"],
         candidates=after["candidates"],
+        pages=after.get("pages"),
         claim=after["claim"] + (f"; before to after: {changed['claim']}" if changed else ""),
-        ranks=[Ranks(label, found["median_rank"], found["mrr"], found["recall"]) for label, found in moments],
+        ranks=[_ranks(label, found) for label, found in moments],
         examples=examples,
     )
+
+
+def _ranks(label: str, found: Mapping[str, Any]) -> Ranks:
+    """Figures of one moment; chance has no intervals, nor have runs on few pages."""
+    wide = found.get("intervals") or {}
+    return Ranks(
+        label,
+        found["median_rank"],
+        found["mrr"],
+        found["recall"],
+        {"median_rank": _interval(wide.get("median_rank")), "mrr": _interval(wide.get("mrr"))}
+        | {cutoff: _interval(wide.get("recall", {}).get(cutoff)) for cutoff in found["recall"]},
+    )
+
+
+def _interval(wide: Sequence[float | None] | None) -> tuple[float, float] | None:
+    low, high = wide or (None, None)
+    return None if low is None or high is None else (low, high)
 
 
 def _pictures(shards: Iterable[pa.Table], wanted: set[str]) -> dict[str, Picture | None]:
@@ -135,18 +154,17 @@ def _pictures(shards: Iterable[pa.Table], wanted: set[str]) -> dict[str, Picture
 
 
 def _example(example: Mapping[str, Any], pictures: Mapping[str, Picture | None]) -> Retrieval:
-    target = example["target"]
     answers: Sequence[Mapping[str, Any]] = example["top"][:_ANSWERS]
     query = example["query"]
     return Retrieval(
-        query=f"{query.get('text') or 'this picture'} (right answer at rank {example['rank']:g})",
+        query=f"{query.get('text') or 'this picture'} (best right answer at rank {example['rank']:g})",
         picture=pictures.get(query.get("sha256", "")),
         results=[
             Retrieved(
                 text=answer.get("text") or answer["url"].rsplit("/", 1)[-1],
                 picture=pictures.get(answer.get("sha256", "")),
                 score=float(answer["score"]),
-                correct=(answer["document_id"], answer["slice"]) == (target["document_id"], target["slice"]),
+                correct=bool(answer.get("right")),
             )
             for answer in answers
         ],

@@ -167,6 +167,12 @@ def view_sequence(document: Document, index: int, vocabulary: Vocabulary, limit:
     return PackedSequence(Encoded(ids, {index: (len(ids) - 1, len(ids))}), (), (index,), False)
 
 
+def text_sequence(text: str, vocabulary: Vocabulary, limit: int) -> PackedSequence:
+    """A text as a bare sentence looks: the same tokens as `view_sequence` of a slice of that text."""
+    ids = [vocabulary.document, *vocabulary.tokenizer.encode(text)[:limit]]
+    return PackedSequence(Encoded(ids, {0: (len(ids) - 1, len(ids))}), (), (0,), False)
+
+
 class StepDataset(Dataset[StepBatch]):
     """Item i is step i of an epoch's plan, for one rank; map-style, so nothing is lost on a restart."""
 

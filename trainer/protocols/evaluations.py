@@ -11,7 +11,7 @@ from typing import Any
 from trainer.data.shards import Corpus
 from trainer.model.interleaved import InterleavedForCausalLM
 from trainer.protocols.held_out import Evaluator
-from trainer.protocols.retrieval_metrics import change
+from trainer.protocols.retrieval_metrics import change, loss_change
 from trainer.training.log import RunLog, plain
 
 AFTER = "after"
@@ -32,6 +32,7 @@ class Evaluations:
         started = time.monotonic()
         found = self.evaluator.run(model)
         seconds = round(time.monotonic() - started, 2)
+        self.results["questions"] = self.evaluator.questions
         self.results[moment] = {"step": step, "seconds": seconds, **found}
         self._write()
         loss = found["perplexity"]["loss"]
@@ -49,24 +50,34 @@ class Evaluations:
         """Add what changed, the recipe and the corpus."""
         before, after = self.results.get("before"), self.results.get(AFTER)
         if before and after:
-            minimum = self.evaluator.recipe.evaluation.minimum_queries
-            self.results["change"] = {
-                name: asdict(
-                    change(
-                        before["retrieval"][name]["ranks"],
-                        figures["ranks"],
-                        figures["candidates"],
-                        minimum,
-                    )
-                )
-                for name, figures in after["retrieval"].items()
-            }
+            self.results["change"] = self._change(before, after)
         self.results["run"] = {
             "recipe": settings,
             "corpus": {"folder": str(corpus.folder), "version": corpus.version, "shards": corpus.hash},
             "seconds": round(seconds, 1),
         }
         self._write()
+
+    def _change(self, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+        """What training changed, by page: of each direction of retrieval and of the perplexity.
+
+        Nothing where the beginning was asked other questions, of another corpus or by another recipe.
+        """
+        if before.get("questions") != after["questions"]:
+            return {}
+        minimum = self.evaluator.recipe.evaluation.minimum_queries
+        found = {
+            name: change(
+                before["retrieval"][name]["aheads"],
+                figures["aheads"],
+                self.evaluator.held_out.questions.directions[name].pages,
+                minimum,
+            )
+            for name, figures in after["retrieval"].items()
+        }
+        first, last = before["perplexity"], after["perplexity"]
+        found["perplexity"] = loss_change(first["page_losses"], last["page_losses"], last["page_targets"])
+        return {name: asdict(claim) for name, claim in found.items()}
 
     def _write(self) -> None:
         if not self.first:

@@ -1,130 +1,244 @@
-"""Ranks, what chance would give, and when a number is worth a claim."""
+"""Ranks, what chance would give by the same rule, and when a number is worth a claim.
+
+The rule. A query has one right answer or several, among N candidates; its rank is that of the best of them (a hit is
+any of them, as COCO's captions are scored). Candidates of equal score stand in every order with equal probability, so
+that a query gives not one rank but a distribution over 1 .. N, and every figure is one of the mean distribution of the
+queries: its median, the mean of 1 / rank, its share of ranks up to k. Chance is the same figure where all candidates
+of every query have the same score, which makes the rank of the best of m right ones among N the smallest of m numbers
+drawn from 1 .. N without replacement (negative hypergeometric: mean (N + 1) / (m + 1)).
+
+Claims do not rest on the best rank: its mean depends on how alike the right answers of a query are. They rest on how
+many of the wrong candidates the right ones stand before (Mann & Whitney, 1947), on average one half for an order that
+knows nothing of what is right, however alike the answers of a page are.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import torch
 
+from trainer.significance import (
+    FEWEST_PAGES,
+    LEVEL,
+    FloatArray,
+    by_page,
+    interval,
+    mean_interval,
+    sign_flip_test,
+)
 from trainer.training.log import counted
 
 Tensor = torch.Tensor
 
 CUTOFFS = (1, 5, 10)
 CHUNK = 1024  # queries scored at a time
-RESAMPLES = 2000
+FEWEST_CANDIDATES = 10
+NO_CHANGE = "no change that the pages can show"
+_EVEN = 1e-9  # a share this close to one half is one half
 
-
-def ranks(queries: Tensor, candidates: Tensor, targets: Sequence[int], also: Sequence[Sequence[int]]) -> list[float]:
-    """Rank of every query's target among the candidates, 1 is best.
-
-    queries (Q, D) and candidates (C, D) unit vectors; `also` lists other right answers of a query, which do not
-    count against it. Ties share their mean rank, so that a collapsed model scores chance and not 1; a score that is
-    not finite comes last, since NaN compares as neither more nor less and would be first.
-    """
-    found: list[float] = []
-    for start in range(0, len(queries), CHUNK):
-        scores = (queries[start : start + CHUNK] @ candidates.T).double()
-        for row, target, others in zip(scores, targets[start:], also[start:], strict=False):
-            wanted = row[target]
-            counted = torch.ones_like(row, dtype=torch.bool)
-            counted[[target, *others]] = False
-            if wanted.isfinite():
-                row = row[counted & row.isfinite()]
-                found.append(1 + float((row > wanted).sum()) + 0.5 * float((row == wanted).sum()))
-            else:
-                found.append(1 + float(counted.sum()))
-    return found
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Retrieval over one set of queries; shares 0 .. 1."""
+class Standing:
+    """Where a query's right answers stand among its candidates.
 
-    n: int
-    candidates: int
+    above: candidates before the best right answer; tied: candidates of its score, itself among them; right: how many
+    of those are right. ahead: share of the wrong candidates that a right answer stands before, ties half, mean over
+    the right answers; 1/2 where no candidate is wrong.
+    """
+
+    above: int
+    tied: int
+    right: int
+    ahead: float
+
+    @property
+    def rank(self) -> float:
+        """Mean rank of the best right answer, 1 is best."""
+        return self.above + (self.tied + 1) / (self.right + 1)
+
+
+@lru_cache(maxsize=4096)
+def _best_of(right: int, among: int) -> FloatArray:
+    """Probability that the first of `right` items is at place 1 .. `among` of a random order: (among,)."""
+    place = np.arange(1, among)
+    none_yet = np.cumprod(np.concatenate([[1.0], np.maximum(0.0, 1 - right / (among - place + 1))]))
+    found: FloatArray = none_yet * np.minimum(1.0, right / (among - np.arange(among)))
+    return found
+
+
+def standings(queries: Tensor, candidates: Tensor, right: Sequence[Sequence[int]]) -> list[Standing]:
+    """Where every query's right answers stand among the candidates.
+
+    queries (Q, D) and candidates (C, D) unit vectors; `right`: candidates that answer each query, at least one. A
+    score that is not finite comes last and ties with none, since NaN compares as neither more nor less.
+    """
+    found: list[Standing] = []
+    for start in range(0, len(queries), CHUNK):
+        scores = (queries[start : start + CHUNK] @ candidates.T).double().numpy()
+        for row, answers in zip(scores, right[start : start + CHUNK], strict=True):
+            found.append(_standing(row, np.asarray(sorted(set(answers)))))
+    return found
+
+
+def _standing(scores: FloatArray, answers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Standing:
+    is_wrong = np.ones(len(scores), dtype=bool)
+    is_wrong[answers] = False
+    wrong, good = scores[is_wrong], scores[answers]
+    total, right = len(wrong), len(answers)
+    wrong, good = np.sort(wrong[np.isfinite(wrong)]), good[np.isfinite(good)]
+    below = np.searchsorted(wrong, good, "left")
+    upto = np.searchsorted(wrong, good, "right")
+    broken = total - len(wrong)
+    ahead = float((broken + (below + upto) / 2).sum()) / (total * right) if total else 0.5
+    if not len(good):
+        return Standing(total, 1, 1, ahead)
+    best = int(good.argmax())
+    ties = int(upto[best] - below[best])
+    equal = int((good == good[best]).sum())
+    return Standing(len(wrong) - int(upto[best]), ties + equal, equal, ahead)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of one set of queries; shares 0 .. 1."""
+
     median_rank: float
     mrr: float
     recall: dict[str, float]  # "1", "5", "10"
 
 
-def summarize(found: Sequence[float], candidates: int) -> Summary:
-    """Median rank, mean reciprocal rank and R@k of ranks among `candidates`."""
-    values = np.asarray(found, dtype=np.float64)
-    if not len(values):
-        return Summary(0, candidates, math.nan, math.nan, {str(k): math.nan for k in CUTOFFS})
-    recall = {str(k): float((values <= k).mean()) for k in CUTOFFS}
-    return Summary(len(values), candidates, float(np.median(values)), float((1 / values).mean()), recall)
+@dataclass(frozen=True)
+class Intervals:
+    """(low, high) of each figure by the bootstrap over pages, NaN where there are too few."""
+
+    median_rank: Interval
+    mrr: Interval
+    recall: dict[str, Interval]
 
 
-def chance(n: int, candidates: int) -> Summary:
-    """The same figures for an order drawn at random: (c + 1) / 2, H_c / c and k / c."""
-    if not candidates:
-        return summarize([], 0)
-    harmonic = sum(1 / i for i in range(1, candidates + 1))
-    recall = {str(k): min(1.0, k / candidates) for k in CUTOFFS}
-    return Summary(n, candidates, (candidates + 1) / 2, harmonic / candidates, recall)
+def _distributions(found: Sequence[Standing], candidates: int, pages: Sequence[int]) -> FloatArray:
+    """Rank distributions of the queries summed by page: (P, candidates), in the order of page numbers."""
+    numbers, place = np.unique(np.asarray(pages, dtype=np.int64), return_inverse=True)
+    sums = np.zeros((len(numbers), candidates))
+    for one, page in zip(found, place, strict=True):
+        sums[page, one.above : one.above + one.tied] += _best_of(one.right, one.tied)
+    return sums
 
 
-def claim_against_chance(found: Sequence[float], candidates: int, minimum: int) -> str:
-    """One sentence: better than chance, not distinguishable from it, or too few queries to say.
+def _medians(distributions: FloatArray) -> FloatArray:
+    """Medians of unnormalised distributions (B, N) over ranks: (B,), midway where one half lies between two ranks."""
+    shares = np.cumsum(distributions, axis=1)
+    shares /= shares[:, -1:]
+    low, high = (shares >= 0.5 - _EVEN).argmax(axis=1), (shares > 0.5 + _EVEN).argmax(axis=1)
+    middle: FloatArray = (low + high) / 2 + 1.0
+    return middle
 
-    The mean rank of n random orders of c candidates is normal with mean (c + 1) / 2 and variance
-    (c^2 - 1) / 12 n; two-sided at 1%.
-    """
-    n = len(found)
-    if n < minimum or candidates < 10:
-        return f"no claim: {counted(n, 'query', 'queries')} among {counted(candidates, 'candidate')}: too few"
-    deviation = math.sqrt((candidates**2 - 1) / (12 * n))
-    z = ((candidates + 1) / 2 - sum(found) / n) / deviation
-    if abs(z) < 2.576:
-        return "not distinguishable from chance"
-    return "better than chance" if z > 0 else "worse than chance"
+
+def _means(distributions: FloatArray) -> dict[str, FloatArray]:
+    """ "mrr" and each cutoff's recall, not yet divided by the number of queries, of distributions (B, N): (B,)."""
+    found: dict[str, FloatArray] = {"mrr": distributions @ (1 / np.arange(1, distributions.shape[1] + 1))}
+    return {**found, **{str(k): distributions[:, :k].sum(axis=1) for k in CUTOFFS}}
+
+
+def summarize(found: Sequence[Standing], candidates: int) -> Figures:
+    """Median rank, mean reciprocal rank and R@k of queries among `candidates`; NaN without queries."""
+    if not found:
+        return Figures(math.nan, math.nan, {str(k): math.nan for k in CUTOFFS})
+    whole = _distributions(found, candidates, [0] * len(found))
+    means = {name: float(total[0]) / len(found) for name, total in _means(whole).items()}
+    return Figures(float(_medians(whole)[0]), means.pop("mrr"), means)
+
+
+def chance(right: Sequence[int], candidates: int) -> Figures:
+    """The same figures for orders drawn at random; `right`: number of right answers of each query."""
+    return summarize([Standing(0, candidates, number, 0.5) for number in right], candidates)
+
+
+def intervals(found: Sequence[Standing], candidates: int, pages: Sequence[int]) -> Intervals:
+    """Intervals of `summarize`'s figures; `pages`: number of each query's page."""
+    counts = by_page(np.ones(len(found)), pages)
+    sums = _distributions(found, candidates, pages)
+    means = {name: mean_interval(total, counts) for name, total in _means(sums).items()} if found else {}
+    nothing = (math.nan, math.nan)
+    return Intervals(
+        interval(len(counts), lambda drawn: _medians(drawn @ sums)),
+        means.get("mrr", nothing),
+        {str(k): means.get(str(k), nothing) for k in CUTOFFS},
+    )
 
 
 @dataclass(frozen=True)
-class Change:
-    """After minus before for the same queries, with 99% intervals of a paired bootstrap over queries.
+class Claim:
+    """What may be said of a figure: its mean over queries, its interval over pages, the p-value, and the words."""
 
-    rank: mean rank as a share of the candidates, negative is better; mrr: mean reciprocal rank, positive is better.
-    The claim is about rank, which a few hundred queries can move; reciprocal rank hangs on the handful at the top.
-    """
-
-    rank: float
-    rank_low: float
-    rank_high: float
-    mrr: float
-    mrr_low: float
-    mrr_high: float
+    mean: float
+    low: float
+    high: float
+    p: float
     claim: str
 
 
-def change(before: Sequence[float], after: Sequence[float], candidates: int, minimum: int) -> Change:
-    """What training changed for the same queries, and whether the interval leaves out zero."""
-    if not before or len(before) != len(after):
-        nothing = math.nan
-        return Change(nothing, nothing, nothing, nothing, nothing, nothing, "no claim: no common queries")
-    first, last = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
-    rank, rank_low, rank_high = _interval((last - first) / candidates)
-    mrr, mrr_low, mrr_high = _interval(1 / last - 1 / first)
-    if len(before) < minimum:
-        claim = f"no claim: {counted(len(before), 'query', 'queries')}: too few"
-    elif rank_high < 0:
-        claim = "improved"
-    elif rank_low > 0:
-        claim = "worse"
-    else:
-        claim = "no change that the queries can show"
-    return Change(rank, rank_low, rank_high, mrr, mrr_low, mrr_high, claim)
+def _claim(sums: FloatArray, counts: FloatArray, refused: str, better: str, worse: str, neither: str) -> Claim:
+    """Test by page whether the mean, sum of `sums` (P,) / sum of `counts` (P,), is zero.
+
+    `refused` is why nothing is claimed, "" where something may be.
+    """
+    mean = float(sums.sum() / counts.sum()) if len(sums) else math.nan
+    low, high = mean_interval(sums, counts)
+    if refused:
+        return Claim(mean, low, high, math.nan, refused)
+    p = sign_flip_test(sums)
+    return Claim(mean, low, high, p, neither if p > LEVEL else better if mean > 0 else worse)
 
 
-def _interval(difference: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float]:
-    """(mean, low, high) of a mean by the bootstrap, seeded by the number of queries alone."""
-    generator = np.random.Generator(np.random.PCG64(len(difference)))
-    means = difference[generator.integers(0, len(difference), (RESAMPLES, len(difference)))].mean(axis=1)
-    low, high = np.quantile(means, (0.005, 0.995))
-    return float(difference.mean()), float(low), float(high)
+def claim_against_chance(found: Sequence[Standing], candidates: int, pages: Sequence[int], minimum: int) -> Claim:
+    """Whether right answers stand before wrong ones more often than not, by a sign flip of pages at LEVEL.
+
+    mean, low, high: share of wrong candidates that a right answer stands before, 1/2 by chance. No claim below
+    `minimum` queries, FEWEST_CANDIDATES candidates or FEWEST_PAGES pages.
+    """
+    number = len(set(pages))
+    enough = len(found) >= minimum and candidates >= FEWEST_CANDIDATES and number >= FEWEST_PAGES
+    refused = (
+        f"no claim: {counted(len(found), 'query', 'queries')} of {counted(number, 'page')} among "
+        f"{counted(candidates, 'candidate')}: too few"
+    )
+    tested = _claim(
+        by_page([one.ahead - 0.5 for one in found], pages),
+        by_page(np.ones(len(found)), pages),
+        "" if enough else refused,
+        "better than chance",
+        "worse than chance",
+        "not distinguishable from chance",
+    )
+    return Claim(tested.mean + 0.5, tested.low + 0.5, tested.high + 0.5, tested.p, tested.claim)
+
+
+def change(before: Sequence[float], after: Sequence[float], pages: Sequence[int], minimum: int) -> Claim:
+    """What training changed for the same queries: `ahead` after minus before, paired, by a sign flip of pages.
+
+    Under the hypothesis that training changed nothing, a page's before and after may be exchanged.
+    """
+    number = len(set(pages))
+    enough = len(before) >= minimum and number >= FEWEST_PAGES
+    refused = f"no claim: {counted(len(before), 'query', 'queries')} of {counted(number, 'page')}: too few"
+    sums = by_page([last - first for first, last in zip(before, after, strict=True)], pages)
+    counts = by_page(np.ones(len(before)), pages)
+    return _claim(sums, counts, "" if enough else refused, "improved", "worse", NO_CHANGE)
+
+
+def loss_change(before: Sequence[float], after: Sequence[float], tokens: Sequence[int]) -> Claim:
+    """Change of the mean loss of a token; before, after: summed losses of each page, in nats; tokens: its targets.
+
+    mean, low, high in nats a token, negative is better. Tested as `change`, whatever a page's number of tokens.
+    """
+    sums = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    refused = "" if len(sums) >= FEWEST_PAGES else f"no claim: {counted(len(sums), 'page')}: too few"
+    return _claim(sums, np.asarray(tokens, dtype=np.float64), refused, "higher", "lower", NO_CHANGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ TITLES = {
 
 
 def show(outcome: Outcome, config: str, corpus: str, console: Console) -> None:
-    """Print what a run found; figures of chance beside those of the model, and no claim the queries cannot carry."""
+    """Print what a run found; figures of chance beside those of the model, and no claim that a test does not carry."""
     last, evaluation = outcome.last, outcome.evaluation
     if last:
         console.print(
@@ -31,49 +32,79 @@ def show(outcome: Outcome, config: str, corpus: str, console: Console) -> None:
     if after and not after["held_out_documents"]:
         console.print("nothing is held out: raise shard.held_out_fraction")
     elif after:
-        _perplexity(before, after, console)
+        _perplexity(before, after, evaluation.get("change", {}).get("perplexity"), console)
         _label_alignment(before, after, console)
         console.print(retrieval_table(before, after))
         for name, title in TITLES.items():
-            changed = evaluation.get("change", {}).get(name)
-            said = f"{title}: {after['retrieval'][name]['claim']}"
-            console.print(f"{said}; before to after: {changed['claim']}" if changed else said)
+            console.print(claims(title, after["retrieval"][name], evaluation.get("change", {}).get(name)))
         _generation(before, after, console)
     for line in next_commands(outcome.out, config, corpus):
         console.print(line, soft_wrap=True, highlight=False)
 
 
 def retrieval_table(before: dict[str, Any] | None, after: dict[str, Any]) -> Table:
-    """Held-out retrieval before and after training, with n, candidates and chance."""
+    """Held-out retrieval before and after training, with n, pages, candidates, chance, and intervals over pages."""
     cutoffs = list(after["retrieval"]["image_to_sentence"]["recall"])
-    table = Table(title="held-out retrieval", title_justify="left")
-    for column in ("", "", "n", "among", "median rank", "MRR", *(f"R@{k}" for k in cutoffs)):
+    table = Table(title="held-out retrieval, 95% intervals over pages", title_justify="left")
+    for column in ("", "", "n", "pages", "among", "median rank", "MRR", *(f"R@{k}" for k in cutoffs)):
         table.add_column(column, justify="left" if not column else "right")
     for name, title in TITLES.items():
         found = after["retrieval"][name]
         rows = [("chance", found["chance"]), *([("before", before["retrieval"][name])] if before else [])]
         for label, figures in [*rows, ("after", found)]:
-            cells = [_number(figures["median_rank"], 1), _number(figures["mrr"], 3)]
-            cells += [_number(figures["recall"][k], 3) for k in cutoffs]
+            wide = figures.get("intervals") or {}
+            cells = [
+                _cell(figures["median_rank"], wide.get("median_rank"), 1),
+                _cell(figures["mrr"], wide.get("mrr"), 3),
+            ]
+            cells += [_cell(figures["recall"][k], wide.get("recall", {}).get(k), 3) for k in cutoffs]
             first = label == "chance"
-            count = [str(found["n"]), str(found["candidates"])] if first else ["", ""]
+            count = [str(found["n"]), str(found.get("pages", "-")), str(found["candidates"])] if first else [""] * 3
             table.add_row(title if first else "", label, *count, *cells, end_section=label == "after")
     return table
+
+
+def claims(title: str, found: dict[str, Any], changed: dict[str, Any] | None) -> str:
+    """What tests say of one direction after training, and of what training changed."""
+    said = f"{title}: {found['claim']}{_p(found.get('ahead'))}"
+    return f"{said}; before to after: {changed['claim']}{_p(changed)}" if changed else said
+
+
+def _p(tested: dict[str, Any] | None) -> str:
+    value = (tested or {}).get("p")
+    return "" if value is None or math.isnan(value) else f" (p {'< 0.001' if value < 0.001 else f'{value:.3f}'})"
 
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _perplexity(before: dict[str, Any] | None, after: dict[str, Any], console: Console) -> None:
+def _range(wide: Sequence[float | None] | None, digits: int) -> str:
+    """An interval in words, "" where there is none."""
+    low, high = wide or (None, None)
+    if low is None or high is None or math.isnan(low):
+        return ""
+    return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _cell(value: float | None, wide: Sequence[float | None] | None, digits: int) -> str:
+    """A figure, and below it its interval."""
+    return "\n".join(filter(None, (_number(value, digits), _range(wide, digits))))
+
+
+def _perplexity(
+    before: dict[str, Any] | None, after: dict[str, Any], changed: dict[str, Any] | None, console: Console
+) -> None:
     found = after["perplexity"]
     if found["loss"] is None:
         console.print("held-out perplexity: no held-out text")
         return
     start = f"{before['perplexity']['perplexity']:.2f} -> " if before and before["perplexity"]["loss"] else ""
+    wide = _range(found.get("interval"), 2)
     console.print(
-        f"held-out perplexity {start}{found['perplexity']:.2f} "
+        f"held-out perplexity {start}{found['perplexity']:.2f}{f', 95% {wide}' if wide else ''} "
         f"({counted(found['target_tokens'], 'token')} of {counted(after['held_out_documents'], 'document')})"
+        + (f"; before to after: {changed['claim']}{_p(changed)}" if changed else "")
     )
 
 
@@ -95,7 +126,8 @@ def _generation(before: dict[str, Any] | None, after: dict[str, Any], console: C
         return
     image = found["image"]
     console.print(f"held-out picture {image['sha256'][:12]} of {image['url']}", soft_wrap=True)
-    console.print(f"  its sentence: {found['matched']['text']!r}", soft_wrap=True, markup=False)
+    for said in found.get("said", ()):
+        console.print(f"  its page says: {said!r}", soft_wrap=True, markup=False)
     if before and before.get("generation"):
         console.print(f"  before: {before['generation']['text']!r}", soft_wrap=True, markup=False)
     console.print(f"  after:  {found['text']!r}", soft_wrap=True, markup=False)
