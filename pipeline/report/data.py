@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.corpus.funnel import FunnelRow
 
@@ -242,8 +242,10 @@ class Ranks:
     median_rank: float | None
     mrr: float | None
     recall: Mapping[str, float | None]  # by cutoff
-    # 95% over pages, by "median_rank", "mrr" and cutoff; None where there are too few pages
-    intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    # 95% over pages, None where there are too few
+    median_rank_interval: tuple[float, float] | None = None
+    mrr_interval: tuple[float, float] | None = None
+    recall_intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)  # by cutoff
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,9 @@ def _ranks(label: str, found: Mapping[str, Any]) -> Ranks:
         found["median_rank"],
         found["mrr"],
         found["recall"],
-        {"median_rank": _interval(wide.get("median_rank")), "mrr": _interval(wide.get("mrr"))}
-        | {cutoff: _interval(wide.get("recall", {}).get(cutoff)) for cutoff in found["recall"]},
+        _interval(wide.get("median_rank")),
+        _interval(wide.get("mrr")),
+        {cutoff: _interval(bounds) for cutoff, bounds in wide.get("recall", {}).items()},
     )
 
 

@@ -212,8 +212,8 @@ class Evaluator:
         low, high = mean_interval(np.asarray(losses, dtype=np.float64), np.asarray(targets, dtype=np.float64))
         return {
             "loss": loss,
-            "perplexity": None if loss is None else math.exp(min(50.0, loss)),
-            "interval": [math.exp(min(50.0, low)), math.exp(min(50.0, high))],
+            "perplexity": None if loss is None else _exp(loss),
+            "interval": [_exp(low), _exp(high)],
             "target_tokens": sum(targets),
             "segments": len(self.held_out.segments),
             "page_losses": losses,
@@ -316,3 +316,8 @@ class Evaluator:
             text = write(model, self.tokenizer, ids, pictures[None], self.recipe.evaluation.generated_tokens)
         said = [pair.text for pair in gold_pairs(document) if pair.image == place]
         return {"image": self._describe(picture, True), "said": said[:1], "text": text}
+
+
+def _exp(loss: float) -> float:
+    """exp of a loss, finite for the losses of broken models, NaN for NaN."""
+    return math.exp(50.0 if loss > 50.0 else loss)

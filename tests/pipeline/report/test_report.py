@@ -53,7 +53,12 @@ def data(corpus: Corpus) -> ReportData:
                 54,
                 53,
                 HOSTILE,
-                [Ranks("chance", 27.5, 0.08, {"1": 0.02, "5": None}), Ranks(HOSTILE, None, None, {"1": 1.0, "5": 1.0})],
+                [
+                    Ranks("chance", 27.5, 0.08, {"1": 0.02, "5": None}),
+                    Ranks(
+                        HOSTILE, None, None, {"1": 1.0, "5": 1.0}, (12.5, 118), (0.02, 0.31), {"1": (0, 1), "5": None}
+                    ),
+                ],
                 [
                     Retrieval(
                         HOSTILE,
@@ -61,6 +66,7 @@ def data(corpus: Corpus) -> ReportData:
                         [Retrieved("a", thumbnail(picture(1), 90), 0.4, True), Retrieved(HOSTILE, None, 0.2, False)],
                     )
                 ],
+                27,
             )
         ],
     )
@@ -377,6 +383,35 @@ def test_a_browser_lays_it_out_without_overflow_and_draws_all_pictures(
     assert seen["numbers"] >= 7 and seen["split"] == 0
     # On a phone the pictures are pushed along; where there is room, none is cut.
     assert (seen["cut"] > 0) == (width < 500)
+
+
+def test_retrieval_is_shown_with_its_pages_and_intervals(tmp_path: Path) -> None:
+    corpus = write(str(tmp_path / "out"))
+    (tmp_path / "out" / "train").mkdir()
+    item = {"document_id": "d", "url": "http://a/b", "slice": 1, "kind": "sentence", "text": "words of a page"}
+    figures = {
+        "n": 40,
+        "candidates": 53,
+        "pages": 27,
+        "median_rank": 18.5,
+        "mrr": 0.21,
+        "recall": {"1": 0.1},
+        "claim": "not distinguishable from chance",
+        "intervals": {"median_rank": [12.0, 24.5], "mrr": [0.11, 0.32], "recall": {"1": [None, None]}},
+        "chance": {"median_rank": 27.0, "mrr": 0.08, "recall": {"1": 0.02}},
+        "examples": [{"query": item, "rank": 2, "top": [{**item, "score": 0.4, "right": True}]}],
+    }
+    evaluation = {
+        "after": {"retrieval": {"context_to_image": figures}},
+        "change": {"context_to_image": {"claim": "no change that the pages can show"}},
+        "run": {"corpus": {"version": VERSION}},
+    }
+    (tmp_path / "out" / "train" / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    text = render(collect(corpus))
+    assert "40 queries of 27 pages among 53: not distinguishable from chance; before to after: no change" in text
+    assert "18.5<small>12.0 to 24.5</small>" in text and ".21<small>.11 to .32</small>" in text
+    assert "<td>.10</td>" in text and "<td>27.0</td>" in text  # no interval: too few pages; chance has none
+    assert "(best right answer at rank 2)" in text and '<li class="right">' in text
 
 
 def test_a_run_is_shown_with_the_version_it_was_trained_on(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,33 +21,10 @@ from tests.trainer.fabricated import write_corpus
 from trainer.data.corpus import open_corpus
 from trainer.errors import NotFiniteError
 from trainer.parallel.ray_launch import train_here
-from trainer.protocols.retrieval_metrics import chance, change, claim_against_chance, ranks, summarize
+from trainer.protocols.retrieval_metrics import Standing, chance, standings, summarize
 from trainer.training.checkpoint import list_checkpoints
 from trainer.training.outcome import Outcome
 from trainer.training.summary import show
-
-
-@settings(derandomize=True, deadline=None, max_examples=30)
-@given(st.integers(1, 30), st.integers(2, 12), st.integers(0, 999))
-def test_ranks_equal_sorting(queries: int, candidates: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    a, b = torch.randn(queries, 4, generator=generator), torch.randn(candidates, 4, generator=generator)
-    targets = [i % candidates for i in range(queries)]
-    also = [[(t + 1) % candidates] if i % 3 == 0 else [] for i, t in enumerate(targets)]
-    for i, rank in enumerate(ranks(a, b, targets, also)):
-        scores = (a[i].double() @ b.double().T).tolist()
-        left = [s for j, s in enumerate(scores) if j not in also[i]]
-        assert rank == 1 + sum(s > scores[targets[i]] for s in left)
-
-
-def test_scores_that_are_not_finite_come_last() -> None:
-    nan, inf = float("nan"), float("inf")
-    broken = torch.full((4, 3), nan)
-    found = ranks(broken, broken, list(range(4)), [[] for _ in range(4)])
-    assert found == [4.0] * 4
-    one = torch.ones(1, 1)
-    assert ranks(one, torch.tensor([[0.1], [nan], [inf], [0.2]]), [0], [[]]) == [2.0]
-    assert ranks(one, torch.tensor([[0.1], [nan], [inf], [0.2]]), [2], [[0]]) == [3.0]
 
 
 def broken_run(corpus: Path, out: Path, *overrides: str) -> str:
@@ -84,11 +62,11 @@ def test_a_run_that_breaks_names_the_last_good_checkpoint(corpus: Path, tmp_path
 def test_scores_are_not_rounded_by_autocast(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
 
-    def watched(*arguments: Any) -> list[float]:
+    def watched(*arguments: Any) -> list[Standing]:
         seen.append(torch.is_autocast_enabled("cpu"))
-        return ranks(*arguments)
+        return standings(*arguments)
 
-    monkeypatch.setattr("trainer.protocols.held_out.ranks", watched)
+    monkeypatch.setattr("trainer.protocols.held_out.standings", watched)
     overrides = ("parallel.precision=bfloat16", "optimizer.steps=1", "evaluation.tokens=1")
     outcome = train_here(tiny(corpus, tmp_path / "run", *overrides), "auto", False)
     assert seen == [False] * 6
@@ -98,36 +76,26 @@ def test_scores_are_not_rounded_by_autocast(corpus: Path, tmp_path: Path, monkey
     assert len(set(top)) > len({round(score / 0.004) for score in top})
 
 
-def test_a_collapsed_model_scores_chance() -> None:
-    same = torch.ones(9, 3)
-    found = ranks(same, same, list(range(9)), [[] for _ in range(9)])
-    assert found == [5.0] * 9
-    assert summarize(found, 9).median_rank == chance(9, 9).median_rank == 5.0
-
-
-def test_figures_and_chance() -> None:
-    summary = summarize([1, 2, 6, 11], 20)
-    assert (summary.n, summary.median_rank) == (4, 4.0)
+def test_figures_of_ranks_without_ties() -> None:
+    summary = summarize([Standing(rank - 1, 1, 1, 0.5) for rank in (1, 2, 6, 11)], 20)
+    assert summary.median_rank == 4.0 and summary.recall == {"1": 0.25, "5": 0.5, "10": 0.75}
     assert summary.mrr == pytest.approx((1 + 1 / 2 + 1 / 6 + 1 / 11) / 4)
-    assert summary.recall == {"1": 0.25, "5": 0.5, "10": 0.75}
-    expected = chance(4, 20)
-    assert expected.recall == {"1": 0.05, "5": 0.25, "10": 0.5} and expected.median_rank == 10.5
-    assert chance(4, 3).recall["5"] == 1.0
-    assert summarize([], 0).n == 0
+    expected = chance([1] * 4, 20)
+    assert expected.recall == pytest.approx({"1": 0.05, "5": 0.25, "10": 0.5}) and expected.median_rank == 10.5
+    assert chance([1] * 4, 3).recall["5"] == pytest.approx(1.0)
+    assert math.isnan(summarize([], 0).mrr)
 
 
-def test_claims_need_queries() -> None:
-    assert claim_against_chance([1.0] * 10, 100, 30).startswith("no claim: 10 queries")
-    assert claim_against_chance([1.0] * 40, 100, 30) == "better than chance"
-    assert claim_against_chance([100.0] * 40, 100, 30) == "worse than chance"
-    assert claim_against_chance([50.0, 51.0] * 20, 100, 30) == "not distinguishable from chance"
-    found = change([50.0] * 40, [2.0] * 40, 100, 30)
-    assert found.claim == "improved" and found.rank == pytest.approx(-0.48) and found.mrr == pytest.approx(0.48)
-    assert change([2.0] * 40, [50.0] * 40, 100, 30).claim == "worse"
-    assert change([5.0] * 40, [5.0] * 40, 100, 30).claim.startswith("no change")
-    assert change([50.0] * 5, [2.0] * 5, 100, 30).claim.startswith("no claim")
-    noisy = change([10.0, 20.0] * 20, [20.0, 10.0] * 20, 100, 30)
-    assert noisy.claim.startswith("no change") and noisy.rank_low < 0 < noisy.rank_high
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(st.integers(1, 30), st.integers(2, 12), st.integers(0, 999))
+def test_standings_equal_sorting(queries: int, candidates: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(queries, 4, generator=generator), torch.randn(candidates, 4, generator=generator)
+    right = [sorted({i % candidates, (i * i) % candidates}) for i in range(queries)]
+    for i, found in enumerate(standings(a, b, right)):
+        scores = (a[i].double() @ b.double().T).tolist()
+        order = sorted(range(candidates), key=lambda j: -scores[j])
+        assert found.rank == 1 + min(order.index(j) for j in right[i])
 
 
 def test_nothing_held_out_is_said_and_not_divided_by(tmp_path: Path) -> None:
@@ -177,22 +145,65 @@ def test_label_histograms_and_the_error_are_logged(finished: Outcome) -> None:
 
 def test_a_run_leaves_what_the_report_reads(corpus: Path, finished: Outcome) -> None:
     evaluation = json.loads((finished.out / "evaluation.json").read_text(encoding="utf-8"))
-    assert set(evaluation) == {"before", "after", "change", "run"}
+    assert set(evaluation) == {"before", "after", "change", "run", "questions"}
+    questions = evaluation["questions"]
     opened = open_corpus(str(corpus))
     held = {opened.document(i).document_id for i, split in enumerate(opened.column("split")) if split == "held_out"}
     for moment, step in (("before", 0), ("after", 8)):
         found = evaluation[moment]
+        assert found["questions"] == questions["digest"]
+        perplexity = found["perplexity"]
+        assert len(perplexity["page_losses"]) == len(perplexity["page_targets"]) == 6
+        assert perplexity["interval"] == [None, None]
+        assert sum(perplexity["page_targets"]) == perplexity["target_tokens"]
+        assert sum(perplexity["page_losses"]) / perplexity["target_tokens"] == pytest.approx(perplexity["loss"])
         assert found["step"] == step and found["held_out_documents"] == 6
         assert found["perplexity"]["perplexity"] > 1
         for direction in ("image_to_sentence", "sentence_to_image", "context_to_image"):
             figures = found["retrieval"][direction]
             assert figures["n"] == len(figures["ranks"]) > 0
-            assert figures["chance"]["candidates"] == figures["candidates"]
-            assert figures["claim"].startswith("no claim")
+            asked = questions["directions"][direction]
+            assert len(asked["queries"]) == len(asked["pages"]) == figures["n"]
+            assert figures["candidates"] == len(questions[asked["among"]])
+            assert figures["pages"] == len(set(asked["pages"])) <= 6
+            assert figures["claim"].startswith(f"no claim: {figures['n']} queries of {figures['pages']} pages among")
+            assert figures["intervals"]["mrr"] == [None, None]
             for example in figures["examples"]:
-                places = [example["query"], example["target"], *example["top"]]
+                assert any(answer["right"] for answer in example["top"]) == (example["rank"] <= len(example["top"]))
+                places = [example["query"], *example["top"]]
                 assert {place["document_id"] for place in places} <= held
     assert evaluation["after"]["perplexity"]["loss"] < evaluation["before"]["perplexity"]["loss"]
     assert evaluation["after"]["generation"]["image"]["document_id"] in held
+    assert set(evaluation["change"]) == {*questions["directions"], "perplexity"}
+    assert all(changed["claim"].startswith("no claim") for changed in evaluation["change"].values())
     assert evaluation["run"]["corpus"]["shards"] == opened.hash
     assert list((finished.out / "tensorboard").glob("events.*"))
+
+
+def test_enough_pages_carry_claims_and_intervals(tmp_path: Path) -> None:
+    out = write_corpus(tmp_path / "corpus", documents=34, held_out=20)
+    overrides = ("optimizer.steps=12", "optimizer.learning_rate=1.0e-2", "evaluation.minimum_queries=5")
+    outcome = train_here(tiny(out, tmp_path / "run", *overrides, "evaluation.tokens=9000"), "auto", False)
+    evaluation = json.loads((outcome.out / "evaluation.json").read_text(encoding="utf-8"))
+    found = evaluation["after"]["retrieval"]["context_to_image"]
+    assert found["pages"] == 20 and not found["claim"].startswith("no claim")
+    low, high = found["intervals"]["mrr"]
+    assert low < found["mrr"] < high
+    perplexity = evaluation["after"]["perplexity"]
+    assert perplexity["interval"][0] < perplexity["perplexity"] < perplexity["interval"][1]
+    assert evaluation["change"]["perplexity"]["claim"] == "lower" and evaluation["change"]["perplexity"]["high"] < 0
+    printed = io.StringIO()
+    show(outcome, "tiny", "out", Console(file=printed, width=140))
+    assert f"{low:.3f} to {high:.3f}" in printed.getvalue()
+    assert "before to after: lower (p < 0.001)" in printed.getvalue()
+
+
+def test_other_questions_are_not_compared(corpus: Path, tmp_path: Path) -> None:
+    first = tiny(corpus, tmp_path / "run", "optimizer.steps=1")
+    train_here(first, "auto", False)
+    asked = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))
+    more = tiny(corpus, tmp_path / "run", "optimizer.steps=2", "evaluation.queries=3")
+    evaluation = train_here(more, "auto", True).evaluation
+    assert evaluation["before"] == asked["before"] and asked["change"]
+    assert evaluation["after"]["questions"] != evaluation["before"]["questions"]
+    assert evaluation["change"] == {}
