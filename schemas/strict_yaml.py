@@ -80,5 +80,5 @@ class _Loader(yaml.SafeLoader):
             raise ConstructorError(None, None, said, node.start_mark) from None
 
 
-# PyYAML annotates nothing; the list is the characters that such a number may start with.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))  # type: ignore[no-untyped-call]
+# The list is the characters that such a number may start with.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))

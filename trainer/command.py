@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
 
-from trainer.errors import CorruptRecordError, NotFiniteError, Terminated, UserError
+from trainer.errors import CorruptRecordError, NoSpace, NotFiniteError, Terminated, UserError
 
 
 @contextmanager
@@ -20,14 +21,26 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        typer.echo(f"error: {one_line(str(error))}", err=True)
+        _say(error)
         raise typer.Exit(2) from None
-    except (CorruptRecordError, NotFiniteError) as error:
-        typer.echo(f"error: {one_line(str(error))}", err=True)
+    except (CorruptRecordError, NotFiniteError, NoSpace) as error:
+        _say(error)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        if not error.strerror or error.filename is None:
+            raise
+        # What the operating system says of a file is the line itself.
+        _say(error)
         raise typer.Exit(1) from None
     except Terminated as error:
         typer.echo(one_line(str(error)), err=True)
         raise typer.Exit(143) from None
+
+
+def _say(error: Exception) -> None:
+    """The line of an error; of a launcher's ranks, which all end with the same one, the first of each node says it."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        typer.echo(f"error: {one_line(str(error))}", err=True)
 
 
 def run_command(app: typer.Typer) -> None:

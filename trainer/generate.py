@@ -7,6 +7,12 @@ Exit codes: 0 done, 2 the user's mistake (one line says which), 1 anything else.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # First, for all that is imported below takes a second.
+    from trainer.signals import listen
+
+    listen()
+
 import json
 import os
 from pathlib import Path

@@ -9,6 +9,12 @@ checkpoint, 1 anything else.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # First, for all that is imported below takes a second.
+    from trainer.signals import listen
+
+    listen()
+
 import json
 import os
 import time
@@ -23,7 +29,7 @@ from rich.console import Console
 from trainer.command import exit_codes, run_command
 from trainer.errors import UserError
 from trainer.recipe import Recipe, load_recipe
-from trainer.training.outcome import finished, read_outcome
+from trainer.training.outcome import finished, nothing_to_do, read_outcome
 from trainer.training.summary import show
 
 # Stopping a finished or a waiting run must not hang on tokenizer threads of forked loader workers.
@@ -109,10 +115,10 @@ def _run(recipe: Recipe, config: str, resume: str, allow_changes: bool, ray_work
     first = os.environ.get("RANK", "0") == "0"
     if ray_workers and "WORLD_SIZE" in os.environ:
         raise UserError("--launcher ray starts its own ranks; run it without torchrun")
-    outcome = finished(recipe) if resume == "auto" else None
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    outcome = finished(recipe) if resume == "auto" and alone else None
     if outcome is not None:
-        if first:
-            typer.echo(f"nothing to do: {recipe.out} was trained to step {outcome.steps} and evaluated")
+        typer.echo(nothing_to_do(outcome))
     elif ray_workers:
         from trainer.parallel.ray_launch import train_on_ray
 

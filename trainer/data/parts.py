@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from trainer.errors import CorruptRecordError, UserError
+from trainer.disk import room_for
+from trainer.errors import TOLD
 
 
 class Peers(Protocol):
@@ -23,7 +24,7 @@ class Peers(Protocol):
     def most(self, count: int) -> int:
         """The largest count of any rank."""
 
-    def agree(self, error: Exception | None = None) -> None:
+    def agree(self, error: BaseException | None = None) -> None:
         """Raise the same on every rank when one has an error or is told to stop."""
 
 
@@ -31,22 +32,23 @@ def build_parts(count: int, ready: Callable[[int], bool], build: Callable[[int],
     """`build` every part of 0 .. count - 1 that is not `ready`, each on one rank; all are there on return.
 
     The ranks meet after every part, so none waits longer for another than a part takes. Raises on every rank what
-    `build` raises of UserError and CorruptRecordError on one, and Terminated when one was told to stop.
+    `build` raises of trainer.errors.TOLD on one, and Terminated when one was told to stop.
     """
     missing = [number for number in range(peers.rank, count, peers.world) if not ready(number)]
     for turn in range(peers.most(len(missing))):
-        problem: Exception | None = None
+        problem: BaseException | None = None
         if turn < len(missing):
             try:
                 build(missing[turn])
-            except (UserError, CorruptRecordError) as error:
+            except TOLD as error:
                 problem = error
         peers.agree(problem)
 
 
 def write_part(path: Path, content: bytes) -> None:
-    """A part's bytes, complete or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    """A part's bytes, complete or not there; NoSpace names it."""
+    with room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_bytes(content)
+        temporary.replace(path)

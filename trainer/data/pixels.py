@@ -1,4 +1,4 @@
-"""Encoded image bytes to pixels for a tower, by the decoder of the build: a model sees what it was trained on."""
+"""Encoded image bytes to pixels for a tower, by the build's decoder: a model is shown what it was trained on."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from assets import MissingAsset, resolve
 from trainer.data.layout import PlainText, Vocabulary
+from trainer.disk import room_for
 from trainer.errors import UserError
 from trainer.model import attention
 from trainer.model.interleaved import InterleavedConfig, InterleavedForCausalLM, new_parts
@@ -127,7 +128,7 @@ def merged_state(model: InterleavedForCausalLM) -> dict[str, torch.Tensor]:
 
 
 def export(model: InterleavedForCausalLM, tokenizer: Any, folder: Path) -> None:
-    """Save model (adapters merged) and tokenizer for `from_pretrained`; complete or not there.
+    """Save model (adapters merged) and tokenizer for `from_pretrained`; complete or not there. Raises NoSpace.
 
     The chat template of the language model stays behind: what was trained reads documents, not conversations.
     """
@@ -142,11 +143,16 @@ def export(model: InterleavedForCausalLM, tokenizer: Any, folder: Path) -> None:
     temporary = folder.with_name(f".{folder.name}")
     for old in (temporary, folder):
         shutil.rmtree(old, ignore_errors=True)
-    plain.save_pretrained(temporary)
-    documents = copy.deepcopy(tokenizer)
-    documents.chat_template = None
-    documents.save_pretrained(temporary)
-    # safetensors writes for the owner alone.
-    for file in temporary.glob("*.safetensors"):
-        file.chmod((temporary / "config.json").stat().st_mode & 0o777)
-    temporary.rename(folder)
+    try:
+        with room_for(folder):
+            plain.save_pretrained(temporary)
+            documents = copy.deepcopy(tokenizer)
+            documents.chat_template = None
+            documents.save_pretrained(temporary)
+            # safetensors writes for the owner alone.
+            for file in temporary.glob("*.safetensors"):
+                file.chmod((temporary / "config.json").stat().st_mode & 0o777)
+            temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

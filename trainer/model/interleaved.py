@@ -194,7 +194,7 @@ class InterleavedForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[
         )
         return output
 
-    def _expand_inputs_for_generation(
+    def _expand_inputs_for_generation(  # type: ignore[override]  # transformers names a class of integers
         self,
         expand_size: int = 1,
         is_encoder_decoder: bool = False,
@@ -214,7 +214,7 @@ class InterleavedForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[
                     f"prompts with {shown.tolist()} image tokens for {len(pixel_values)} images of "
                     f"{self.config.image_tokens}"
                 )
-            beams = [own for own in pixel_values.split(counts) for _ in range(expand_size)]
+            beams = [own for own in torch.split(pixel_values, counts) for _ in range(expand_size)]
             pixel_values = torch.cat(beams)
         parent: Any = super()
         ids, inputs = parent._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)

@@ -6,7 +6,7 @@ Gloo between CPUs, NCCL between GPUs. Every collective of the trainer is here; a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.errors import UserError
-from trainer.recipe import ParallelRecipe
+from trainer.errors import TOLD, UserError
+from trainer.recipe import ParallelRecipe, Recipe
 
 Tensor = torch.Tensor
 T = TypeVar("T")
@@ -60,11 +60,6 @@ class Ranks:
         dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
-    def wait(self) -> None:
-        """Wait until every rank is here."""
-        if self.world > 1:
-            dist.barrier()
-
     def gather(self, value: T) -> list[T]:
         """Every rank's value (any picklable object), in rank order."""
         if self.world == 1:
@@ -73,18 +68,47 @@ class Ranks:
         dist.all_gather_object(box, value)
         return box
 
+    def told(self, work: Callable[[], T]) -> T:
+        """What `work` gives on the first rank, the only one to do it, on every rank; what it raises of
+        trainer.errors.TOLD, every rank raises."""
+        if self.world == 1:
+            return work()
+        box: list[Any] = [None, None]
+        if self.first:
+            try:
+                box[0] = work()
+            except TOLD as error:
+                box[1] = error
+        dist.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1]
+        result: T = box[0]
+        return result
+
     def close(self) -> None:
         """End the process group if this trainer started it."""
         if self.owns_group and dist.is_initialized():
             dist.destroy_process_group()
 
 
-def start(recipe: ParallelRecipe) -> Ranks:
+def check_ranks(recipe: Recipe, world: int) -> None:
+    """UserError when a step's packs cannot be shared out evenly among `world` ranks."""
+    packs = recipe.data.packs_per_step
+    if packs % world:
+        raise UserError(
+            f"data.packs_per_step {packs} is not a multiple of {world} ranks; "
+            f"start as many ranks as divide it, or pass --set data.packs_per_step={-(-packs // world) * world}"
+        )
+
+
+def start(recipe: Recipe) -> Ranks:
     """Join the peers, choose the device, set threads.
 
     A GPU where there is one, by LOCAL_RANK; else the CPU, its cores shared between the ranks of this machine.
-    Raises UserError when a launcher's environment is incomplete.
+    Raises UserError when a launcher's environment is incomplete, or when the recipe cannot use that many ranks.
     """
+    # Before any rank waits for another: all of them end at once, and a launcher has none to stop.
+    check_ranks(recipe, int(os.environ.get("WORLD_SIZE", "1")))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local % max(1, torch.cuda.device_count())) if cuda else torch.device("cpu")
@@ -93,7 +117,7 @@ def start(recipe: ParallelRecipe) -> Ranks:
     owns = False
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         try:
-            timeout = timedelta(seconds=recipe.timeout)
+            timeout = timedelta(seconds=recipe.parallel.timeout)
             dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
         except ValueError as error:
             raise UserError(f"WORLD_SIZE is set but {error}; start several ranks with torchrun") from None
@@ -102,7 +126,7 @@ def start(recipe: ParallelRecipe) -> Ranks:
     rank = dist.get_rank() if dist.is_initialized() else 0
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(recipe.threads or max(1, cores // max(1, beside)))
+    torch.set_num_threads(recipe.parallel.threads or max(1, cores // max(1, beside)))
     return Ranks(rank, world, device, owns)
 
 
@@ -133,3 +157,24 @@ def precision(recipe: ParallelRecipe, device: torch.device) -> torch.dtype:
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         native = any(bool(getattr(torch.cpu, name, bool)()) for name in probes)
     return torch.bfloat16 if native else torch.float32
+
+
+def numerics(recipe: ParallelRecipe, ranks: Ranks) -> dict[str, Any]:
+    """What decides a run's numbers besides recipe and corpus, for its checkpoints.
+
+    Raises UserError on every rank when they would not compute in the same precision.
+    """
+    every = [str(dtype).removeprefix("torch.") for dtype in ranks.gather(precision(recipe, ranks.device))]
+    if len(set(every)) > 1:
+        other = next(rank for rank, name in enumerate(every) if name != every[0])
+        raise UserError(
+            f"rank 0 computes in {every[0]} and rank {other} in {every[other]}, by what their machines can do; "
+            f"pass --set parallel.precision=float32 or bfloat16"
+        )
+    return {
+        "precision": every[0],
+        "device": ranks.device.type,
+        "ranks": ranks.world,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import CorruptRecordError, NotFiniteError, Terminated, UserError
+from trainer.errors import CorruptRecordError, NoSpace, NotFiniteError, Terminated, UserError
 from trainer.parallel.ranks import start
 from trainer.recipe import Recipe
 from trainer.training.loop import train
-from trainer.training.outcome import Outcome
+from trainer.training.outcome import Outcome, finished, nothing_to_do
 
 # What says that there is a cluster to join: its address, or being one of its jobs.
 _CLUSTER = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
 # What ends a run with a message of its own; exception types do not survive the way from a worker to the driver.
-_SAID = {kind.__name__: kind for kind in (UserError, CorruptRecordError, NotFiniteError, Terminated)}
+_SAID = {kind.__name__: kind for kind in (UserError, CorruptRecordError, NotFiniteError, NoSpace, Terminated)}
 
 
 def train_here(recipe: Recipe, resume: str, allow_changes: bool) -> Outcome:
-    """Run in this process, one rank of however many its environment says."""
-    ranks = start(recipe.parallel)
+    """Run in this process, one rank of however many its environment says; raises as `train`.
+
+    Where there are several, the first says whether the run is finished already: each in its own words, some would
+    leave and the others wait for them.
+    """
+    ranks = start(recipe)
     try:
-        return train(recipe, ranks, resume, allow_changes)
+        done = ranks.told(lambda: finished(recipe)) if ranks.world > 1 and resume == "auto" else None
+        if done is not None and ranks.first:
+            print(nothing_to_do(done))
+        return done or train(recipe, ranks, resume, allow_changes)
     finally:
         ranks.close()
 
@@ -32,7 +40,7 @@ def train_here(recipe: Recipe, resume: str, allow_changes: bool) -> Outcome:
 def _worker(settings: dict[str, Any]) -> None:
     """What every Ray Train worker runs; Ray has started the process group.
 
-    The user's mistakes, corrupt records, broken models and SIGTERM come back as text, by _SAID.
+    The user's mistakes, corrupt records, broken models, full disks and SIGTERM come back as text, by _SAID.
     """
     recipe = Recipe.model_validate_json(settings["recipe"])
     outcome = Path(settings["outcome"])
@@ -77,7 +85,11 @@ def train_on_ray(recipe: Recipe, resume: str, allow_changes: bool, workers: int)
     if started:
         # A Ray that happens to run on this machine is joined only when the environment says so, as a build does it.
         address = None if any(os.environ.get(name) for name in _CLUSTER) else "local"
+        # Ray answers SIGTERM with frames of its own and exit code 15.
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         ray.init(address=address, include_dashboard=False, log_to_driver=True, configure_logging=False)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray's
         gpus = int(resources.get("GPU", 0)) >= workers

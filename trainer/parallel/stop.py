@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from trainer.errors import Terminated
+from trainer.errors import TOLD, Terminated
 from trainer.parallel.ranks import Ranks
+
+T = TypeVar("T")
 
 _AGAIN = "SIGTERM: run the same command to go on"
 
@@ -16,14 +19,14 @@ class Stop:
     """Remembers SIGTERM while a run lasts; elsewhere than in the main thread (a Ray worker) it only looks on.
 
     A rank that left on its own would leave the others waiting in a collective, so whoever works in a loop asks
-    `agree` once a turn, each rank as often as every other. Before the first `agree` there is nothing to keep, and
-    what runs may be long (loading a model): SIGTERM then raises Terminated at once.
+    `agree` once a turn, each rank as often as every other. Long work without a collective in it and with nothing to
+    keep (loading a model) is done by `together`, which SIGTERM ends at once.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.received = False
         self._ranks = ranks
-        self._agreed = False
+        self._at_once = False
         self._before: Any = None
 
     def __enter__(self) -> Stop:
@@ -33,7 +36,8 @@ class Stop:
 
     def _receive(self, number: int, frame: Any) -> None:
         self.received = True
-        if not self._agreed:
+        if self._at_once:
+            self._at_once = False
             raise Terminated(_AGAIN)
 
     def __exit__(self, *error: object) -> None:
@@ -54,9 +58,27 @@ class Stop:
         """The largest count of any rank."""
         return max(self._ranks.gather(count))
 
-    def agree(self, error: Exception | None = None) -> None:
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` gives here; raises on every rank what it raised of trainer.errors.TOLD on one, or Terminated.
+
+        `work` must not wait for another rank.
+        """
+        problem: BaseException | None = None
+        result: Any = None
+        try:
+            self._at_once = True
+            if not self.received:
+                result = work()
+        except TOLD as error:
+            problem = error
+        finally:
+            self._at_once = False
+        self.agree(problem)
+        done: T = result
+        return done
+
+    def agree(self, error: BaseException | None = None) -> None:
         """Raise the same on every rank: the first rank's error that has one, else Terminated after SIGTERM to any."""
-        self._agreed = True
         if error is None and self.received:
             error = Terminated(_AGAIN)
         if not self._ranks.any(error is not None):

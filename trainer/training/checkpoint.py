@@ -4,7 +4,7 @@
 
 A checkpoint appears by one rename when all of it is on disk; meta.json carries a hash of every file, so a damaged
 one is noticed and the one before it is used. Random numbers are functions of (seed, step), so there is no
-generator state to save.
+generator state to save. What else decides the numbers (precision, ranks, threads) is recorded and compared.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from schemas.keys import file_digest
+from trainer.disk import room_for
 from trainer.errors import UserError
 
 FORMAT = 1
@@ -43,9 +44,11 @@ class Checkpoint:
     """A checkpoint that was read and whose hashes agree."""
 
     path: Path
+    check: str  # digest of all of it, the same for no other checkpoint
     progress: Progress
     corpus: str
     recipe: dict[str, Any]
+    numerics: dict[str, Any]  # trainer.parallel.ranks.numerics; empty where it was not recorded
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
 
@@ -63,33 +66,51 @@ def save(
     progress: Progress,
     corpus: str,
     recipe: dict[str, Any],
+    numerics: dict[str, Any],
     asset_prefixes: tuple[str, ...],
     keep: int,
 ) -> Path:
-    """Write a checkpoint under `folder` and remove all but the `keep` newest; returns its path."""
+    """Write a checkpoint under `folder` and remove all older ones but the `keep` - 1 newest; returns its path.
+
+    Raises NoSpace, with nothing of it left behind.
+    """
     path = folder / f"step-{progress.step:08d}"
     temporary = folder / f".{path.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     state = model.state_dict()
     # Tied weights are one tensor under two names; safetensors wants each name to own its bytes.
     weights = {name: state[name].detach().cpu().clone() for name in kept_names(model, asset_prefixes)}
-    save_file(weights, temporary / "weights.safetensors")
-    torch.save(optimizer.state_dict(), temporary / "optimizer.pt")
-    files = {name: file_digest(temporary / name) for name in ("optimizer.pt", "weights.safetensors")}
-    meta = {"format": FORMAT, "progress": vars(progress), "corpus": corpus, "recipe": recipe, "files": files}
-    text = json.dumps({**meta, "check": _check(meta)}, indent=1, sort_keys=True)
-    (temporary / "meta.json").write_text(text, encoding="utf-8")
-    # safetensors writes for the owner alone; who may read the run may read its weights.
-    (temporary / "weights.safetensors").chmod((temporary / "meta.json").stat().st_mode & 0o777)
-    for file in sorted(temporary.iterdir()):
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.rename(path)
-    for old in list_checkpoints(folder)[keep:]:
+    meta = {"format": FORMAT, "progress": vars(progress), "corpus": corpus, "recipe": recipe, "numerics": numerics}
+    try:
+        with room_for(path):
+            _write(temporary, weights, optimizer.state_dict(), meta)
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    older = [each for each in list_checkpoints(folder) if step_of(each) < progress.step]
+    for old in older[keep - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def _write(folder: Path, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], meta: dict[str, Any]) -> None:
+    """The files of a checkpoint, on disk when it returns."""
+    folder.mkdir(parents=True)
+    save_file(weights, folder / "weights.safetensors")
+    # Through a file of Python's: torch's own says nothing of a disk that is full.
+    with (folder / "optimizer.pt").open("wb") as file:
+        torch.save(optimizer, file)
+    files = {name: file_digest(folder / name) for name in ("optimizer.pt", "weights.safetensors")}
+    meta = {**meta, "files": files}
+    text = json.dumps({**meta, "check": _check(meta)}, indent=1, sort_keys=True)
+    (folder / "meta.json").write_text(text, encoding="utf-8")
+    # safetensors writes for the owner alone; who may read the run may read its weights.
+    (folder / "weights.safetensors").chmod((folder / "meta.json").stat().st_mode & 0o777)
+    for name in sorted(folder.iterdir()):
+        with name.open("rb") as handle:
+            os.fsync(handle.fileno())
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -108,11 +129,21 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
+def read_check(path: Path) -> str | None:
+    """The digest that a checkpoint says it has, unchecked; None when there is no readable one."""
+    try:
+        found = json.loads((path / "meta.json").read_text(encoding="utf-8"))["check"]
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+    return str(found)
+
+
 def read(path: Path) -> Checkpoint:
     """A checkpoint, every byte checked; ValueError in one line when it is damaged or incomplete."""
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-        if meta.pop("check") != _check(meta):
+        check = meta.pop("check")
+        if check != _check(meta):
             raise ValueError("meta.json is damaged")
         if meta["format"] != FORMAT:
             raise ValueError(f"format {meta['format']}, expected {FORMAT}")
@@ -124,7 +155,8 @@ def read(path: Path) -> Checkpoint:
         progress = Progress(**meta["progress"])
     except (OSError, KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
         raise ValueError(f"{path}: {error}") from None
-    return Checkpoint(path, progress, meta["corpus"], meta["recipe"], weights, optimizer)
+    numerics = meta.get("numerics", {})
+    return Checkpoint(path, check, progress, meta["corpus"], meta["recipe"], numerics, weights, optimizer)
 
 
 def find(folder: Path, resume: str, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -200,6 +232,24 @@ def check_same_run(checkpoint: Checkpoint, corpus: str, recipe: dict[str, Any]) 
                 f"{checkpoint.path} was trained with another {name}; "
                 "pass --allow-changes to go on with this recipe, or --resume none to start over"
             )
+
+
+def compare_numerics(checkpoint: Checkpoint, numerics: dict[str, Any], allow_changes: bool) -> list[str]:
+    """One line for each way in which a run computes otherwise than its checkpoint did; what was not recorded is not
+    compared. UserError when that is another precision, unless `allow_changes`: the run would be another one.
+    """
+    before = checkpoint.numerics
+    changed = [name for name in numerics if name in before and before[name] != numerics[name]]
+    if "precision" in changed and not allow_changes:
+        raise UserError(
+            f"{checkpoint.path} was trained in {before['precision']} and this run computes in {numerics['precision']}; "
+            f"pass --set parallel.precision={before['precision']} to go on as it was, or --allow-changes"
+        )
+    return [
+        f"going on with {name} {numerics[name]} where the checkpoint was made with {before[name]}"
+        + ("" if name == "precision" else ": the same run up to rounding, not bit for bit")
+        for name in changed
+    ]
 
 
 def _check(meta: dict[str, Any]) -> str:

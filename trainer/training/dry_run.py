@@ -6,9 +6,11 @@ import dataclasses
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from trainer.data.pack_plan import describe, plan_epoch
+from trainer.lock import hold
 from trainer.parallel.ranks import precision, start, wrap
 from trainer.parallel.stop import Stop
 from trainer.recipe import Recipe
@@ -21,9 +23,12 @@ from trainer.training.step import PackedForward, Stepper
 
 def describe_run(recipe: Recipe) -> Iterator[str]:
     """Lines for people. Runs one step and throws it away; caches features and token counts in the run folder."""
-    ranks = start(recipe.parallel)
-    with tempfile.TemporaryDirectory() as scratch, RunLog(Path(scratch), 1, True, False) as log, Stop(ranks) as stop:
-        prepared = prepare(recipe, ranks, log, stop)
+    ranks = start(recipe)
+    with ExitStack() as held:
+        ranks.told(lambda: held.enter_context(hold(Path(recipe.out))))
+        scratch = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        log = held.enter_context(RunLog(scratch, 1, True, False))
+        prepared = prepare(recipe, ranks, log, held.enter_context(Stop(ranks)))
     model = prepared.built.model
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

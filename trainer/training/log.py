@@ -13,6 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from trainer.disk import room_for
+from trainer.events import EventFile
+
 # Without a terminal a line is written no more often than this, in seconds.
 QUIET = 10.0
 
@@ -35,26 +38,20 @@ class RunLog:
     """metrics.jsonl and TensorBoard files in the run folder; progress on standard error."""
 
     def __init__(self, folder: Path, total: int, first: bool, tensorboard: bool) -> None:
-        self.folder, self.total, self.first = folder, total, first
+        self.folder, self.total, self.first, self.tensorboard = folder, total, first, tensorboard
         self.console = Console(stderr=True, soft_wrap=True, highlight=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._writer: Any = None
+        self._events: EventFile | None = None
         self._last = 0.0
-        if first:
-            folder.mkdir(parents=True, exist_ok=True)
-            if tensorboard:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._writer = SummaryWriter(str(folder / "tensorboard"))
-            if sys.stderr.isatty():
-                columns = (
-                    TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[terms]}"),
-                    TimeRemainingColumn(),
-                )  # fmt: skip
-                self._bar = Progress(*columns, console=self.console)
-                self._task = self._bar.add_task("train", total=total, terms="")
-                self._bar.start()
+        if first and sys.stderr.isatty():
+            columns = (
+                TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[terms]}"),
+                TimeRemainingColumn(),
+            )  # fmt: skip
+            self._bar = Progress(*columns, console=self.console)
+            self._task = self._bar.add_task("train", total=total, terms="")
+            self._bar.start()
 
     def __enter__(self) -> RunLog:
         return self
@@ -64,60 +61,56 @@ class RunLog:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        if self._writer:
-            self._writer.close()
+        if self._events:
+            self._events.close()
 
     def say(self, message: str) -> None:
         """One line for people."""
         if self.first:
             self.console.print(message, markup=False)
 
-    def rewind(self, step: int) -> None:
-        """Forget metrics of steps >= `step`: a resumed run writes them again."""
-        path = self.folder / "metrics.jsonl"
-        if not self.first or not path.is_file():
+    def open(self, done: int) -> None:
+        """Start writing after `done` steps: what earlier starts wrote of later ones is forgotten, here and in
+        TensorBoard, for it will be written again."""
+        if not self.first:
             return
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "metrics.jsonl"
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < done]
+            temporary = path.with_suffix(".tmp")
+            with room_for(path):
+                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+                temporary.replace(path)
+        if self.tensorboard:
+            # The evaluation after `done` steps stays; the one before the first step is made again.
+            self._events = EventFile(self.folder / "tensorboard", done + 1 if done else 0)
 
     def evaluation(self, step: int, values: dict[str, Any]) -> None:
         """Held-out figures after `step` steps, for TensorBoard, under held_out/."""
-        if self.first and self._writer:
-            self._plot({f"held_out/{name}": value for name, value in values.items()}, step)
+        self._plot({f"held_out/{name}": value for name, value in values.items()}, step)
 
     def _plot(self, values: dict[str, Any], step: int) -> None:
         """Numbers as scalars; counts of equal bins of [0, 1] by group ({group: [counts]}) as histograms."""
+        if self._events is None:
+            return
         for name, value in values.items():
             if isinstance(value, int | float):
-                self._writer.add_scalar(name, value, step)
+                self._events.scalar(name, value, step)
             elif isinstance(value, dict):
                 for group, counts in value.items():
-                    middles = [(number + 0.5) / len(counts) for number in range(len(counts))]
-                    weighed = list(zip(middles, counts, strict=True))
-                    self._writer.add_histogram_raw(
-                        f"{name}/{group}",
-                        min=0.0,
-                        max=1.0,
-                        num=sum(counts),
-                        sum=sum(middle * count for middle, count in weighed),
-                        sum_squares=sum(middle**2 * count for middle, count in weighed),
-                        bucket_limits=[(number + 1) / len(counts) for number in range(len(counts))],
-                        bucket_counts=counts,
-                        global_step=step,
-                    )
+                    self._events.histogram(f"{name}/{group}", counts, step)
 
     def step(self, step: int, values: dict[str, Any], write: bool) -> None:
-        """One finished step (0 is the first); `write` puts it into the files."""
+        """One finished step (0 is the first); `write` puts it into the files, TensorBoard's by the steps then done."""
         if not self.first:
             return
         if write:
-            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            path = self.folder / "metrics.jsonl"
+            with room_for(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(plain({"step": step, **values})) + "\n")
-            if self._writer:
-                self._plot(values, step)
+            self._plot(values, step + 1)
         terms = (
             f"loss {values['loss']:.4f} = L_g {values['generative']:.4f} + L_d {values['structure']:.4f}  "
             f"{values['tokens_per_second']:.0f} tokens/s  {values['images_per_second']:.1f} images/s"

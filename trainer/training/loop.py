@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from trainer.branch import take_up
 from trainer.data.collate import StepBatch
-from trainer.errors import NotFiniteError, Terminated, UserError
+from trainer.disk import room_for
+from trainer.errors import TOLD, NoSpace, NotFiniteError, Terminated, UserError
+from trainer.lock import check_seen, hold
 from trainer.model.build import export
 from trainer.model.interleaved import InterleavedForCausalLM
-from trainer.parallel.ranks import Ranks, precision, wrap
+from trainer.parallel.ranks import Ranks, check_ranks, numerics, precision, wrap
 from trainer.parallel.stop import Stop
 from trainer.protocols.evaluations import AFTER, Evaluations
 from trainer.protocols.held_out import Evaluator, choose
@@ -35,27 +40,38 @@ MOST_SKIPPED = 3
 def train(recipe: Recipe, ranks: Ranks, resume: str = "auto", allow_changes: bool = False) -> Outcome:
     """Run a recipe to its last step from wherever its checkpoints are; evaluates, exports, returns what it found.
 
-    Raises UserError for the user's mistakes and Terminated after SIGTERM, with the steps done in a checkpoint: asked
-    again, the run goes on where it was, be it in the evaluation after the last step. NotFiniteError, naming the
-    step and a checkpoint that is good, when the model no longer gives finite numbers.
+    Raises UserError for the user's mistakes, a run folder that another trainer has among them, and Terminated after
+    SIGTERM, with the steps done in a checkpoint: asked again, the run goes on where it was, be it in the evaluation
+    after the last step. NotFiniteError, naming the step and a checkpoint that is good, when the model no longer gives
+    finite numbers; NoSpace, naming the last checkpoint, when a disk is full. What ends one rank ends every rank.
     """
-    if recipe.data.packs_per_step % ranks.world:
-        raise UserError(f"data.packs_per_step {recipe.data.packs_per_step} is not a multiple of {ranks.world} ranks")
+    check_ranks(recipe, ranks.world)
+    out = Path(recipe.out)
+    try:
+        with room_for(out), Stop(ranks) as stop, ExitStack() as held:
+            name, text = ranks.told(lambda: held.enter_context(hold(out)))
+            stop.together(lambda: check_seen(out, name, text, ranks.rank))
+            return _train(recipe, ranks, stop, resume, allow_changes)
+    except NoSpace as error:
+        there = checkpoints.list_checkpoints(out / "checkpoints")
+        last = f"the last good checkpoint is {there[0]}" if there else "no step was kept yet"
+        raise NoSpace(f"{error}; {last}: free space and run the same command to go on") from None
+
+
+def _train(recipe: Recipe, ranks: Ranks, stop: Stop, resume: str, allow_changes: bool) -> Outcome:
+    """`train` in a run folder that is ours."""
     out = Path(recipe.out)
     started = time.monotonic()
-    with Stop(ranks) as stop:
-        if ranks.first:
-            _tidy(out, resume)
-        ranks.wait()
-        found = checkpoints.find(out / "checkpoints", resume, lambda line: print(line) if ranks.first else None)
-        with RunLog(out, recipe.optimizer.steps, ranks.first, recipe.log.tensorboard) as log:
-            run = _set_up(recipe, ranks, log, stop, found, allow_changes)
-            try:
-                run.train(started)
-                run.finish(started)
-            except Terminated:
-                where = run.keep()
-                raise Terminated(f"SIGTERM: {where}, run the same command to go on") from None
+    ranks.told(lambda: _tidy(out, resume))
+    found = _find(out / "checkpoints", resume, ranks, stop)
+    with RunLog(out, recipe.optimizer.steps, ranks.first, recipe.log.tensorboard) as log:
+        run = _set_up(recipe, ranks, log, stop, found, allow_changes)
+        try:
+            run.train(started)
+            run.finish(started)
+        except Terminated:
+            where = run.keep()
+            raise Terminated(f"SIGTERM: {where}, run the same command to go on") from None
     return Outcome(out, run.progress.step, run.last or last_metrics(out), run.evaluations.results)
 
 
@@ -69,6 +85,33 @@ def _tidy(out: Path, resume: str) -> None:
             (out / old).unlink(missing_ok=True)
 
 
+def _find(folder: Path, resume: str, ranks: Ranks, stop: Stop) -> checkpoints.Checkpoint | None:
+    """The checkpoint to go on from: the first rank chooses, every rank reads the same one or all raise UserError."""
+    read: list[checkpoints.Checkpoint | None] = []
+
+    def choose_one() -> tuple[Path, str] | None:
+        found = checkpoints.find(folder, resume, print)
+        read.append(found)
+        return None if found is None else (found.path, found.check)
+
+    chosen = ranks.told(choose_one)
+
+    def read_it() -> checkpoints.Checkpoint | None:
+        if chosen is None or ranks.first:
+            return read[0] if read else None
+        path, check = chosen
+        who = f"rank {ranks.rank} on {socket.gethostname()}"
+        try:
+            found = checkpoints.read(path)
+        except ValueError as error:
+            raise UserError(f"{who} cannot read the checkpoint that rank 0 goes on from: {error}") from None
+        if found.check != check:
+            raise UserError(f"{who} finds another checkpoint at {path} than rank 0; it must be the same on every node")
+        return found
+
+    return stop.together(read_it)
+
+
 def _set_up(
     recipe: Recipe,
     ranks: Ranks,
@@ -78,6 +121,10 @@ def _set_up(
     allow_changes: bool,
 ) -> Run:
     """A run with everything it needs, at the place of the checkpoint `found`; raises as `prepare`."""
+    computed = numerics(recipe.parallel, ranks)
+    if found:
+        for line in checkpoints.compare_numerics(found, computed, allow_changes):
+            log.say(line)
     try:
         prepared = prepare(recipe, ranks, log, stop, found, allow_changes)
     except Terminated:
@@ -90,7 +137,9 @@ def _set_up(
     if found:
         checkpoints.restore_optimizer(found, optimizer)
         log.say(f"resuming from {found.path} at step {progress.step}")
-    log.rewind(progress.step)
+        for line in ranks.told(lambda: take_up(Path(recipe.out), found)):
+            log.say(line)
+    ranks.told(lambda: log.open(progress.step))
     dtype = precision(recipe.parallel, ranks.device)
     evaluator = Evaluator(
         prepared.corpus,
@@ -104,9 +153,8 @@ def _set_up(
         stop,
     )
     stepper = Stepper(wrap(PackedForward(model), ranks), optimizer, recipe, ranks, dtype)
-    return Run(
-        recipe, ranks, log, stop, prepared, stepper, Evaluations(Path(recipe.out), evaluator, log), progress, progress
-    )
+    evaluations = Evaluations(Path(recipe.out), evaluator, log)
+    return Run(recipe, ranks, log, stop, prepared, computed, stepper, evaluations, progress, progress)
 
 
 @dataclass
@@ -118,6 +166,7 @@ class Run:
     log: RunLog
     stop: Stop
     prepared: Prepared
+    numerics: dict[str, Any]  # trainer.parallel.ranks.numerics
     stepper: Stepper
     evaluations: Evaluations
     progress: Progress
@@ -125,6 +174,7 @@ class Run:
     last: dict[str, Any] = field(default_factory=dict)  # metrics of the last step
     named: set[str] = field(default_factory=set)  # unreadable images that were said already
     skipped: int = 0  # steps in a row, up to the last one
+    problem: BaseException | None = None  # what this rank met and the others are yet to be told
 
     @property
     def _model(self) -> InterleavedForCausalLM:
@@ -137,9 +187,11 @@ class Run:
             self._evaluate("before")
         if self.progress.step >= steps:
             return  # a finished run that is started again needs no batch
-        self.evaluations.reopen()
+        self._written(self.evaluations.reopen)
+        batches = iter(Batches(self.recipe, self.prepared, self.ranks, self.progress))
         clock = time.monotonic()
-        for batch, after in self._batches():
+        while self.progress.step < steps:
+            batch, after = self._next(batches)
             result = self.stepper.run(batch)
             now = time.monotonic()
             self.progress = after
@@ -148,20 +200,38 @@ class Run:
             self._watch(result)
             if after.step % self.recipe.checkpoint.every == 0 or after.step == steps:
                 self.keep()
-            self.stop.agree()
-            if after.step == steps:
-                break
-            if every and after.step % every == 0:
+            if every and after.step % every == 0 and after.step < steps:
                 self._evaluate(f"step {after.step}")
                 clock = time.monotonic()
+        self.stop.agree(self.problem)
 
-    def _batches(self) -> Iterator[tuple[StepBatch, Progress]]:
-        return iter(Batches(self.recipe, self.prepared, self.ranks, self.progress))
+    def _next(self, batches: Iterator[tuple[StepBatch, Progress]]) -> tuple[StepBatch, Progress]:
+        """The next batch, after a word with the other ranks: raises on every rank what kept one from going on."""
+        found: tuple[StepBatch, Progress] | None = None
+        try:
+            found = next(batches)
+        except TOLD as error:
+            self.problem = self.problem or error
+        self.stop.agree(self.problem)
+        assert found is not None
+        return found
+
+    def _written(self, write: Callable[[], None]) -> None:
+        """What the first rank writes; when it cannot, every rank raises."""
+        problem: BaseException | None = None
+        try:
+            write()
+        except (OSError, NoSpace) as error:
+            problem = error
+        self.stop.agree(problem)
 
     def _show(self, values: dict[str, Any], unreadable: tuple[str, ...]) -> None:
         step = self.progress.step
         write = step == self.recipe.optimizer.steps or (step - 1) % self.recipe.log.every == 0
-        self.log.step(step - 1, values, write)
+        try:
+            self.log.step(step - 1, values, write)
+        except (OSError, NoSpace) as error:
+            self.problem = error
         for line in dict.fromkeys(unreadable):
             if line not in self.named:
                 self.named.add(line)
@@ -183,7 +253,7 @@ class Run:
         """Record an evaluation; NotFiniteError says of which step and where to go on from."""
         step = self.progress.step
         try:
-            self.evaluations.record(moment, step, self._model)
+            self._written(lambda: self.evaluations.record(moment, step, self._model))
         except NotFiniteError as error:
             raise NotFiniteError(f"step {step}: {error}; {self._way_back(step - 1)}") from None
 
@@ -203,39 +273,38 @@ class Run:
         While steps are skipped there is none, so that those kept are from before.
         """
         if self.saved != self.progress and not self.skipped:
-            if self.ranks.first:
-                checkpoints.save(
-                    Path(self.recipe.out) / "checkpoints",
-                    self._model,
-                    self.stepper.optimizer,
-                    self.progress,
-                    self.prepared.corpus.hash,
-                    self.recipe.model_dump(mode="json"),
-                    self.prepared.built.asset_prefixes,
-                    self.recipe.checkpoint.keep,
-                )
+            self.ranks.told(self._save)
             self.saved = self.progress
-            self.ranks.wait()
         return f"checkpoint at step {self.saved.step}" if self.saved.step else "no step was done yet"
+
+    def _save(self) -> None:
+        checkpoints.save(
+            Path(self.recipe.out) / "checkpoints",
+            self._model,
+            self.stepper.optimizer,
+            self.progress,
+            self.prepared.corpus.hash,
+            self.recipe.model_dump(mode="json"),
+            self.numerics,
+            self.prepared.built.asset_prefixes,
+            self.recipe.checkpoint.keep,
+        )
 
     def finish(self, started: float) -> None:
         """Export and evaluate, unless an earlier start did; Terminated after SIGTERM, however far it came."""
         model = Path(self.recipe.out) / "model"
-        exported = (model / "config.json").is_file()
-        self.ranks.wait()
-        if AFTER not in self.evaluations.results or not exported:
+        if not self.ranks.told(lambda: AFTER in self.evaluations.results and (model / "config.json").is_file()):
             self.stop.agree()
             # Before the evaluation is written: what has one was exported with these weights.
-            if self.ranks.first:
-                export(self._model, self.prepared.built.tokenizer, model)
-            self.ranks.wait()
+            self.ranks.told(lambda: export(self._model, self.prepared.built.tokenizer, model))
             try:
                 self._evaluate(AFTER)
             except NotFiniteError:
                 if self.ranks.first:
                     shutil.rmtree(model, ignore_errors=True)
                 raise
-        self.evaluations.finish(self.prepared.corpus, self.recipe.model_dump(mode="json"), time.monotonic() - started)
+        settings, seconds = self.recipe.model_dump(mode="json"), time.monotonic() - started
+        self._written(lambda: self.evaluations.finish(self.prepared.corpus, settings, seconds))
         self.stop.agree()
 
 

@@ -55,5 +55,10 @@ def finished(recipe: Recipe) -> Outcome | None:
     return outcome if same and complete and shards == open_corpus(recipe.corpus, out / "cache").hash else None
 
 
+def nothing_to_do(outcome: Outcome) -> str:
+    """One line for a run that is finished already."""
+    return f"nothing to do: {outcome.out} was trained to step {outcome.steps} and evaluated"
+
+
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in _PLACES}

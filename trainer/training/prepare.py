@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from trainer.data.collate import StepBatch, StepDataset
 from trainer.data.corpus import check_shards, open_corpus
@@ -55,22 +56,17 @@ def prepare(
     """
     stop = stop or Stop(ranks)
     cache = Path(recipe.out) / "cache"
-    corpus = open_corpus(recipe.corpus, cache)
+    corpus = stop.together(lambda: open_corpus(recipe.corpus, cache))
+    for rank, content in enumerate(ranks.gather(corpus.hash)):
+        if content != corpus.hash:
+            raise UserError(f"rank {rank} sees another corpus at {recipe.corpus!r}; it must be the same on every node")
     held = f"{counted(len(corpus), 'document')} in {counted(len(corpus.shards), 'shard')}"
     log.say(f"corpus {corpus.folder} version {corpus.version}: {held}")
     if corpus.listed is None:
         log.say(f"{corpus.folder} has no manifest: its shards are taken as they are")
-    if found and not allow_changes:
-        checkpoints.check_same_run(found, corpus.hash, recipe.model_dump(mode="json"))
-    built = build_model(recipe.model, recipe.seed)
-    if found:
-        checkpoints.restore(found, built.model, built.asset_prefixes)
-    image_tokens = built.vocabulary.image_tokens
-    if recipe.data.document_tokens < image_tokens + 2:
-        raise UserError(f"data.document_tokens {recipe.data.document_tokens}: an image alone takes {image_tokens + 2}")
-    stop.agree()
+    built = stop.together(lambda: _build(recipe, corpus, found, allow_changes))
     check_shards(corpus, cache, stop)
-    limits = Limits(recipe.data.document_tokens, image_tokens, built.tokenizer_key)
+    limits = Limits(recipe.data.document_tokens, built.vocabulary.image_tokens, built.tokenizer_key)
     rows = load_rows(corpus, built.vocabulary, limits, cache, stop)
     _say_left_out(rows, log)
     _say_corrupt([line for row in rows for line in row.corrupt], recipe.data.strict, log)
@@ -89,6 +85,19 @@ def _say_left_out(rows: list[Row], log: RunLog) -> None:
         number = counted(kinds.total(), "negative")
         of = ", ".join(f"{kind[:40]!a} ({count:,})" for kind, count in kinds.most_common(NAMED))
         log.say(f"{number} left out, as only mined ones are placed beside their anchors: {of}")
+
+
+def _build(recipe: Recipe, corpus: Corpus, found: checkpoints.Checkpoint | None, allow_changes: bool) -> Built:
+    """The recipe's model, with the weights of the checkpoint `found`; UserError as `prepare`."""
+    if found and not allow_changes:
+        checkpoints.check_same_run(found, corpus.hash, recipe.model_dump(mode="json"))
+    built = build_model(recipe.model, recipe.seed)
+    if found:
+        checkpoints.restore(found, built.model, built.asset_prefixes)
+    least = built.vocabulary.image_tokens + 2
+    if recipe.data.document_tokens < least:
+        raise UserError(f"data.document_tokens {recipe.data.document_tokens}: an image alone takes {least}")
+    return built
 
 
 def _say_corrupt(lines: list[str], strict: bool, log: RunLog) -> None:
@@ -127,6 +136,25 @@ def plan_for(recipe: Recipe, training: list[Row], epoch: int) -> Plan:
     return plan
 
 
+class _Told(Dataset[StepBatch | CorruptRecordError]):
+    """A dataset whose corrupt records come as items: a worker's exceptions arrive with a traceback in their text."""
+
+    def __init__(self, steps: StepDataset) -> None:
+        self.steps = steps
+
+    def __getitem__(self, index: int) -> StepBatch | CorruptRecordError:
+        try:
+            return self.steps[index]
+        except CorruptRecordError as error:
+            return error
+
+
+def _leave_signals(worker: int) -> None:
+    """Signals to the whole group of processes are the trainer's to answer, and its workers end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @dataclass
 class Batches:
     """The run's batches from any place in it, epoch after epoch."""
@@ -155,13 +183,16 @@ class Batches:
                 self.ranks.world,
             )
             loader = DataLoader(
-                dataset,
+                _Told(dataset),
                 batch_size=None,
                 sampler=range(index, len(plan.steps)),
                 num_workers=self.recipe.data.workers,
                 pin_memory=False,
+                worker_init_fn=_leave_signals,
             )
             for batch in loader:
+                if isinstance(batch, CorruptRecordError):
+                    raise batch
                 step, index = step + 1, index + 1
                 if index == len(plan.steps):
                     epoch, index = epoch + 1, 0
