@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ class EventFile:
             self._write(Event(wall_time=seconds, step=first, session_log=SessionLog(status=SessionLog.START)))
 
     def close(self) -> None:
-        """End the file; everything was written."""
-        self._file.close()
+        """End the file; everything was written, or has failed and was said."""
+        with suppress(OSError):
+            self._file.close()
 
     def scalar(self, name: str, value: float, step: int) -> None:
         """A number after `step` steps."""

@@ -217,10 +217,11 @@ class Run:
         return found
 
     def _written(self, write: Callable[[], None]) -> None:
-        """What the first rank writes; when it cannot, every rank raises."""
+        """What writes evaluation.json on the first rank; when it cannot, every rank raises."""
         problem: BaseException | None = None
         try:
-            write()
+            with room_for(self.evaluations.path):
+                write()
         except (OSError, NoSpace) as error:
             problem = error
         self.stop.agree(problem)

@@ -50,7 +50,7 @@ def finished(recipe: Recipe) -> Outcome | None:
         same = _identity(run["recipe"]) == _identity(recipe.model_dump(mode="json"))
         complete = outcome.steps == after["step"] == recipe.optimizer.steps and (out / "model/config.json").is_file()
         shards = run["corpus"]["shards"]
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError):
         return None
     return outcome if same and complete and shards == open_corpus(recipe.corpus, out / "cache").hash else None
 
