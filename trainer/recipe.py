@@ -346,6 +346,16 @@ def load_recipe(path: str, overrides: tuple[str, ...] = ()) -> Recipe:
     return recipe
 
 
+def check_ranks(recipe: Recipe, world: int) -> None:
+    """UserError when a step's packs cannot be shared out evenly among `world` ranks."""
+    packs = recipe.data.packs_per_step
+    if packs % world:
+        raise UserError(
+            f"data.packs_per_step {packs} is not a multiple of {world} ranks; "
+            f"start as many ranks as divide it, or pass --set data.packs_per_step={-(-packs // world) * world}"
+        )
+
+
 def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:

@@ -28,7 +28,7 @@ from rich.console import Console
 # None of these loads torch: --help and a finished run answer at once.
 from trainer.command import exit_codes, run_command
 from trainer.errors import UserError
-from trainer.recipe import Recipe, load_recipe
+from trainer.recipe import Recipe, check_ranks, load_recipe
 from trainer.training.outcome import finished, nothing_to_do, read_outcome
 from trainer.training.summary import show
 
@@ -96,10 +96,20 @@ def main(
     overrides += [f"{key}={json.dumps(value)}" for key, value in (("corpus", corpus), ("out", out)) if value]
     with exit_codes():
         recipe = load_recipe(config, tuple(overrides))
+        # Before torch is loaded and ranks wait for each other: all end at once, and a launcher has fewer to stop.
+        check_ranks(recipe, _world())
         if dry_run:
             _describe(recipe)
         else:
             _run(recipe, config, resume, allow_changes, workers if launcher is Launcher.ray else 0)
+
+
+def _world() -> int:
+    """How many ranks a launcher says there are; UserError when it says nonsense."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"WORLD_SIZE={text!r} is no number of ranks; start several ranks with torchrun")
+    return int(text)
 
 
 def _describe(recipe: Recipe) -> None:
@@ -115,7 +125,7 @@ def _run(recipe: Recipe, config: str, resume: str, allow_changes: bool, ray_work
     first = os.environ.get("RANK", "0") == "0"
     if ray_workers and "WORLD_SIZE" in os.environ:
         raise UserError("--launcher ray starts its own ranks; run it without torchrun")
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    alone = _world() == 1
     outcome = finished(recipe) if resume == "auto" and alone else None
     if outcome is not None:
         typer.echo(nothing_to_do(outcome))

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.trainer.conftest import tiny
 from tests.trainer.training.test_checkpoint import ROOT
-from trainer.errors import UserError
-from trainer.parallel.ray_launch import train_here
+from trainer.run import app
 from trainer.training.outcome import Outcome
 
 
@@ -77,8 +76,21 @@ def test_a_checkpoint_that_one_node_cannot_read_ends_both(corpus: Path, tmp_path
 def test_ranks_that_do_not_divide_a_step_end_before_they_meet(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
-    for name, value in (("WORLD_SIZE", "3"), ("RANK", str(rank)), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
+    monkeypatch.setattr("trainer.parallel.ray_launch.start", None)  # nobody joins
+    for name, value in (("WORLD_SIZE", "3"), ("RANK", str(rank)), ("LOCAL_RANK", str(rank))):
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=r"data\.packs_per_step 2 is not a multiple of 3 ranks; .*packs_per_step=3"):
-        train_here(tiny(corpus, tmp_path), "auto", False)
+    result = CliRunner().invoke(app, settings(corpus, str(tmp_path / "run")))
+    assert result.exit_code == 2
+    said = "error: data.packs_per_step 2 is not a multiple of 3 ranks; start as many ranks as divide it, or pass "
+    assert result.output == ("" if rank else f"{said}--set data.packs_per_step=3\n")  # once, not once a rank
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("world", ["two", "0", "-1", ""])
+def test_a_launcher_that_says_nonsense_is_one_line(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", world)
+    result = CliRunner().invoke(app, settings(corpus, str(tmp_path / "run")))
+    assert result.exit_code == 2 and len(result.output.splitlines()) == 1
+    assert f"WORLD_SIZE={world!r} is no number of ranks" in result.output

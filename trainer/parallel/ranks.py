@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.errors import TOLD, UserError
-from trainer.recipe import ParallelRecipe, Recipe
+from trainer.recipe import ParallelRecipe
 
 Tensor = torch.Tensor
 T = TypeVar("T")
@@ -91,24 +91,12 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def check_ranks(recipe: Recipe, world: int) -> None:
-    """UserError when a step's packs cannot be shared out evenly among `world` ranks."""
-    packs = recipe.data.packs_per_step
-    if packs % world:
-        raise UserError(
-            f"data.packs_per_step {packs} is not a multiple of {world} ranks; "
-            f"start as many ranks as divide it, or pass --set data.packs_per_step={-(-packs // world) * world}"
-        )
-
-
-def start(recipe: Recipe) -> Ranks:
+def start(recipe: ParallelRecipe) -> Ranks:
     """Join the peers, choose the device, set threads.
 
     A GPU where there is one, by LOCAL_RANK; else the CPU, its cores shared between the ranks of this machine.
-    Raises UserError when a launcher's environment is incomplete, or when the recipe cannot use that many ranks.
+    Raises UserError when a launcher's environment is incomplete.
     """
-    # Before any rank waits for another: all of them end at once, and a launcher has none to stop.
-    check_ranks(recipe, int(os.environ.get("WORLD_SIZE", "1")))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local % max(1, torch.cuda.device_count())) if cuda else torch.device("cpu")
@@ -117,7 +105,7 @@ def start(recipe: Recipe) -> Ranks:
     owns = False
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         try:
-            timeout = timedelta(seconds=recipe.parallel.timeout)
+            timeout = timedelta(seconds=recipe.timeout)
             dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
         except ValueError as error:
             raise UserError(f"WORLD_SIZE is set but {error}; start several ranks with torchrun") from None
@@ -126,7 +114,7 @@ def start(recipe: Recipe) -> Ranks:
     rank = dist.get_rank() if dist.is_initialized() else 0
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(recipe.parallel.threads or max(1, cores // max(1, beside)))
+    torch.set_num_threads(recipe.threads or max(1, cores // max(1, beside)))
     return Ranks(rank, world, device, owns)
 
 

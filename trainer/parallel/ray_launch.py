@@ -27,7 +27,7 @@ def train_here(recipe: Recipe, resume: str, allow_changes: bool) -> Outcome:
     Where there are several, the first says whether the run is finished already: each in its own words, some would
     leave and the others wait for them.
     """
-    ranks = start(recipe)
+    ranks = start(recipe.parallel)
     try:
         done = ranks.told(lambda: finished(recipe)) if ranks.world > 1 and resume == "auto" else None
         if done is not None and ranks.first:

@@ -23,7 +23,7 @@ from trainer.training.step import PackedForward, Stepper
 
 def describe_run(recipe: Recipe) -> Iterator[str]:
     """Lines for people. Runs one step and throws it away; caches features and token counts in the run folder."""
-    ranks = start(recipe)
+    ranks = start(recipe.parallel)
     with ExitStack() as held:
         ranks.told(lambda: held.enter_context(hold(Path(recipe.out))))
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory()))

@@ -20,11 +20,11 @@ from trainer.errors import TOLD, NoSpace, NotFiniteError, Terminated, UserError
 from trainer.lock import check_seen, hold
 from trainer.model.build import export
 from trainer.model.interleaved import InterleavedForCausalLM
-from trainer.parallel.ranks import Ranks, check_ranks, numerics, precision, wrap
+from trainer.parallel.ranks import Ranks, numerics, precision, wrap
 from trainer.parallel.stop import Stop
 from trainer.protocols.evaluations import AFTER, Evaluations
 from trainer.protocols.held_out import Evaluator, choose
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, check_ranks
 from trainer.training import checkpoint as checkpoints
 from trainer.training.checkpoint import Progress
 from trainer.training.log import RunLog
