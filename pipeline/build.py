@@ -85,13 +85,15 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     from pipeline.builds.reached import out_of_reach
     from pipeline.corpus.summary import summarize
     from pipeline.corpus.words import drop_words, row_words
+    from pipeline.damage import Damaged
     from pipeline.engine.cluster import check_output, connected
+    from pipeline.engine.phase import Phase
     from pipeline.engine.progress import Progress
     from pipeline.engine.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally, told
     from pipeline.engine.storage import StorageFull
-    from pipeline.engine.table import Damaged
     from pipeline.phases.generation import Generation
-    from pipeline.phases.graph import graph
+    from pipeline.phases.graph import graph, names
+    from pipeline.recovery import run_phases
 
     began = time.monotonic()
     if not retry_failed and until is None and (done := finished(spec)) is not None:
@@ -121,13 +123,17 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
                 generation = Generation(storage, spec.source.snapshot)
                 if retry_failed:
                     generation.advance()
-                for phase in graph(spec, generation.current()):
-                    runner.run(phase)
+
+                def after(phase: Phase) -> None:
                     if phase.name == "pages" and (cause := out_of_reach(runner.table("pages").read_all())):
                         raise PhaseFailed(f"pages: {cause}")
-                    if phase.name == until:
-                        progress.say(f"stopped after {until}, as asked")
-                        return
+
+                phases = graph(spec, generation.current())
+                wanted = names() if until is None else names()[: names().index(until) + 1]
+                run_phases(runner, phases[: len(wanted)], after)
+                if until is not None:
+                    progress.say(f"stopped after {until}, as asked")
+                    return
                 corpus = publish(spec, runner, seconds=time.monotonic() - began)
     except (StorageFull, PhaseFailed, Damaged) as error:
         fail(str(error), 1)
@@ -140,8 +146,8 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
 
 
 def _line_of_worker(error: BaseException) -> str | None:
-    """The line of a StorageFull or CannotRun that a worker raised, out of the traceback that Ray has made its text."""
-    found = re.search(r"(?:StorageFull: |CannotRun: |\[Errno 28\] )+(.*)", str(error))
+    """The line of an error that a worker raised for people, out of the traceback that Ray has made its text."""
+    found = re.search(r"(?:StorageFull: |StorageError: |CannotRun: |\[Errno 28\] )+(.*)", str(error))
     return found.group(1).strip() if found else None
 
 

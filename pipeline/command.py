@@ -6,9 +6,9 @@ import sys
 
 import typer
 
+from pipeline.damage import Damaged
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import StorageError, StorageFull
-from pipeline.engine.table import Damaged
 
 
 def run_command(app: typer.Typer) -> None:

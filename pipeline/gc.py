@@ -14,10 +14,10 @@ import typer
 
 from pipeline.command import run_command
 from pipeline.corpus.version import Corpus, latest, open_storage, version_manifest
+from pipeline.damage import Damaged
 from pipeline.engine.keys import digest_json
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import HALF_WRITTEN, Storage
-from pipeline.engine.table import Damaged
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # Row stores that hold what came from outside.

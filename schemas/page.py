@@ -5,12 +5,13 @@ import pyarrow as pa
 from schemas.consent import CONSENT
 from schemas.contract import CARRIED, contract
 
-# Where bytes lie in a pack file of a row store: they are read by range, never shuffled.
+# Where bytes lie in a pack file of a row store: they are read by range, never shuffled, and checked by their hash.
 LOCATOR = pa.struct(
     [
         pa.field("pack", pa.string()),  # path relative to the corpus root
         pa.field("offset", pa.int64()),  # bytes
         pa.field("length", pa.int64()),  # bytes
+        pa.field("hash", pa.uint64()),  # xxh3-64 of the bytes
     ]
 )
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from pipeline.corpus.expectations import unmet
 from pipeline.corpus.version import Corpus, latest, version_manifest
+from pipeline.damage import Damaged
 from pipeline.engine.cluster import submitted
 from pipeline.engine.keys import differences
 from pipeline.engine.layout import LATEST, version_of
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError
-from pipeline.engine.table import Damaged, Table
+from pipeline.engine.table import Table
 from pipeline.phases.generation import Generation
 from pipeline.phases.graph import graph
 from pipeline.spec.loading import Spec

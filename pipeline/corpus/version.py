@@ -11,9 +11,10 @@ import xxhash
 from pydantic import ValidationError
 
 from pipeline.engine.layout import LATEST, version_folder
+from pipeline.damage import Damaged, damaged
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError
-from pipeline.engine.table import Damaged, Table
+from pipeline.engine.table import Table
 from schemas.manifest import Manifest, VersionManifest
 from schemas.shard_file import NotAShard, ShardFile
 from stages.row_function import Settings
@@ -124,7 +125,7 @@ class Corpus:
         """A phase's manifest: counts, seconds, ingredients."""
         manifest = self.table(phase).manifest()
         if manifest is None:
-            raise Damaged(f"tables/{phase}/{self.manifest.phases[phase]}/manifest.json is missing: build again")
+            raise damaged(f"tables/{phase}/{self.manifest.phases[phase]}/manifest.json", "is missing")
         return manifest
 
     def rows(self, phase: str, columns: list[str] | None = None) -> pa.Table:

@@ -14,6 +14,7 @@ from pipeline.engine.keys import function_key
 from pipeline.engine.partition import KeyRange
 from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.engine.storage import Storage
+from pipeline.packs import read_packed
 from schemas.keys import digest
 from schemas.page import LOCATOR
 from stages.row_function import ERROR, CannotRun, RowFunction
@@ -40,13 +41,10 @@ def row_keys(table: pa.Table, owner: str, columns: Sequence[str]) -> pa.Array:
 
 
 def load_blobs(storage: Storage, table: pa.Table) -> pa.Table:
-    """The table with its locator columns replaced by the bytes they point to."""
+    """The table with its locator columns replaced by the bytes they point to; Damaged when those are not there."""
     for index, field in enumerate(table.schema):
         if field.type == LOCATOR:
-            wanted = table.column(index).to_pylist()
-            ranges = [(each["pack"], each["offset"], each["length"]) for each in wanted if each is not None]
-            found = iter(storage.read_ranges(ranges))
-            values = [None if each is None else next(found) for each in wanted]
+            values = read_packed(storage, table.column(index))
             table = table.set_column(index, field.name, pa.array(values, pa.large_binary()))
     return table
 

@@ -4,24 +4,25 @@ rows/<function>/<key>/<first>-<last>-<hash>.parquet   rows whose keys start with
 rows/<function>/<key>/<hash>.pack                      their large_binary values, end to end
 
 A file is named by the hash of its bytes, so writing it twice changes nothing, and a pack is written before the
-rows that point into it. A file that cannot be read (a killed writer on a store without atomic puts) is as good as
-absent: its rows are computed again.
+rows that point into it. Rows whose file is not what its name says (a power cut, a killed writer on a store without
+atomic puts), or whose pack is gone, are as good as absent and computed again, with a warning; where they were fetched
+they cannot be, and it is Damaged.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from pipeline.damage import NETWORK_STORES, damaged
 from pipeline.engine.partition import WHOLE, KeyRange, leading_bits
 from pipeline.engine.storage import Storage
+from pipeline.packs import write_pack
 from schemas.page import LOCATOR
 
 ROW_KEY = "row_key"
@@ -47,6 +48,7 @@ class RowStore:
 
     def __init__(self, storage: Storage, function: str, key: str, output: pa.Schema) -> None:
         self.storage = storage
+        self.function = function
         self.folder = f"rows/{function}/{key}"
         self.schema = stored_schema(output)
         self._blobs = [f.name for f in output if pa.types.is_large_binary(f.type)]
@@ -58,58 +60,32 @@ class RowStore:
         """
         if not rows.num_rows:
             return self.schema.empty_table()
-        pieces: list[bytes] = []
-        columns: dict[str, Any] = {name: rows.column(name) for name in rows.column_names}
-        offset = 0
-        for name in self._blobs:
-            locators: list[dict[str, Any] | None] = []
-            for value in rows.column(name):
-                data = value.as_py()
-                locators.append(None if data is None else {"offset": offset, "length": len(data)})
-                if data is not None:
-                    pieces.append(data)
-                    offset += len(data)
-            columns[name] = locators
-        if pieces:
-            state = xxhash.xxh3_128()
-            for piece in pieces:
-                state.update(piece)
-            pack = f"{self.folder}/{state.hexdigest()}.pack"
-            self.storage.write(pack, b"".join(pieces))
-            for name in self._blobs:
-                for locator in columns[name]:
-                    if locator is not None:
-                        locator["pack"] = pack
-        arrays = [
-            pa.array(columns[f.name], f.type) if f.name in self._blobs else rows.column(f.name).cast(f.type)
-            for f in self.schema
-        ]
+        values = [value.as_py() for name in self._blobs for value in rows.column(name)]
+        locators = write_pack(self.storage, self.folder, values)
+        packed = {
+            name: pa.array(locators[place * rows.num_rows : (place + 1) * rows.num_rows], LOCATOR)
+            for place, name in enumerate(self._blobs)
+        }
+        arrays = [packed[f.name] if f.name in packed else rows.column(f.name).cast(f.type) for f in self.schema]
         table = pa.Table.from_arrays(arrays, schema=self.schema)
         data = parquet_bytes(table)
         self.storage.write(f"{self.folder}/{within.label}-{xxhash.xxh3_128_hexdigest(data)}.parquet", data)
         return table
 
-    def _files(self, within: KeyRange) -> Iterator[tuple[str, KeyRange]]:
-        for name in self.storage.names(self.folder):
-            if name.endswith(".parquet"):
-                first, last, _ = name.split("-")
-                covers = KeyRange(int(first, 16), int(last, 16))
-                if covers.overlaps(within):
-                    yield name, covers
-
     def read(self, within: KeyRange = WHOLE) -> pa.Table:
         """Every row with a key in the range, once: of several, the newest generation, then the first file by name."""
         tables = []
-        for name, covers in self._files(within):
-            try:
-                table = pq.read_table(pa.BufferReader(self.storage.read(f"{self.folder}/{name}")))
-            except (pa.ArrowInvalid, OSError) as error:
-                _log.warning("%s/%s cannot be read and is passed over: %s", self.folder, name, error)
+        names = self.storage.names(self.folder)
+        packs = pa.array([f"{self.folder}/{name}" for name in names if name.endswith(".pack")], pa.string())
+        for name in (each for each in names if each.endswith(".parquet")):
+            first, last, _ = name.split("-")
+            covers = KeyRange(int(first, 16), int(last, 16))
+            if not covers.overlaps(within) or (table := self._rows(name)) is None:
                 continue
             if covers.first < within.first or covers.last > within.last:
                 bits = leading_bits(table.column(ROW_KEY))
                 table = table.filter(pa.array((bits >= within.first) & (bits <= within.last)))
-            tables.append(table.select(self.schema.names).cast(self.schema))
+            tables.append(self._with_packs(table, packs))
         if not tables:
             return self.schema.empty_table()
         table = pa.concat_tables(tables).combine_chunks()
@@ -122,5 +98,39 @@ class RowStore:
         ).sort_by([(ROW_KEY, "ascending"), (GENERATION, "ascending"), ("index", "ascending")])
         keys = order.column(ROW_KEY).to_pylist()
         indices = order.column("index").to_pylist()
-        first = [i for i, key in enumerate(keys) if i == 0 or keys[i - 1] != key]
-        return table.take(pa.array([indices[i] for i in first], pa.int64()))
+        newest = [i for i, key in enumerate(keys) if i == 0 or keys[i - 1] != key]
+        return table.take(pa.array([indices[i] for i in newest], pa.int64()))
+
+    def _rows(self, name: str) -> pa.Table | None:
+        """A file's rows; None, with a warning, when it is not what its name says."""
+        path = f"{self.folder}/{name}"
+        data = self.storage.read(path)
+        if xxhash.xxh3_128_hexdigest(data) != name.removesuffix(".parquet").rpartition("-")[2]:
+            self._lost(path, "holds other bytes than were written")
+            return None
+        table = pq.read_table(pa.BufferReader(data))
+        # Files of earlier releases lack what was added since.
+        columns = [
+            table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
+            for f in self.schema
+        ]
+        return pa.Table.from_arrays(columns, schema=self.schema)
+
+    def _with_packs(self, table: pa.Table, packs: pa.Array) -> pa.Table:
+        """The rows whose packs are there."""
+        for name in self._blobs:
+            pack = pc.struct_field(table.column(name), "pack")
+            unlisted = pc.filter(pc.unique(pack), pc.invert(pc.is_in(pc.unique(pack), value_set=packs))).drop_null()
+            # A listing in several answers may name the rows and not yet their pack.
+            gone = [each for each in unlisted.to_pylist() if not self.storage.exists(each)]
+            for each in gone:
+                self._lost(each, "is missing")
+            if gone:
+                table = table.filter(pc.invert(pc.is_in(pack, value_set=pa.array(gone, pa.string()))))
+        return table
+
+    def _lost(self, name: str, what: str) -> None:
+        """Warn that rows are passed over; Damaged where nothing can make them again."""
+        if self.function in NETWORK_STORES:
+            raise damaged(name, what)
+        _log.warning("%s %s: what it held is made again", name, what)

@@ -129,7 +129,8 @@ class Runner:
         fruitless = 0
         before: tuple[int, int] | None = None
         while True:
-            pending = [i for i in range(self.num_partitions) if i not in table.receipts()]
+            complete = table.receipts()
+            pending = [i for i in range(self.num_partitions) if i not in complete]
             if not pending:
                 return total
             work = Work(
@@ -168,8 +169,8 @@ class Runner:
             if units:
                 self._drain(work, self._exchanged(work, units, set(pending)), len(pending))
             # Partitions to which no row came are made from no rows.
-            table = work.table()
-            left = [index for index in pending if index not in table.receipts()]
+            complete = work.table().receipts()
+            left = [index for index in pending if index not in complete]
             if left:
                 self._drain(work, self._mapped(work, left), len(left))
 

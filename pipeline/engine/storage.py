@@ -1,7 +1,8 @@
 """Storage: whole objects by path under one root, on a local disk or any fsspec URL with read-after-write.
 
-Objects are written in one piece and never changed afterwards. A local write goes through a temporary name,
-so a killed process leaves no half file under a final one; object stores put whole objects anyway.
+Objects are written in one piece and never changed afterwards. A local write goes through a temporary name and is
+forced to the disk before it gets its own, so neither a killed process nor a power cut leaves a half file under a final
+name; object stores put whole objects anyway.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +18,12 @@ from typing import Any
 
 import fsspec
 
+from pipeline.damage import damaged
+
 # How the name of a local object ends while it is being written, and after its writer was killed.
 HALF_WRITTEN = ".tmp"
+# Seconds to wait before each further try at ranges that an object store did not give.
+RANGE_RETRY_SECONDS = (0.5, 2.0)
 
 
 class StorageFull(OSError):
@@ -66,42 +72,88 @@ class Storage:
         return f"{self._base}/{name}"
 
     def read(self, name: str) -> bytes:
-        """The object's bytes; FileNotFoundError when it is not there."""
+        """The object's bytes; FileNotFoundError when it is not there, StorageError when an object store fails."""
         if self.local:
             return Path(self.path(name)).read_bytes()
-        return bytes(self._fs.cat_file(self.path(name)))
+        try:
+            return bytes(self._fs.cat_file(self.path(name)))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise
+        except Exception as error:  # as in `_connect`
+            raise StorageError(f"cannot read {self.url}: {said(error)} (asked for {name})") from None
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        """Bytes of (name, offset, length) ranges, in order; one open per local object, parallel requests elsewhere."""
-        if not self.local:
-            paths = [self.path(name) for name, _, _ in ranges]
-            starts = [offset for _, offset, _ in ranges]
-            ends = [offset + length for _, offset, length in ranges]
-            return [bytes(data) for data in self._fs.cat_ranges(paths, starts, ends)] if ranges else []
+        """Bytes of (name, offset, length) ranges, in order; one open per local object, parallel requests elsewhere.
+
+        Damaged when an object is missing or ends before its range does; StorageError when an object store gives no
+        answer after some tries.
+        """
+        found = self._local_ranges(ranges) if self.local else self._remote_ranges(ranges)
+        for (name, offset, length), data in zip(ranges, found, strict=True):
+            if len(data) != length:
+                raise damaged(name, f"is cut short: bytes {offset} to {offset + length} are not all there")
+        return found
+
+    def _local_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
         found: list[bytes] = [b""] * len(ranges)
         by_name: dict[str, list[int]] = {}
         for index, (name, _, _) in enumerate(ranges):
             by_name.setdefault(name, []).append(index)
         for name, indices in by_name.items():
-            with open(self.path(name), "rb") as file:
-                for index in indices:
-                    _, offset, length = ranges[index]
-                    file.seek(offset)
-                    found[index] = file.read(length)
+            try:
+                with open(self.path(name), "rb") as file:
+                    for index in indices:
+                        _, offset, length = ranges[index]
+                        file.seek(offset)
+                        found[index] = file.read(length)
+            except FileNotFoundError:
+                raise damaged(name, "is missing") from None
         return found
 
+    def _remote_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """As many requests at once as the filesystem makes; those that fail are asked again, alone."""
+        found: list[bytes] = [b""] * len(ranges)
+        waiting = [index for index, (_, _, length) in enumerate(ranges) if length]
+        failure: Exception | None = None
+        for pause in (*RANGE_RETRY_SECONDS, None):
+            paths = [self.path(ranges[index][0]) for index in waiting]
+            starts = [ranges[index][1] for index in waiting]
+            ends = [ranges[index][1] + ranges[index][2] for index in waiting]
+            failed: list[int] = []
+            answers = self._fs.cat_ranges(paths, starts, ends, on_error="return") if waiting else []
+            for index, answer in zip(waiting, answers, strict=True):
+                if isinstance(answer, FileNotFoundError):
+                    raise damaged(ranges[index][0], "is missing")
+                if isinstance(answer, Exception):
+                    failure = answer
+                    failed.append(index)
+                else:
+                    found[index] = bytes(answer)
+            waiting = failed
+            if not waiting:
+                return found
+            if pause is not None:
+                time.sleep(pause)
+        raise StorageError(f"cannot read {self.url}/{ranges[waiting[0]][0]}: {said(failure or OSError())}")
+
     def write(self, name: str, data: bytes) -> None:
-        """Put the whole object; StorageFull when there is no space."""
+        """Put the whole object; StorageFull when there is no space, StorageError when an object store fails."""
         path = self.path(name)
         if not self.local:
-            self._fs.pipe_file(path, data)
+            try:
+                self._fs.pipe_file(path, data)
+            except Exception as error:  # as in `_connect`
+                raise StorageError(f"cannot write to {self.url}: {said(error)} (it was {name})") from None
             return
         temporary = f"{path}.{uuid.uuid4().hex[:8]}{HALF_WRITTEN}"
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(temporary, "wb") as file:
                 file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
+            _sync_folder(os.path.dirname(path))
         except OSError as error:
             Path(temporary).unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -157,6 +209,8 @@ class Storage:
             self.read(name)
         except (FileNotFoundError, IsADirectoryError):
             return
+        except StorageError:
+            raise
         except Exception as error:  # as in `_connect`
             raise StorageError(f"cannot read {self.url}: {said(error)}") from None
 
@@ -179,6 +233,16 @@ class Storage:
             raise
         except Exception as error:
             raise StorageError(f"cannot write to {self.url}: {said(error)}") from None
+
+
+def _sync_folder(path: str) -> None:
+    """Force a folder's names to the disk, where the system lets a folder be opened."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems know no such thing, and need none
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def said(error: Exception) -> str:

@@ -11,15 +11,12 @@ import pyarrow.parquet as pq
 import xxhash
 from pydantic import TypeAdapter
 
+from pipeline.damage import Damaged, damaged
 from pipeline.engine.row_store import parquet_bytes
 from pipeline.engine.storage import Storage
 from schemas.contract import conform
 from schemas.decision import DECISION
 from schemas.manifest import Manifest, Part
-
-
-class Damaged(RuntimeError):
-    """A file is missing, is not what it should be, or holds other bytes than its manifest lists."""
 
 
 def described(name: str, data: bytes, rows: int) -> Part:
@@ -122,15 +119,15 @@ class Table:
         try:
             data = self.storage.read(name)
         except FileNotFoundError:
-            raise Damaged(f"{name} is missing: delete {self.folder}/manifest.json and build again") from None
+            raise damaged(name, "is missing") from None
         if xxhash.xxh3_128_hexdigest(data) != part.hash:
-            raise Damaged(f"{name} holds other bytes than were written: delete {self.folder} and build again")
+            raise damaged(name, "holds other bytes than were written")
         return data
 
     def _require(self) -> Manifest:
         manifest = self.manifest()
         if manifest is None:
-            raise Damaged(f"{self.folder}/manifest.json is missing: build again")
+            raise damaged(f"{self.folder}/manifest.json", "is missing")
         return manifest
 
     def _read(self, parts: tuple[Part, ...], index: int | None) -> Iterator[pa.Table]:

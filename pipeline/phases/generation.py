@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from pipeline.damage import Damaged
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Damaged
 from schemas.keys import digest
 
 

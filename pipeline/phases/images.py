@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from pipeline.engine.phase import Exchange, Part, Phase
+from pipeline.packs import write_pack
 from pipeline.phases.documents import failed
 from pipeline.phases.fetching import FETCH_LIBRARIES, fetch_remembered, host_key
 from pipeline.phases.sources import lies_in_folder, local_images
@@ -161,13 +162,8 @@ def _from_data_uris(part: Part, ids: list[str], users: dict[str, tuple[str, list
             bodies.append(None)
             row |= {"status": "error", "reason": "data_uri", "detail": str(error)}
         rows.append(row)
-    pack = f"rows/read_source/data/{xxhash.xxh3_128_hexdigest(b''.join(b or b'' for b in bodies))}.pack"
-    part.storage.write(pack, b"".join(b or b"" for b in bodies))
-    offset = 0
-    for row, body in zip(rows, bodies, strict=True):
-        if body is not None:
-            row["body"] = {"pack": pack, "offset": offset, "length": len(body)}
-            offset += len(body)
+    for row, locator in zip(rows, write_pack(part.storage, "rows/read_source/data", bodies), strict=True):
+        row["body"] = locator
     return pa.Table.from_pylist(rows, schema=FETCHED_IMAGE)
 
 

@@ -13,6 +13,7 @@ import yaml
 from pipeline.corpus.funnel import FunnelRow
 from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import counted, number
+from pipeline.packs import read_packed
 from pipeline.report.data import Cluster, Copy, Guard, PhaseTime, Picture, ReportData, Step
 from pipeline.report.dropped import Dropped
 from pipeline.report.gallery import Chooser, chosen_negatives, document, look_up
@@ -197,10 +198,10 @@ def _pictures(corpus: Corpus, wanted: set[str]) -> dict[str, Picture | None]:
     ids = pa.array(sorted(wanted), pa.string())
     for part in corpus.table("images").read_all():
         mine = part.select(["image_id", "body"]).filter(pc.is_in(part.column("image_id"), value_set=ids))
-        rows = [row for row in mine.to_pylist() if row["body"] is not None]
-        ranges = [(row["body"]["pack"], row["body"]["offset"], row["body"]["length"]) for row in rows]
-        for row, data in zip(rows, corpus.storage.read_ranges(ranges), strict=True):
-            found[row["image_id"]] = thumbnail(data, SAMPLE_SIDE)
+        bodies = read_packed(corpus.storage, mine.column("body"))
+        for image_id, data in zip(mine.column("image_id").to_pylist(), bodies, strict=True):
+            if data is not None:
+                found[image_id] = thumbnail(data, SAMPLE_SIDE)
     return found
 
 

@@ -15,8 +15,9 @@ import pytest
 from pipeline import build, explain, gc
 from pipeline.command import fail, run_command
 from pipeline.engine.layout import LATEST
+from pipeline.damage import Damaged
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Damaged, Table
+from pipeline.engine.table import Table
 from pipeline.phases.generation import Generation
 from pipeline.report import __main__ as report
 from tests.pipeline.small_corpus import SITE, VERSION, write
@@ -113,7 +114,7 @@ def without(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         (changed(phases={"pages": 3}), "not a manifest: phases.pages is no str"),
         (changed(shards=[{"name": "x"}]), "not a manifest: shards.0.rows is missing"),
         (changed(version="other"), "is of version 'other'"),
-        (changed(phases={"pages": "gone"}), "tables/pages/gone/manifest.json is missing: build again"),
+        (changed(phases={"pages": "gone"}), "tables/pages/gone/manifest.json is damaged: it is missing: build again"),
     ],
 )
 def test_a_version_manifest(ended: End, corpus: Path, command: str, change: Any, words: str) -> None:

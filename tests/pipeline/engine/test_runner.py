@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.build import _line_of_worker
+from pipeline.damage import Damaged
 from pipeline.engine.memo import compute_isolated
 from pipeline.engine.runner import PhaseFailed, Runner
-from pipeline.engine.table import Damaged
 from stages.row_function import CannotRun
 from tests.pipeline.conftest import Run
 from tests.pipeline.toy import Square, SquareSettings, last_digits, numbers, squares, total, tree

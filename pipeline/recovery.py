@@ -1,0 +1,111 @@
+"""Recovery: phases run in order, and what is found damaged on the way is made again where that can be done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.damage import Damaged, can_be_made_again, damaged
+from pipeline.engine.phase import Phase
+from pipeline.engine.runner import Runner
+from pipeline.engine.table import Table
+from schemas.page import LOCATOR
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it was raised from, as Ray hands on what a worker raised."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+
+
+def run_phases(runner: Runner, phases: Sequence[Phase], after: Callable[[Phase], None]) -> None:
+    """Bring every phase to a finished table; `after` is told of each.
+
+    Where an object is found damaged that a phase before can make again, that phase and those that point to the object
+    make their parts again, and the build goes on; Damaged where nothing can, or where it does not help.
+    """
+    met: set[str] = set()
+    index = 0
+    while index < len(phases):
+        try:
+            runner.run(phases[index])
+            after(phases[index])
+            index += 1
+        except Exception as error:
+            damage = next((each for each in causes(error) if isinstance(each, Damaged)), None)
+            if damage is None:
+                raise
+            if damage.name is None or damage.name in met or not can_be_made_again(damage.name):
+                raise damage from None
+            met.add(damage.name)
+            runner.storage.delete(damage.name)
+            reopened = _reopened(runner, phases[: index + 1], damage.name)
+            if not reopened:
+                raise damage from None
+            runner.progress.say(f"{damage.name} is damaged: made again, with what points to it")
+            index = min(reopened)
+
+
+def _reopened(runner: Runner, phases: Sequence[Phase], name: str) -> list[int]:
+    """Take back that parts are complete which hold the object or point to it; the places of their phases."""
+    found = []
+    for place, phase in enumerate(phases):
+        table = runner.table(phase.name)
+        if name.startswith("tables/"):
+            if not name.startswith(f"{table.folder}/"):
+                continue
+            number = re.search(r"-(\d{5})\.parquet$", name)
+            lost = [int(number[1])] if number else []
+        elif not (lost := _pointing_nowhere(table, phase.schema)):
+            continue
+        table.reopen(lost)
+        found.append(place)
+    return found
+
+
+def _pointing_nowhere(table: Table, schema: pa.Schema) -> list[int]:
+    """Parts of a table with a locator whose pack is not there; Damaged when nothing can make such a pack again."""
+    columns = [field.name for field in schema if _holds_locators(field.type)]
+    lost: list[int] = []
+    there: dict[str, set[str]] = {}
+    for index, receipt in table.receipts().items() if columns else ():
+        packs: set[str] = set()
+        for part in receipt.parts:
+            try:
+                rows = pq.read_table(pa.BufferReader(table.read_file(part)), columns=columns)
+            except Damaged:
+                lost.append(index)
+                continue
+            packs.update(*(_packs(rows.column(name).combine_chunks()) for name in columns))
+        for pack in sorted(packs):
+            folder, _, name = pack.rpartition("/")
+            if folder not in there:
+                there[folder] = set(table.storage.names(folder))
+            if name not in there[folder]:
+                if not can_be_made_again(pack):
+                    raise damaged(pack, "is missing")
+                lost.append(index)
+    return sorted(set(lost))
+
+
+def _holds_locators(kind: pa.DataType) -> bool:
+    if kind == LOCATOR or not isinstance(kind, pa.StructType | pa.ListType | pa.LargeListType):
+        return bool(kind == LOCATOR)
+    return any(_holds_locators(kind.field(index).type) for index in range(kind.num_fields))
+
+
+def _packs(values: pa.Array) -> set[str]:
+    """Packs that the locators of a column, however deep they stand, point into."""
+    if values.type == LOCATOR:
+        return set(pc.unique(pc.struct_field(values, "pack")).to_pylist()) - {None}
+    if isinstance(values.type, pa.ListType | pa.LargeListType):
+        return _packs(values.flatten())
+    fields = [f for f in range(values.type.num_fields) if _holds_locators(values.type.field(f).type)]
+    return set().union(*(_packs(pc.struct_field(values, [field])) for field in fields))
