@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -90,10 +89,9 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     from pipeline.engine.phase import Phase
     from pipeline.engine.progress import Progress
     from pipeline.engine.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally, told
-    from pipeline.engine.storage import StorageFull
     from pipeline.phases.generation import Generation
     from pipeline.phases.graph import graph, names
-    from pipeline.recovery import run_phases
+    from pipeline.recovery import line_for_people, run_phases
 
     began = time.monotonic()
     if not retry_failed and until is None and (done := finished(spec)) is not None:
@@ -135,20 +133,12 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
                     progress.say(f"stopped after {until}, as asked")
                     return
                 corpus = publish(spec, runner, seconds=time.monotonic() - began)
-    except (StorageFull, PhaseFailed, Damaged) as error:
-        fail(str(error), 1)
     except Exception as error:
-        if said := _line_of_worker(error):
+        if said := line_for_people(error):
             fail(said, 1)
         raise
     for line in summarize(corpus, seconds=time.monotonic() - began):
         print(line)
-
-
-def _line_of_worker(error: BaseException) -> str | None:
-    """The line of an error that a worker raised for people, out of the traceback that Ray has made its text."""
-    found = re.search(r"(?:StorageFull: |StorageError: |CannotRun: |\[Errno 28\] )+(.*)", str(error))
-    return found.group(1).strip() if found else None
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from pipeline.credentials import masked
 from pipeline.damage import Damaged
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import StorageError, StorageFull
@@ -42,6 +43,7 @@ def fail(message: str, code: int) -> None:
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks, and with escapes for what a terminal would obey or could not show."""
+    """Text without line breaks and passwords, and with escapes for what a terminal would obey or could not show."""
+    text = masked(text)
     flat = " ".join(line.strip() for line in text.splitlines()) if "\n" in text or "\r" in text else text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in flat)

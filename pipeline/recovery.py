@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from ray.exceptions import RayTaskError
 
 from pipeline.damage import Damaged, can_be_made_again, damaged
 from pipeline.engine.phase import Phase
-from pipeline.engine.runner import Runner
+from pipeline.engine.runner import PhaseFailed, Runner
+from pipeline.engine.storage import StorageError, StorageFull
 from pipeline.engine.table import Table
 from schemas.page import LOCATOR
+from stages.row_function import CannotRun
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it was raised from, as Ray hands on what a worker raised."""
+    """An error and what it was raised from; of one that Ray handed on, what the worker itself raised."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        yield error
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+        if not isinstance(error, RayTaskError):  # its text is the worker's traceback
+            yield error
+        context = None if error.__suppress_context__ else error.__context__
+        error = getattr(error, "cause", None) or error.__cause__ or context
+
+
+def line_for_people(error: BaseException) -> str | None:
+    """The line of an error that says by itself what to do, wherever it was raised; None for any other."""
+    for each in causes(error):
+        if isinstance(each, StorageFull) or (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT)):
+            return f"{each.strerror}: {each.filename!r}" if each.filename else each.strerror
+        if isinstance(each, StorageError | CannotRun | Damaged | PhaseFailed):
+            return str(each)
+        # What Ray itself could not write is told in its words alone.
+        if full := re.search(r"\[Errno 28\] (.*)", str(each)):
+            return full[1].strip()
+    return None
 
 
 def run_phases(runner: Runner, phases: Sequence[Phase], after: Callable[[Phase], None]) -> None:

@@ -11,6 +11,7 @@ import xxhash
 from pydantic import ValidationError
 
 from pipeline.engine.layout import LATEST, version_folder
+from pipeline.credentials import refuse_credentials
 from pipeline.damage import Damaged, damaged
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError
@@ -38,6 +39,7 @@ def latest(storage: Storage) -> str | None:
 
 def open_storage(url: str) -> Storage:
     """The storage that --corpus names; UserMistake, one line, when it cannot be opened or does not answer."""
+    refuse_credentials("--corpus", url)
     try:
         storage = Storage(url)
         storage.ask(LATEST)

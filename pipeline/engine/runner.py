@@ -314,6 +314,8 @@ def configure_ray_data(block_megabytes: float | None = None) -> None:
     if block_megabytes is not None:
         context.target_max_block_size = max(1, int(block_megabytes * (1 << 20)))
     context.op_resource_reservation_enabled = False
+    # What a worker raised says what to do about it; Ray Data would hand on only its own name for it.
+    context.raise_original_map_exception = True
     # The default shuffle starts actors for every exchange: 7 s on 2 CPUs where the sort by tasks takes .3 s.
     context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
     # Ray would run a task whose worker dies again for ever; max_retries has no other way in yet.

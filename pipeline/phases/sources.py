@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
+from pipeline.credentials import refuse_credentials, refuse_in_list
 from pipeline.engine.keys import digest_json
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.phase import Part
@@ -40,11 +41,14 @@ class Chunk:
 def check_source(spec: Spec) -> None:
     """Mistakes of the source that show before anything runs; UserMistake names field and remedy."""
     source = spec.source
+    refuse_credentials("output.url", spec.output.url)
     if isinstance(source, SiteSource):
         for seed in source.seeds:
             _check_url("source.seeds", seed)
     elif isinstance(source, UrlsSource):
+        refuse_credentials("source.path", source.path)
         _require_file("source.path", source.path)
+        refuse_in_list("source.path", source.path)
         try:
             if not read_url_list(source.path):
                 raise UserMistake(f"source.path: {source.path} holds no URL")
@@ -52,6 +56,7 @@ def check_source(spec: Spec) -> None:
             raise UserMistake(f"source.path: {error}") from None
     elif isinstance(source, HtmlSource):
         _check_url("source.base_url", source.base_url)
+        refuse_credentials("source.path", source.path)
         if not os.path.isdir(source.path):
             raise UserMistake(f"source.path: {source.path} is not a folder")
         if is_local(spec.output.url) and _within(spec.output.url, source.path):
@@ -65,12 +70,15 @@ def check_source(spec: Spec) -> None:
         if not files:
             raise UserMistake(f"source.path: {source.path} holds no .html, .htm or .xhtml file")
     else:
+        for path in source.paths:
+            refuse_credentials("source.paths", path)
         for path in warc_files(source):
             if not is_local(path):
                 _warc_fingerprint(path)  # asks for the object's state alone
 
 
 def _check_url(field: str, url: str) -> None:
+    refuse_credentials(field, url)
     try:
         canonicalize(url)
     except ValueError as error:

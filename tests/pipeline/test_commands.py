@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from pipeline import build
+from pipeline.damage import Damaged
 from pipeline.engine.cluster import submitted
+from pipeline.engine.storage import StorageFull
+from pipeline.recovery import line_for_people
+from stages.row_function import CannotRun
 
 Try = Callable[..., str]
 SPEC = """
@@ -168,20 +174,19 @@ def test_a_dry_run_leaves_nothing_and_says_what_would_run(
 
 
 @pytest.mark.parametrize(
-    ("told", "line"),
+    ("raised", "line"),
     [
-        (
-            'ray::Map()\n  File "storage.py", line 113, in write\n    raise StorageFull(\n'
-            "pipeline.engine.storage.StorageFull: [Errno 28] no space left for /c/x; free space and run again",
-            "no space left for /c/x; free space and run again",
-        ),
-        ("OSError: [Errno 28] No space left on device: '/tmp/x'", "No space left on device: '/tmp/x'"),
-        (
-            "ray::Map()\nstages.row_function.CannotRun: embed: x on device 'cuda': none here",
-            "embed: x on device 'cuda': none here",
-        ),
-        ("    raise StorageFull(\nValueError: StorageFull is only named", None),
+        (StorageFull(28, "no space left for /c/x; free space and run again"), "no space left for /c/x; free space"),
+        (OSError(28, "No space left on device", "/tmp/x"), "No space left on device: '/tmp/x'"),
+        (CannotRun("embed: x on device 'cuda': none here"), "embed: x on device 'cuda': none here"),
+        (Damaged("x is damaged: build again", "x"), "x is damaged: build again"),
+        (RuntimeError("ray::Map()\n  [Errno 28] No space left on device: '/r'\nmore"), "No space left on device: '/r'"),
+        (FileNotFoundError(2, "No such file", "/x"), None),
+        (ValueError("StorageFull: is only named"), None),
     ],
 )
-def test_what_stops_every_worker_is_found_in_what_ray_tells(told: str, line: str | None) -> None:
-    assert build._line_of_worker(RuntimeError(told)) == line
+def test_what_stops_every_worker_is_one_line(raised: Exception, line: str | None) -> None:
+    told = RayTaskError("Map", "a traceback", pickle.loads(pickle.dumps(raised)))
+    for error in (raised, told, told.as_instanceof_cause()):
+        said = line_for_people(error)
+        assert said is None if line is None else (said or "").startswith(line)

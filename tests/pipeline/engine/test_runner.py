@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.build import _line_of_worker
 from pipeline.damage import Damaged
 from pipeline.engine.memo import compute_isolated
 from pipeline.engine.runner import PhaseFailed, Runner
+from pipeline.recovery import line_for_people
 from stages.row_function import CannotRun
 from tests.pipeline.conftest import Run
 from tests.pipeline.toy import Square, SquareSettings, last_digits, numbers, squares, total, tree
@@ -130,7 +130,7 @@ def test_a_function_that_cannot_run_stops_the_build_and_blames_no_row(run_phases
     phases = (numbers(30), squares(SquareSettings(cannot_run=True), actors=True))
     with pytest.raises(Exception) as raised:
         run_phases(tmp_path, *phases)
-    assert _line_of_worker(raised.value) == "square: no such device here"
+    assert line_for_people(raised.value) == "square: no such device here"
     assert not list(tmp_path.glob("tables/squares/*/receipt-*")) and not list(tmp_path.glob("rows/square/*/*"))
     with pytest.raises(CannotRun, match=r"^square: no such device here$"):
         compute_isolated(Square(SquareSettings(cannot_run=True)), pa.table({"n": [1, 2]}))
