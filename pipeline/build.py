@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.command import fail, run_command
+from pipeline.ending import catch_sigterm
 from pipeline.engine.mistake import UserMistake
 from pipeline.spec.loading import Spec, load
 
@@ -143,8 +142,7 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
 
 def main() -> None:
     """Entry point of `python -m pipeline.build`."""
-    # A terminated job ends like an interrupted one: Ray is shut down, what is finished stays.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    catch_sigterm()
     # Workers import the same packages as the driver, from wherever it found them.
     root = str(Path(__file__).resolve().parent.parent)
     paths: list[Any] = os.environ.get("PYTHONPATH", "").split(os.pathsep)

@@ -1,4 +1,7 @@
-"""How every command of the pipeline ends: 0 done, 2 the user's mistake in one line, 1 anything else."""
+"""How every command of the pipeline ends: 0 done, 2 the user's mistake in one line, 1 anything else.
+
+130 and 143 are what a shell says of Ctrl-C and SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import typer
 
 from pipeline.credentials import masked
 from pipeline.damage import Damaged
+from pipeline.ending import Terminated
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import StorageError, StorageFull
 
@@ -21,10 +25,10 @@ def run_command(app: typer.Typer) -> None:
         fail(str(mistake), 2)
     except (Damaged, StorageError, StorageFull) as error:
         fail(str(error), 1)
-    except typer.Abort:
-        fail("interrupted; run the same command again to go on", 130)
-    except KeyboardInterrupt:
-        fail("interrupted; run the same command again to go on", 130)
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
+    except Terminated:
+        fail("terminated; run the same command again to go on", 143)
     except Exception as error:
         # Usage errors of the command line (unknown option, missing value) know their own one line.
         if hasattr(error, "format_message"):
@@ -33,6 +37,8 @@ def run_command(app: typer.Typer) -> None:
         if isinstance(error, OSError) and error.strerror:
             fail(str(error), 1)
         raise
+    if code == 130:  # what newer releases of typer return for Ctrl-C
+        fail("interrupted; run the same command again to go on", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from pipeline.ending import own_sigterm
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError, is_local
 
@@ -31,11 +32,12 @@ def connected(workers: int | None, object_store_bytes: int | None) -> Iterator[d
 
     `workers` bounds the CPUs of a local Ray; a cluster keeps its own.
     """
-    if submitted():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        _start_local(workers, object_store_bytes)
     try:
+        with own_sigterm():
+            if submitted():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                _start_local(workers, object_store_bytes)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray annotates half of its API
         yield resources
     finally:
