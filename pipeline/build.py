@@ -44,7 +44,8 @@ def build(
         bool, typer.Option("--dry-run", help="Say which phases are finished, which would run, and why; do nothing.")
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Fetch again what failed in a way that may pass (timeouts, 503 …).")
+        bool,
+        typer.Option("--retry-failed", help="Try again what failed in a way that may pass (timeouts, 503, memory)."),
     ] = False,
 ) -> None:
     overrides = [*(set_ or []), *([f"output.url={json.dumps(out)}"] if out is not None else [])]
@@ -106,6 +107,9 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
             tally = start_tally()
             with Progress(lambda phase: told(tally, phase), rows_are=row_words, drops_are=drop_words) as progress:
                 progress.say(f"{spec.name}: building into {storage}")
+                generation = Generation(storage, spec.source.snapshot)
+                if retry_failed:
+                    generation.advance()
                 runner = Runner(
                     storage=storage,
                     num_partitions=spec.output.partitions,
@@ -116,16 +120,14 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
                     ),
                     progress=progress,
                     tally=tally,
+                    generation=generation.current(),
                 )
-                generation = Generation(storage, spec.source.snapshot)
-                if retry_failed:
-                    generation.advance()
 
                 def after(phase: Phase) -> None:
                     if phase.name == "pages" and (cause := out_of_reach(runner.table("pages").read_all())):
                         raise PhaseFailed(f"pages: {cause}")
 
-                phases = graph(spec, generation.current())
+                phases = graph(spec, runner.generation)
                 wanted = names() if until is None else names()[: names().index(until) + 1]
                 run_phases(runner, phases[: len(wanted)], after)
                 if until is not None:

@@ -7,6 +7,7 @@ That is what lets a row be remembered for ever under (input, function) and share
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -21,6 +22,30 @@ class CannotRun(RuntimeError):
 
     The message is one line that says what to do. Any other exception is taken for the fault of a row.
     """
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one row may take before it is given up as a row with an error, which --retry-failed computes again.
+
+    No part of a key: they decide about rows that would not end, not about results.
+    """
+
+    seconds: float = 60.0
+    """Processor seconds, thousands of times what a page or picture takes. Default: ours, what one row may hold up."""
+    megabytes: int = 4000
+    """Memory in use by the process that computes it. Default: ours, several copies of the largest picture that
+    images.max_pixels admits by default."""
+
+
+def limits_of(function: RowFunction) -> Limits | None:
+    """The limits of a row function's rows: its attribute `limits`, Limits() where it has none.
+
+    None is for functions that see only what others have made of what came from outside (decoded pictures, sentences),
+    and hold too much to be started again for a row: they run in the worker itself.
+    """
+    limits: Limits | None = getattr(function, "limits", Limits())
+    return limits
 
 
 class Settings(BaseModel):

@@ -63,7 +63,7 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
     yield f"  seconds          {times}"
     if corpus.retryable:
         them = "it" if corpus.retryable == 1 else "them"
-        failed = counted(corpus.retryable, "fetch", "fetches")
+        failed = counted(corpus.retryable, "fetch or row", "fetches and rows")
         yield f"  {failed} failed in a way that may pass: --retry-failed tries {them} again"
     if line := _cost(corpus):
         yield line

@@ -106,8 +106,8 @@ class Corpus:
 
     @property
     def retryable(self) -> int:
-        """Fetches of pages and images that failed in a way that may pass."""
-        return sum(self.manifest.counts.get(f"{phase}.retryable", 0) for phase in ("pages", "fetched_images"))
+        """Fetches and computed rows that failed in a way that may pass."""
+        return sum(number for name, number in self.manifest.counts.items() if name.endswith(".retryable"))
 
     def libraries(self) -> dict[str, str]:
         """Versions of all that shaped the corpus, by distribution, sorted."""

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import re
 import time
 from collections.abc import Callable, Sequence
 
-import cloudpickle
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.engine.keys import function_key
 from pipeline.engine.partition import KeyRange
 from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.engine.storage import Storage
 from pipeline.packs import read_packed
+from pipeline.resident import QUARANTINED, RESIDENT, Resident, RowEnded
 from schemas.keys import digest
 from schemas.page import LOCATOR
-from stages.row_function import ERROR, CannotRun, RowFunction
+from stages.row_function import ERROR, CannotRun, RowFunction, limits_of
 
 # A killed worker loses at most this much work.
 FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 4096
-# Exit code of an isolated process whose function cannot run at all; the last line of its errors says why.
-CANNOT_RUN = 3
-QUARANTINED = "quarantined: "
+# Beside every result: it failed, in a way that may pass.
+RETRYABLE = pa.field("retryable", pa.bool_())
+# Errors of rows, as `compute`, pipeline.resident and the stages write them, that say more of the machine than of a row.
+_MAY_PASS = re.compile(
+    rf"{QUARANTINED}|(\w+: )?(MemoryError|ArrowMemoryError|OutOfMemoryError|TimeoutError|TimeLimit|MemoryLimit)\b"
+    r"|.*\[Errno (11|12|23|24|28)\]"
+)
 
 
 def row_keys(table: pa.Table, owner: str, columns: Sequence[str]) -> pa.Array:
@@ -49,9 +53,14 @@ def load_blobs(storage: Storage, table: pa.Table) -> pa.Table:
     return table
 
 
-def _failed(function: RowFunction, count: int, message: str) -> pa.Table:
+def may_pass(error: str | None) -> bool:
+    """Whether what kept a row from being computed may not keep it the next time: memory, time, a process that died."""
+    return error is not None and _MAY_PASS.match(error) is not None
+
+
+def _failed(function: RowFunction, message: str) -> pa.Table:
     arrays = [
-        pa.array([message] * count, pa.string()) if field.name == ERROR.name else pa.nulls(count, field.type)
+        pa.array([message], pa.string()) if field.name == ERROR.name else pa.nulls(1, field.type)
         for field in function.output
     ]
     return pa.Table.from_arrays(arrays, schema=function.output)
@@ -71,26 +80,21 @@ def compute(function: RowFunction, rows: pa.Table) -> pa.Table:
         raise
     except Exception as error:
         if rows.num_rows == 1:
-            return _failed(function, 1, f"{type(error).__name__}: {error}".splitlines()[0][:300])
+            return _failed(function, f"{type(error).__name__}: {error}".splitlines()[0][:300])
     half = rows.num_rows // 2
     return pa.concat_tables([compute(function, rows.slice(0, half)), compute(function, rows.slice(half))])
 
 
-def compute_isolated(function: RowFunction, rows: pa.Table) -> pa.Table:
-    """Run the function in a process of its own; when that dies, halve until the rows that kill it are quarantined."""
-    payload = cloudpickle.dumps((function, rows))
-    child = subprocess.run([sys.executable, "-m", "pipeline.engine.isolated"], input=payload, capture_output=True)
-    if child.returncode == 0:
-        with pa.ipc.open_stream(child.stdout) as reader:
-            return reader.read_all().cast(function.output)
-    if child.returncode == CANNOT_RUN:
-        raise CannotRun(child.stderr.decode(errors="replace").strip().splitlines()[-1])
-    if rows.num_rows == 1:
-        why = f"signal {-child.returncode}" if child.returncode < 0 else f"exit {child.returncode}"
-        return _failed(function, 1, f"{QUARANTINED}{function.name} ended its process ({why})")
-    half = rows.num_rows // 2
+def compute_isolated(function: RowFunction, rows: pa.Table, resident: Resident = RESIDENT) -> pa.Table:
+    """Run the function in the worker's child; rows that end it, or overrun their limits, stand alone as error rows."""
+    limits = limits_of(function)
+    try:
+        return resident.run(function, rows, limits).cast(function.output)
+    except RowEnded as ended:
+        if rows.num_rows == 1:
+            return _failed(function, str(ended))
     return pa.concat_tables(
-        [compute_isolated(function, rows.slice(0, half)), compute_isolated(function, rows.slice(half))]
+        [compute_isolated(function, rows.slice(index, 1), resident) for index in range(rows.num_rows)]
     )
 
 
@@ -101,15 +105,20 @@ def apply(
     storage: Storage,
     within: KeyRange,
     isolate: bool,
+    generation: int,
     progress: Callable[[int, int], None],
 ) -> pa.Table:
     """Results of the function for `rows` (its input columns and row_key), aligned with them.
 
     Locators among the inputs are read only for rows that are computed; large_binary results come as locators.
-    Rows with equal keys are computed once. `progress` is told (rows looked up, rows computed).
+    Rows with equal keys are computed once. The column `retryable` of the result says which failed in a way that may
+    pass; those of an earlier `generation` are computed again. `progress` is told (rows looked up, rows computed).
     """
-    store = RowStore(storage, function.name, function_key(function), function.output)
-    known = store.read(within)
+    output = pa.schema([*function.output, RETRYABLE])
+    store = RowStore(storage, function.name, function_key(function), output)
+    known = _judged(store.read(within))
+    again = pc.and_(known.column(RETRYABLE.name), pc.less(known.column(GENERATION), generation))
+    known = known.filter(pc.invert(again))
     place = {key: index for index, key in enumerate(known.column(ROW_KEY).to_pylist())}
     keys = rows.column(ROW_KEY).to_pylist()
     first_row: dict[str, int] = {}
@@ -117,7 +126,7 @@ def apply(
         first_row.setdefault(key, index)
     missing = sorted(key for key in first_row if key not in place)
     progress(len(first_row) - len(missing), 0)
-    run = compute_isolated if isolate else compute
+    run = compute_isolated if isolate or limits_of(function) is not None else compute
     found = [known]
     waiting: list[pa.Table] = []
     last_flush = time.monotonic()
@@ -134,8 +143,9 @@ def apply(
         batch = missing[start : start + function.batch_size]
         chosen = inputs.take(pa.array([first_row[key] for key in batch], pa.int64()))
         result = run(function, load_blobs(storage, chosen))
+        result = _judged(result.append_column(RETRYABLE, pa.nulls(len(batch), pa.bool_())))
         result = result.add_column(0, ROW_KEY, pa.array(batch, pa.string()))
-        waiting.append(result.add_column(1, GENERATION, pa.array([0] * len(batch), pa.int32())))
+        waiting.append(result.add_column(1, GENERATION, pa.array([generation] * len(batch), pa.int32())))
         progress(0, len(batch))
         late = time.monotonic() - last_flush > FLUSH_SECONDS
         if late or isolate or sum(table.num_rows for table in waiting) >= FLUSH_ROWS:
@@ -144,3 +154,13 @@ def apply(
     table = pa.concat_tables(found).combine_chunks()
     place = {key: index for index, key in enumerate(table.column(ROW_KEY).to_pylist())}
     return table.take(pa.array([place[key] for key in keys], pa.int64()))
+
+
+def _judged(rows: pa.Table) -> pa.Table:
+    """The rows, with `retryable` where it is null: files of earlier releases do not have it."""
+    column = rows.column(RETRYABLE.name)
+    if not column.null_count:
+        return rows
+    said = pa.array([may_pass(error) for error in rows.column(ERROR.name).to_pylist()], pa.bool_())
+    place = rows.schema.get_field_index(RETRYABLE.name)
+    return rows.set_column(place, RETRYABLE, pc.coalesce(column, said))

@@ -38,6 +38,7 @@ class Part:
     storage: Storage
     inputs: Mapping[str, Table]
     isolate: bool = False
+    generation: int = 0  # how often failures that may pass have been asked for again
     tell: Callable[[int, int], None] = lambda looked_up, computed: None
     decisions: list[pa.Table] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -59,17 +60,21 @@ class Part:
         """Memoised results of a row function, aligned with `rows`, its input columns.
 
         `owner` is the column this table is partitioned by, `key` the columns that decide a result. Locator columns
-        reach the function as bytes; large_binary columns of the result come as locators.
+        reach the function as bytes; large_binary columns of the result come as locators. What failed in a way that may
+        pass says so in the column `retryable`, and is counted under that name.
         """
         keyed = rows.append_column(ROW_KEY, memo.row_keys(rows, owner, key))
-        return memo.apply(
+        found = memo.apply(
             function,
             keyed,
             storage=self.storage,
             within=self.keys,
             isolate=self.isolate,
+            generation=self.generation,
             progress=self.tell,
         )
+        self.add_true("retryable", found.column(memo.RETRYABLE.name))
+        return found
 
     def blobs(self, locators: pa.ChunkedArray | pa.Array) -> list[bytes | None]:
         """Bytes behind locators; None where there is none."""

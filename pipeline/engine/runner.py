@@ -61,6 +61,7 @@ class Runner:
     resources: Resources
     progress: Progress
     tally: Any
+    generation: int = 0
     keys: dict[str, str] = field(default_factory=dict)
     manifests: dict[str, Manifest] = field(default_factory=dict)
 
@@ -140,6 +141,7 @@ class Runner:
                 storage=self.storage,
                 input_keys={name: self.keys[name] for name in phase.inputs},
                 isolate=fruitless >= PLAIN_TRIES,
+                generation=self.generation,
                 tally=self.tally,
             )
             total += 1

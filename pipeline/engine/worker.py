@@ -38,6 +38,7 @@ class Work:
     storage: Storage
     input_keys: dict[str, str]
     isolate: bool
+    generation: int
     tally: Any  # actor handle, or None
 
     def table(self) -> Table:
@@ -53,6 +54,7 @@ class Work:
             storage=self.storage,
             inputs={name: Table(self.storage, name, key) for name, key in self.input_keys.items()},
             isolate=self.isolate,
+            generation=self.generation,
             tell=lambda looked_up, computed: tell(self.tally, self.phase.name, looked_up, computed, 0),
         )
 

@@ -1,4 +1,8 @@
-"""Generations: how often a snapshot's failed fetches have been tried again on request."""
+"""Generations: how often a snapshot's failures that may pass have been tried again on request.
+
+Counters rise together: what was computed for one snapshot serves another, and the failures of any are older than a
+request made after them.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,32 @@ from pipeline.damage import Damaged
 from pipeline.engine.storage import Storage
 from schemas.keys import digest
 
+_FOLDER = "rows/generations"
+
 
 class Generation:
-    """A small counter beside the row stores; it enters the keys of fetching phases."""
+    """A small counter beside the row stores; it enters the keys of fetching phases, and so of all that follow."""
 
     def __init__(self, storage: Storage, snapshot: str) -> None:
         self._storage = storage
-        self._name = f"rows/generations/{digest(snapshot)}.json"
+        self._name = f"{_FOLDER}/{digest(snapshot)}.json"
 
     def current(self) -> int:
-        """0 until somebody asks for failed fetches to be tried again; Damaged when the file holds no number."""
-        try:
-            return int(json.loads(self._storage.read(self._name))["generation"])
-        except FileNotFoundError:
-            return 0
-        except (ValueError, KeyError, TypeError):
-            raise Damaged(
-                f"{self._storage.path(self._name)} holds no generation: delete it to count from 0 again"
-            ) from None
+        """0 until somebody asks for failures to be tried again; Damaged when the file holds no number."""
+        return _count(self._storage, self._name)
 
     def advance(self) -> int:
-        """From here on, failures of earlier generations that may pass are fetched again."""
-        following = self.current() + 1
+        """From here on, failures of earlier generations that may pass are tried again."""
+        names = {self._name, *(f"{_FOLDER}/{name}" for name in self._storage.names(_FOLDER))}
+        following = 1 + max(_count(self._storage, name) for name in names)
         self._storage.write(self._name, json.dumps({"generation": following}).encode())
         return following
+
+
+def _count(storage: Storage, name: str) -> int:
+    try:
+        return int(json.loads(storage.read(name))["generation"])
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError):
+        raise Damaged(f"{storage.path(name)} holds no generation: delete it to count from 0 again") from None

@@ -204,7 +204,6 @@ def images(spec: Spec) -> Phase:
             if row["status"] == "ok":
                 facts = next(decoded)
                 error = facts.pop("error")
-                facts["retryable"] = False
                 if error is not None:
                     said = failed("image", "decode", error)
                     status = "quarantined" if said["action"] == "quarantine" else "error"

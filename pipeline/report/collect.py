@@ -115,7 +115,7 @@ def _notes(corpus: Corpus) -> list[str]:
             f"{most:,} documents{'' if hot == 1 else ' each'}."
         )
     if corpus.retryable:
-        failed = counted(corpus.retryable, "fetch", "fetches")
+        failed = counted(corpus.retryable, "fetch or row", "fetches and rows")
         notes.append(f"{failed} failed in a way that may pass: build again with --retry-failed.")
     if said := note(corpus):
         notes.append(said)

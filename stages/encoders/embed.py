@@ -126,6 +126,7 @@ class EmbedImages:
 
     name = "embed_image"
     output = OUTPUT
+    limits = None  # it sees decoded pictures and split sentences
 
     def __init__(self, settings: EmbedSettings) -> None:
         self.settings = settings.of("image")
@@ -166,6 +167,7 @@ class EmbedSentences:
 
     name = "embed_sentence"
     output = OUTPUT
+    limits = None  # it sees decoded pictures and split sentences
 
     def __init__(self, settings: EmbedSettings) -> None:
         self.settings = settings.of("text")

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.engine.keys import digest
 from pipeline.engine.phase import Exchange, Part, Phase
 from schemas.contract import contract
-from stages.row_function import ERROR, CannotRun, Settings
+from stages.row_function import ERROR, CannotRun, Limits, Settings
 
 NUMBER = contract("number", 1, [pa.field("id", pa.string(), nullable=False), pa.field("n", pa.int64())])
 SQUARE = contract(
@@ -48,6 +48,7 @@ class Square:
     name = "square"
     libraries = ("pyarrow",)
     weights = None
+    limits: Limits | None = None
     batch_size = 7
     output = pa.schema([pa.field("square", pa.int64()), pa.field("body", pa.large_binary()), ERROR])
 
