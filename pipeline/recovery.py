@@ -37,7 +37,7 @@ def line_for_people(error: BaseException) -> str | None:
         if isinstance(each, StorageFull) or (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT)):
             return f"{each.strerror}: {each.filename!r}" if each.filename else each.strerror
         if isinstance(each, StorageError | CannotRun | Damaged | PhaseFailed):
-            return str(each)
+            return str(each).splitlines()[0]  # Ray Data puts lines of its own below
         # What Ray itself could not write is told in its words alone.
         if full := re.search(r"\[Errno 28\] (.*)", str(each)):
             return full[1].strip()

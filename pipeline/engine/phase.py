@@ -147,6 +147,8 @@ class Phase:
     units: Callable[[Scout], Sequence[Any]] | None = None
     # Model phases hold their weights in a fixed pool of actors.
     actors: bool = False
+    # Steps that compute on a GPU where the cluster has one; all others see none.
+    gpu: bool = False
     # Global steps run once and return every partition's rows, which this column spreads.
     spread_by: str | None = None
 

@@ -203,7 +203,7 @@ class Runner:
             return dataset.map_batches(
                 _Resident, fn_constructor_args=(work,), batch_size=1, batch_format="pyarrow", **self._pool()
             )
-        return dataset.map(run, max_retries=0)
+        return dataset.map(run, max_retries=0, **self._share(work.phase))
 
     def _exchanged(self, work: Work, units: Sequence[Any], pending: set[int]) -> ray.data.Dataset:
         def emit(batch: dict[str, Any]) -> Iterator[pa.Table]:
@@ -228,8 +228,14 @@ class Runner:
                 _Resident, fn_constructor_args=(work, pending), batch_size=None, batch_format="pyarrow", **self._pool()
             )
             return resident
-        made: ray.data.Dataset = met.map_batches(run, batch_size=None, batch_format="pyarrow", max_retries=0)
+        made: ray.data.Dataset = met.map_batches(
+            run, batch_size=None, batch_format="pyarrow", max_retries=0, **self._share(work.phase)
+        )
         return made
+
+    def _share(self, phase: Phase) -> dict[str, Any]:
+        """What a task of a phase asks for besides its CPU: a GPU of its own, where the phase uses one and one is."""
+        return {"num_gpus": min(1.0, self.resources.gpus)} if phase.gpu and self.resources.gpus else {}
 
     def _pool(self) -> dict[str, Any]:
         """A fixed pool; its CPUs stay below the total, or the tasks that feed it never start."""

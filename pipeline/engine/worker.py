@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,12 @@ def tell(tally: Any, phase: str, looked_up: int, computed: int, dropped: int, *,
             counted = tally.add.remote(phase, looked_up, computed, dropped)
             if seen:
                 ray.get(counted, timeout=10)
+
+
+def hide_unasked_gpus() -> None:
+    """Let a task see no GPU but those it was given: Ray shows all of them to one that asked for none."""
+    if not ray.get_runtime_context().get_accelerator_ids().get("GPU"):
+        os.environ |= dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"), "")
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Work:
         """Rows of one exchange unit, with their partition."""
         exchange = self.phase.exchange
         assert exchange is not None
+        hide_unasked_gpus()
         if self.phase.units is None:
             rows = exchange.emit(self.part(int(unit)), None)
         else:
@@ -72,6 +80,7 @@ class Work:
 
     def run(self, index: int, rows: pa.Table | None) -> dict[str, int]:
         """Make one part: table, decisions, receipt. Returns what the driver wants to know at once."""
+        hide_unasked_gpus()
         part = self.part(index)
         exchange = self.phase.exchange
         if exchange is not None:

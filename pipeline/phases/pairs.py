@@ -202,4 +202,5 @@ def negatives(spec: Spec) -> Phase:
         settings={"mine": spec.mine},
         modules=("stages.mining.mine",),
         libraries=("torch",),
+        gpu=True,
     )

@@ -194,6 +194,9 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{name}: unknown field; {hint}{more}"
     if fault["type"] == "missing":
         return f"{name}: is required{more}"
+    if fault["type"] == "string_type" and isinstance(fault.get("input"), bool):
+        # Norwegian is the best known victim.
+        return f'{name}: YAML reads a bare no, off, yes or on as false or true: write it in quotes, as in "no"{more}'
     return f"{name}: {fault['msg']}, got {_short(_REPR.repr(fault.get('input')))}{more}"
 
 

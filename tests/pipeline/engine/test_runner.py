@@ -134,3 +134,29 @@ def test_a_function_that_cannot_run_stops_the_build_and_blames_no_row(run_phases
     assert not list(tmp_path.glob("tables/squares/*/receipt-*")) and not list(tmp_path.glob("rows/square/*/*"))
     with pytest.raises(CannotRun, match=r"^square: no such device here$"):
         compute_isolated(Square(SquareSettings(cannot_run=True)), pa.table({"n": [1, 2]}))
+
+
+def test_a_task_that_asked_for_no_gpu_sees_none(run_phases: Run, tmp_path: Path) -> None:
+    import os
+    from dataclasses import replace
+
+    def run(part: Any, rows: pa.Table | None) -> pa.Table:
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+        made: pa.Table = rows
+        return made
+
+    run_phases(tmp_path, replace(numbers(10), run=run))
+
+
+@pytest.mark.parametrize(("gpus", "encoder", "miner"), [(0.0, 0, None), (0.5, 0.5, 0.5), (2.0, 1.0, 1.0)])
+def test_encoders_and_mining_ask_for_a_gpu_where_there_is_one(gpus: float, encoder: float, miner: float | None) -> None:
+    from pipeline.engine.progress import Progress
+    from pipeline.engine.runner import Resources
+    from pipeline.engine.storage import Storage
+    from pipeline.phases.graph import graph
+    from pipeline.spec.loading import load
+
+    runner = Runner(Storage("/nowhere"), 1, Resources(2.0, gpus), Progress(lambda phase: [0, 0, 0]), None)
+    asked = {phase.name: runner._share(phase).get("num_gpus") for phase in graph(load("demo"), 0)}
+    assert runner._pool()["num_gpus"] == encoder
+    assert asked.pop("negatives") == miner and set(asked.values()) == {None}
