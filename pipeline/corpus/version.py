@@ -74,7 +74,8 @@ class Corpus:
         version = named or latest(self.storage)
         if version is None:
             raise UserMistake(
-                f"--corpus {url}: no finished corpus there; build one with python -m pipeline.build --spec SPEC --out {url}"
+                f"--corpus {url}: no finished corpus there; build one with "
+                f"python -m pipeline.build --spec SPEC --out {url}"
             )
         self.version = version
         self.folder = version_folder(version)

@@ -253,3 +253,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name in (str(tmp_path), "a" * 5000, "a\0b", ""):
         with pytest.raises(UserMistake, match="no such file, nor a packaged spec"):
             load(name)
+
+
+@pytest.mark.parametrize("word", ["no", "off", "yes"])
+def test_a_word_that_yaml_takes_for_a_truth_value_is_told_to_be_quoted(word: str) -> None:
+    given = MINIMAL + f"filter: {{document: {{languages: [en, {word}]}}}}\n"
+    with pytest.raises(UserMistake, match=r"filter.document.languages.1: YAML reads a bare no.* write it in quotes"):
+        parse("x.yaml", given)
+    assert parse("x.yaml", given.replace(word, '"no"')).filter.document.languages == ("en", "no")
