@@ -5,7 +5,7 @@ said of fewer than FEWEST_PAGES pages. All draws are seeded by the number of pag
 
 Sources: cluster bootstrap, Field & Welsh (2007), "Bootstrapping clustered data", JRSS B 69(3); percentile intervals,
 Efron & Tibshirani (1993), "An Introduction to the Bootstrap", ch. 13, their levels widened for few units by Hesterberg
-(2015), "What Teachers Should Know About the Bootstrap", sec. 4.3; sign flips, ibid. ch. 15 and Fisher (1935), "The
+(2015), "What Teachers Should Know About the Bootstrap"; sign flips, ibid. ch. 15 and Fisher (1935), "The
 Design of Experiments", sec. 21; p-values of drawn permutations, Phipson & Smyth (2010), SAGMB 9(1) 39.
 """
 

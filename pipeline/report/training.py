@@ -111,7 +111,10 @@ def retrieval(corpus: Corpus, shards: Iterable[pa.Table]) -> list[Direction]:
 
 def _direction(name: str, evaluation: Mapping[str, Any], examples: Sequence[Retrieval]) -> Direction:
     after = evaluation["after"]["retrieval"][name]
-    before = (evaluation.get("before") or {}).get("retrieval", {}).get(name)
+    earlier = evaluation.get("before") or {}
+    # Figures of other questions, of another corpus or recipe, do not compare.
+    same = earlier.get("questions") == evaluation["after"].get("questions")
+    before = earlier.get("retrieval", {}).get(name) if same else None
     changed = evaluation.get("change", {}).get(name)
     moments = [("chance", after["chance"]), *([("before", before)] if before else []), ("after", after)]
     return Direction(

@@ -29,6 +29,7 @@ from trainer.significance import FEWEST_PAGES, by_page, interval, mean_interval,
 
 TRIALS = 300
 PAGES = 20
+UNASKED = 5  # more pages, whose texts are nobody's right answer
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
@@ -107,10 +108,11 @@ class Null:
                 self.pages.append(page)
                 self.right.append(list(range(len(texts), len(texts) + count)))
                 texts += [page] * count
+        texts += [PAGES + i // 2 for i in range(2 * UNASKED)]
         self.text_pages = texts
 
     def _vectors(self, pages: Sequence[int]) -> torch.Tensor:
-        of_page, of_all = self.generator.normal(size=(PAGES, 8)), self.generator.normal(size=8)
+        of_page, of_all = self.generator.normal(size=(PAGES + UNASKED, 8)), self.generator.normal(size=8)
         own = self.generator.normal(size=(len(pages), 8))
         return torch.from_numpy(2 * of_page[np.asarray(pages)] + own + self.lean * of_all)
 

@@ -202,7 +202,9 @@ def claim_against_chance(found: Sequence[Standing], candidates: int, pages: Sequ
     """Whether right answers stand before wrong ones more often than not, by a sign flip of pages at LEVEL.
 
     mean, low, high: share of wrong candidates that a right answer stands before, 1/2 by chance. No claim below
-    `minimum` queries, FEWEST_CANDIDATES candidates or FEWEST_PAGES pages.
+    `minimum` queries, FEWEST_CANDIDATES candidates or FEWEST_PAGES pages. Exact where a page's queries are as likely
+    as their negatives, which turn every order around; where all vectors lean one way, so that some candidates are
+    first for every query, what one page gains another loses, and the test errs on the side of saying nothing.
     """
     number = len(set(pages))
     enough = len(found) >= minimum and candidates >= FEWEST_CANDIDATES and number >= FEWEST_PAGES

@@ -32,6 +32,9 @@ def show(outcome: Outcome, config: str, corpus: str, console: Console) -> None:
     if after and not after["held_out_documents"]:
         console.print("nothing is held out: raise shard.held_out_fraction")
     elif after:
+        if before and before.get("questions") != after.get("questions"):
+            console.print("before training other questions were asked, of another corpus or recipe: not compared")
+            before = None
         _perplexity(before, after, evaluation.get("change", {}).get("perplexity"), console)
         _label_alignment(before, after, console)
         console.print(retrieval_table(before, after))

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -401,7 +402,7 @@ def test_retrieval_is_shown_with_its_pages_and_intervals(tmp_path: Path) -> None
         "chance": {"median_rank": 27.0, "mrr": 0.08, "recall": {"1": 0.02}},
         "examples": [{"query": item, "rank": 2, "top": [{**item, "score": 0.4, "right": True}]}],
     }
-    evaluation = {
+    evaluation: dict[str, Any] = {
         "after": {"retrieval": {"context_to_image": figures}},
         "change": {"context_to_image": {"claim": "no change that the pages can show"}},
         "run": {"corpus": {"version": VERSION}},
@@ -412,6 +413,11 @@ def test_retrieval_is_shown_with_its_pages_and_intervals(tmp_path: Path) -> None
     assert "18.5<small>12.0 to 24.5</small>" in text and ".21<small>.11 to .32</small>" in text
     assert "<td>.10</td>" in text and "<td>27.0</td>" in text  # no interval: too few pages; chance has none
     assert "(best right answer at rank 2)" in text and '<li class="right">' in text
+    for asked, shown in (("other", ["chance", "after"]), ("same", ["chance", "before", "after"])):
+        evaluation["after"]["questions"] = "same"
+        evaluation["before"] = {"questions": asked, "retrieval": {"context_to_image": figures}}
+        (tmp_path / "out" / "train" / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+        assert [each.label for each in collect(corpus).retrieval[0].ranks] == shown
 
 
 def test_a_run_is_shown_with_the_version_it_was_trained_on(tmp_path: Path) -> None:

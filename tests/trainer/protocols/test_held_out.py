@@ -203,7 +203,12 @@ def test_other_questions_are_not_compared(corpus: Path, tmp_path: Path) -> None:
     train_here(first, "auto", False)
     asked = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))
     more = tiny(corpus, tmp_path / "run", "optimizer.steps=2", "evaluation.queries=3")
-    evaluation = train_here(more, "auto", True).evaluation
+    outcome = train_here(more, "auto", True)
+    evaluation = outcome.evaluation
     assert evaluation["before"] == asked["before"] and asked["change"]
     assert evaluation["after"]["questions"] != evaluation["before"]["questions"]
     assert evaluation["change"] == {}
+    printed = io.StringIO()
+    show(outcome, "tiny", "out", Console(file=printed, width=140))
+    assert "other questions were asked" in printed.getvalue() and "before to after" not in printed.getvalue()
+    assert "│ before" not in printed.getvalue() and "│ chance" in printed.getvalue()
