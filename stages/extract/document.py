@@ -18,11 +18,11 @@ def extract_document(body: bytes, url: str, content_type: str | None, settings: 
 
     Raises `NotAPage` (one line) for bodies that are not HTML, are empty or larger than `settings.max_bytes`.
     """
-    html, cut = read_source(body, content_type, settings)
+    html, cut, encoding = read_source(body, content_type, settings)
     tree = parse(html, settings.max_depth)
-    head = read_head(tree, url)
+    head = read_head(tree, url, encoding)
     start, end = 0, len(tree.tags)
-    walk = Walk(tree, head.base_url, settings)
+    walk = Walk(tree, head.base_url, encoding, settings)
     main = find_main(tree) if settings.main_content == "auto" else None
     if main is not None:
         walk.drop_range(start, main, "outside_main")

@@ -29,23 +29,23 @@ class Head:
     meta_robots: str | None
 
 
-def read_head(tree: Tree, url: str) -> Head:
-    """The head of a page at `url` (its final URL, absolute)."""
+def read_head(tree: Tree, url: str, encoding: str) -> Head:
+    """The head of a page at `url` (its final URL, absolute), read with the codec `encoding`."""
     base_url = url
     for attributes in _elements(tree, "base"):
         href = attributes.get("href")
         if href is not None:  # HTML standard: the first base element with a href counts, valid or not
-            base_url = _absolute(href, url) or url
+            base_url = _absolute(href, url, encoding) or url
             break
     canonical = license_url = None
     for attributes in _elements(tree, "link"):
         relations = _tokens(attributes.get("rel"))
         if canonical is None and "canonical" in relations:
-            canonical = _absolute(attributes.get("href"), base_url)
+            canonical = _absolute(attributes.get("href"), base_url, encoding)
         if license_url is None and "license" in relations:
-            license_url = _absolute(attributes.get("href"), base_url)
+            license_url = _absolute(attributes.get("href"), base_url, encoding)
     if license_url is None:
-        license_url = _license_link(tree, base_url)
+        license_url = _license_link(tree, base_url, encoding)
     return Head(
         base_url=base_url,
         title=normalize(tree.title) or None,
@@ -99,10 +99,10 @@ def _language(tree: Tree) -> str | None:
     return None
 
 
-def _license_link(tree: Tree, base_url: str) -> str | None:
+def _license_link(tree: Tree, base_url: str, encoding: str) -> str | None:
     for tag, attributes in zip(tree.tags, tree.attributes, strict=True):
         if tag in ("a", "area") and "license" in _tokens(attributes.get("rel")):
-            found = _absolute(attributes.get("href"), base_url)
+            found = _absolute(attributes.get("href"), base_url, encoding)
             if found is not None:
                 return found
     return None
@@ -116,10 +116,10 @@ def _tokens(value: str | None) -> list[str]:
     return (value or "").lower().split()
 
 
-def _absolute(href: str | None, base_url: str) -> str | None:
+def _absolute(href: str | None, base_url: str, encoding: str) -> str | None:
     if not href or not href.strip():
         return None
     try:
-        return canonicalize(href, base_url)
+        return canonicalize(href, base_url, encoding=encoding)
     except ValueError:
         return None

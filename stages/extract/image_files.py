@@ -142,6 +142,7 @@ def choose_image(
     attributes: dict[str, str | None],
     sources: Sources,
     base_url: str,
+    encoding: str,
     settings: ExtractSettings,
 ) -> Choice:
     """The file of an <img> with `attributes`; `sources`: of the <picture> it stands in."""
@@ -164,7 +165,7 @@ def choose_image(
         rule = _refuse(candidate.url, settings)
         if rule is None:
             try:
-                url = _canonical(candidate.url, base_url)
+                url = _canonical(candidate.url, base_url, encoding)
             except ValueError:
                 rule = "bad_url"
             else:
@@ -176,14 +177,16 @@ def choose_image(
     return Choice(None, None, rule, detail, True)
 
 
-def _canonical(url: str, base_url: str) -> str:
-    return _canonical_short(url, base_url) if len(url) <= 2048 else canonicalize_image(url, base_url)
+def _canonical(url: str, base_url: str, encoding: str) -> str:
+    if len(url) <= 2048:
+        return _canonical_short(url, base_url, encoding)
+    return canonicalize_image(url, base_url, encoding=encoding)
 
 
 @lru_cache(maxsize=1 << 10)
-def _canonical_short(url: str, base_url: str) -> str:
-    # pages repeat their icons, and a canonical form costs about 100 microseconds; errors are not remembered
-    return canonicalize_image(url, base_url)
+def _canonical_short(url: str, base_url: str, encoding: str) -> str:
+    # pages repeat their icons; errors are not remembered
+    return canonicalize_image(url, base_url, encoding=encoding)
 
 
 def _srcset_of(attributes: dict[str, str | None]) -> list[Candidate]:

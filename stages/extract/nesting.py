@@ -342,6 +342,7 @@ def balanced(text: str, max_depth: int) -> tuple[str, int]:
         if token["end"]:
             if ignored[name]:
                 ignored[name] -= 1
+                pieces.append(" " if name in _SPECIAL else "")
             else:
                 pieces += [f"</{each}>" for each in nesting.end(name)]
                 nesting.settle()
@@ -361,6 +362,7 @@ def balanced(text: str, max_depth: int) -> tuple[str, int]:
             if formatting or len(nesting.names) >= max_depth:
                 ignored[name] += 1
                 num_cut += 1
+                pieces.append(" " if name in _SPECIAL else "")  # a block that is left out still ends a word
                 continue
         closed, opened = nesting.start(name, token["attributes"], self_closing)
         nesting.settle()

@@ -9,6 +9,7 @@ which pages come near, and only those are rewritten here, tag by tag, before the
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,8 +46,18 @@ _FEW_TAGS = 128  # of a short page, which cannot be deep
 _SHORT = 1 << 14
 
 
-def read_source(body: bytes, content_type: str | None, settings: ExtractSettings) -> tuple[str, list[tuple[str, str]]]:
-    """(HTML that is safe to parse, what was cut as (rule, detail) pairs). NotAPage when there is none."""
+class Source(NamedTuple):
+    """A page's HTML, safe to parse."""
+
+    html: str
+    cut: list[tuple[str, str]]
+    """(rule, detail) of what was left out."""
+    encoding: str
+    """The codec it was read with, in which browsers also escape the queries of its URLs."""
+
+
+def read_source(body: bytes, content_type: str | None, settings: ExtractSettings) -> Source:
+    """The source of a page; NotAPage when the body is none."""
     if not body.strip():
         raise NotAPage("empty body")
     if len(body) > settings.max_bytes:
@@ -67,7 +78,7 @@ def read_source(body: bytes, content_type: str | None, settings: ExtractSettings
     if body.count(b"\0") > len(body) // 20:
         raise NotAPage("not HTML: binary data")
     text = _XML_PROLOG.sub("", text, count=1)
-    return _tame(text, settings)
+    return Source(*_tame(text, settings), encoding)
 
 
 def _tame(text: str, settings: ExtractSettings) -> tuple[str, list[tuple[str, str]]]:

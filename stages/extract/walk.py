@@ -108,6 +108,7 @@ class Walk:
 
     tree: Tree
     base_url: str
+    encoding: str
     settings: ExtractSettings
     page_text: int = 0  # characters outside links, to weigh guesses against
     nodes: list[dict[str, Any]] = field(default_factory=list)
@@ -150,7 +151,7 @@ class Walk:
         """Record the images and the first words of a range that is left out."""
         tree = self.tree
         for index in tree.images_between(start, end):
-            choice = choose_image(tree.attributes[index], Sources(), self.base_url, self.settings)
+            choice = choose_image(tree.attributes[index], Sources(), self.base_url, self.encoding, self.settings)
             self._drop("image", rule, choice.url or choice.detail)
         if tree.text_sums[end] > tree.text_sums[start]:
             words = ""
@@ -169,7 +170,7 @@ class Walk:
     def _absolute(self, source: str) -> str:
         """An image's address as a URL where it is one, so that it can be asked for."""
         try:
-            url = canonicalize_image(source, self.base_url)
+            url = canonicalize_image(source, self.base_url, encoding=self.encoding)
         except ValueError:
             return source
         return source if url == self.base_url else url
@@ -402,7 +403,7 @@ class Walk:
         if self._num_seen > _MAX_SEEN * self.settings.max_images:
             self._drop("image", "max_images", self._absolute(attributes.get("src") or ""))
             return
-        choice = choose_image(attributes, self._sources, self.base_url, self.settings)
+        choice = choose_image(attributes, self._sources, self.base_url, self.encoding, self.settings)
         if self._num_images >= self.settings.max_images:
             self._drop("image", "max_images", choice.url or choice.detail)
             return

@@ -29,7 +29,7 @@ def links(body: bytes, content_type: str | None, base_url: str, settings: CrawlS
     """
     settings = settings or CrawlSettings()
     try:
-        html, _ = read_source(body, content_type, _SOURCE)
+        html, _, encoding = read_source(body, content_type, _SOURCE)
     except NotAPage:
         return []
     # without mutation events: with them the parser is quadratic in the options of a <select>
@@ -49,7 +49,7 @@ def links(body: bytes, content_type: str | None, base_url: str, settings: CrawlS
             base = href if base is None else base  # the first one counts (HTML standard)
         elif "nofollow" not in (attributes.get("rel") or "").lower().split():
             hrefs.append(href)
-    return _canonical(hrefs, _base(base, base_url), settings.drop_parameters)
+    return _canonical(hrefs, _base(base, base_url), encoding, settings.drop_parameters)
 
 
 def in_scope(url: str, seeds: Iterable[str], settings: CrawlSettings) -> bool:
@@ -90,11 +90,11 @@ def _base(href: str | None, base_url: str) -> str:
         return base_url
 
 
-def _canonical(hrefs: Iterable[str], base: str, drop_parameters: tuple[str, ...]) -> list[str]:
+def _canonical(hrefs: Iterable[str], base: str, encoding: str, drop_parameters: tuple[str, ...]) -> list[str]:
     urls: dict[str, None] = {}
     for href in dict.fromkeys(hrefs):
         try:
-            urls[canonicalize(href, base, drop_parameters=drop_parameters)] = None
+            urls[canonicalize(href, base, drop_parameters=drop_parameters, encoding=encoding)] = None
         except ValueError:
             continue  # mailto:, javascript:, tel: and what is no URL at all
     return list(urls)

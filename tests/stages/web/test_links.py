@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.extract.document import extract_document
+from stages.extract.settings import ExtractSettings
 from stages.web.links import in_scope, links
 from stages.web.settings import CrawlSettings
 
@@ -61,6 +63,13 @@ def test_paths_are_read_in_the_page_s_charset(charset: str) -> None:
     assert links(body, f"text/html; charset={charset}", BASE) == [
         {"ü": "http://h/%C3%BC", "日": "http://h/%E6%97%A5"}[text]
     ]
+
+
+def test_queries_are_escaped_in_the_encoding_of_the_page() -> None:
+    body = "<meta charset=gb2312><p><a href='/\u6d2a?q=\u6d2a'>\u6d2a</a><img src='\u6d2a?q=\u6d2a'>".encode("gbk")
+    assert links(body, "text/html", BASE) == ["http://h/%E6%B4%AA?q=%BA%E9"]
+    nodes = extract_document(body, BASE, "text/html", ExtractSettings())["nodes"]
+    assert [node["image_url"] for node in nodes][-1] == "http://h/docs/%E6%B4%AA?q=%BA%E9"
 
 
 @pytest.mark.parametrize(
