@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,6 @@ ELSEWHERE = {
     "python -m benchmarks.alignment_picture": ("tests/alignment/test_picture.py", "alignment_picture.main()"),
     "ray job submit": ("tests/end_to_end/test_job.py", "def test_a_job_makes_the_same_shards_from_other_blocks"),
     "python -m pip wheel --no-deps": ("tests/test_wheel.py", '"pip", "wheel", "--no-deps"'),
-    "python -m pipeline.gc": ("tests/pipeline/test_gc.py", "from pipeline.gc import"),
     "airflow dags test corpus_build_news": (
         "tests/dags/test_schedule.py",
         "def test_a_dated_run_submits_its_commands",
@@ -169,7 +169,13 @@ def check(words: list[str]) -> None:
     for path in values_of(own, "--config"):
         load_recipe(path)
     if words[0] == "airflow":
-        check_dag(named[-1], json.loads(values_of(own, "--conf")[0]) if "--conf" in own else {})
+        dag, *dates = named[2:]
+        if dates:
+            # A run of the DAG that a spec on the page gives.
+            shown = re.findall(r"^name: (\S+)$", (ROOT / "docs/cluster.md").read_text(encoding="utf-8"), re.M)
+            assert dag in {f"corpus_build_{name}" for name in shown} and [date.fromisoformat(each) for each in dates]
+        else:
+            check_dag(dag, json.loads(values_of(own, "--conf")[0]) if "--conf" in own else {})
     if mark:
         check(submitted)
 
@@ -203,6 +209,7 @@ def test_what_is_not_run_here_is_a_command(command: str) -> None:
         "ray job submit --working-dir . -- python -m pipeline.build --specification demo",
         "ray job submit --workingdir . -- python -m pipeline.build",
         "airflow dags test corpus_build",
+        "airflow dags test corpus_build_olds 2026-11-30",
         """airflow dags test corpus_build --conf '{"spec": "demo", "corpus": "/x", "colour": "red"}'""",
     ],
 )

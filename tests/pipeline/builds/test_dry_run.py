@@ -146,6 +146,7 @@ def test_resources_reports_and_prices_touch_nothing(tmp_path: Path) -> None:
         "name=x",
         "crawl.concurrency=3",
         "crawl.per_host_delay=5",
+        "schedule={cron: 0 6 * * *, start: 2026-11-28, retention: 3}",
     )
     assert list(describe(spec_of(tmp_path, *changed)))[-1] == "nothing to do"
 
