@@ -11,16 +11,12 @@ from typing import Any
 
 
 class JobsServer(ThreadingHTTPServer):
-    """`submitted` holds what was asked for, in order: {"entrypoint", "submission_id", "runtime_env", ...}.
-
-    `failing` holds numbers, counted from 0, of submissions that end as failed.
-    """
+    """`submitted` holds what was asked for, in order: {"entrypoint", "submission_id", "runtime_env", ...}."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.submitted: list[dict[str, Any]] = []
         self.packages: dict[str, bytes] = {}
-        self.failing: set[int] = set()
 
     @property
     def port(self) -> int:
@@ -32,12 +28,12 @@ class JobsServer(ThreadingHTTPServer):
             {
                 "type": "SUBMISSION",
                 "submission_id": job["submission_id"],
-                "status": "FAILED" if number in self.failing else "SUCCEEDED",
+                "status": "SUCCEEDED",
                 "entrypoint": job["entrypoint"],
-                "message": "as the test wants it",
-                "driver_exit_code": 1 if number in self.failing else 0,
+                "message": "done",
+                "driver_exit_code": 0,
             }
-            for number, job in enumerate(self.submitted)
+            for job in self.submitted
         ]
 
 
