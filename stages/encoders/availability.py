@@ -83,6 +83,10 @@ def weights_hash(name: str, modality: Modality) -> str:
     """
     family, rest = parse(name, modality)
     check_encoder(name, modality)
+    if family == "hash":
+        from stages.encoders import hashing
+
+        return hashing.rule(int(rest))
     if family == "open_clip":
         from stages.encoders import openclip
 

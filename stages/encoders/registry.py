@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
-from stages.encoders import conse, efficientnet, huggingface, lit, openclip, timm_models
+from stages.encoders import conse, efficientnet, hashing, huggingface, lit, openclip, timm_models
 from stages.encoders.availability import check_encoder, minilm_folder
 from stages.encoders.names import parse
 from stages.encoders.protocol import Encoder, Modality, Tower
@@ -18,6 +18,8 @@ DEFAULT = Runtime()
 def load_tower(name: str, modality: Modality, runtime: Runtime) -> Tower:
     """The tower of an encoder, once a process."""
     family, rest = parse(name, modality)
+    if family == "hash":
+        return hashing.HashTower(name, int(rest), modality, runtime.batch_size)
     if family == "open_clip":
         return openclip.load_tower(rest, name, modality, runtime)
     if family == "timm":
