@@ -84,7 +84,6 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     from pipeline.builds.reached import out_of_reach
     from pipeline.corpus.summary import summarize
     from pipeline.corpus.words import drop_words, row_words
-    from pipeline.damage import Damaged
     from pipeline.engine.cluster import check_output, connected
     from pipeline.engine.phase import Phase
     from pipeline.engine.progress import Progress
