@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.command import fail, run_command
-from pipeline.ending import catch_sigterm
+from pipeline.engine.ending import catch_sigterm
 from pipeline.engine.mistake import UserMistake
 from pipeline.spec.loading import Spec, load
 
@@ -87,10 +87,10 @@ def _build(spec: Spec, until: str | None, retry_failed: bool) -> None:
     from pipeline.engine.cluster import check_output, connected
     from pipeline.engine.phase import Phase
     from pipeline.engine.progress import Progress
+    from pipeline.engine.recovery import line_for_people, run_phases
     from pipeline.engine.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally, told
     from pipeline.phases.generation import Generation
     from pipeline.phases.graph import graph, names
-    from pipeline.recovery import line_for_people, run_phases
 
     began = time.monotonic()
     if not retry_failed and until is None and (done := finished(spec)) is not None:

@@ -9,9 +9,9 @@ import sys
 
 import typer
 
-from pipeline.credentials import masked
-from pipeline.damage import Damaged
-from pipeline.ending import Terminated
+from pipeline.engine.credentials import masked
+from pipeline.engine.damage import Damaged
+from pipeline.engine.ending import Terminated
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import StorageError, StorageFull
 

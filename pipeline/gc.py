@@ -14,7 +14,7 @@ import typer
 
 from pipeline.command import run_command
 from pipeline.corpus.version import Corpus, latest, open_storage, version_manifest
-from pipeline.damage import Damaged
+from pipeline.engine.damage import Damaged
 from pipeline.engine.keys import digest_json
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import HALF_WRITTEN, Storage

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     # First, for all that is imported below takes a second.
-    from trainer.signals import listen
+    from trainer.parallel.signals import listen
 
     listen()
 

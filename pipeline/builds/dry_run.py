@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.corpus.expectations import unmet
 from pipeline.corpus.version import Corpus, latest, version_manifest
-from pipeline.damage import Damaged
 from pipeline.engine.cluster import submitted
+from pipeline.engine.damage import Damaged
 from pipeline.engine.keys import differences
 from pipeline.engine.layout import LATEST, version_of
 from pipeline.engine.mistake import UserMistake

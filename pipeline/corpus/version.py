@@ -10,9 +10,9 @@ import pyarrow as pa
 import xxhash
 from pydantic import ValidationError
 
+from pipeline.engine.credentials import refuse_credentials
+from pipeline.engine.damage import Damaged, damaged
 from pipeline.engine.layout import LATEST, version_folder
-from pipeline.credentials import refuse_credentials
-from pipeline.damage import Damaged, damaged
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError
 from pipeline.engine.table import Table

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from pipeline.ending import own_sigterm
+from pipeline.engine.ending import own_sigterm
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError, is_local
 

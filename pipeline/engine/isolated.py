@@ -1,4 +1,4 @@
-"""The process that pipeline.resident holds: takes batches from standard input and answers on standard output.
+"""The process that pipeline.engine.resident holds: takes batches from standard input and answers on standard output.
 
 Each request is a row function, the seconds a row may take, and rows as an Arrow stream; a crash here is a finding, not
 a failure. The clock is the system's: when it runs out, the process ends even inside a library's own code.
@@ -20,7 +20,7 @@ import cloudpickle
 import pyarrow as pa
 
 from pipeline.engine.memo import compute
-from pipeline.resident import HEADER
+from pipeline.engine.resident import HEADER
 from stages.row_function import CannotRun
 
 # A row that waits does no work: its time on the wall is this many times its time on the processor, which does not

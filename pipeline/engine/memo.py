@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.engine.keys import function_key
+from pipeline.engine.packs import read_packed
 from pipeline.engine.partition import KeyRange
+from pipeline.engine.resident import QUARANTINED, RESIDENT, Resident, RowEnded
 from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.engine.storage import Storage
-from pipeline.packs import read_packed
-from pipeline.resident import QUARANTINED, RESIDENT, Resident, RowEnded
 from schemas.keys import digest
 from schemas.page import LOCATOR
 from stages.row_function import ERROR, CannotRun, RowFunction, limits_of
@@ -24,7 +24,8 @@ FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 4096
 # Beside every result: it failed, in a way that may pass.
 RETRYABLE = pa.field("retryable", pa.bool_())
-# Errors of rows, as `compute`, pipeline.resident and the stages write them, that say more of the machine than of a row.
+# Errors of rows, as `compute`, the resident process and the stages write them, that say more of the machine than of
+# a row.
 _MAY_PASS = re.compile(
     rf"{QUARANTINED}|(\w+: )?(MemoryError|ArrowMemoryError|OutOfMemoryError|TimeoutError|TimeLimit|MemoryLimit)\b"
     r"|.*\[Errno (11|12|23|24|28)\]"

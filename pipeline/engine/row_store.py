@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from pipeline.damage import NETWORK_STORES, damaged
+from pipeline.engine.damage import NETWORK_STORES, damaged
+from pipeline.engine.packs import write_pack
 from pipeline.engine.partition import WHOLE, KeyRange, leading_bits
 from pipeline.engine.storage import Storage
-from pipeline.packs import write_pack
 from schemas.page import LOCATOR
 
 ROW_KEY = "row_key"

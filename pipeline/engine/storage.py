@@ -18,7 +18,7 @@ from typing import Any
 
 import fsspec
 
-from pipeline.damage import damaged
+from pipeline.engine.damage import damaged
 
 # How the name of a local object ends while it is being written, and after its writer was killed.
 HALF_WRITTEN = ".tmp"

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import xxhash
 from pydantic import TypeAdapter
 
-from pipeline.damage import Damaged, damaged
+from pipeline.engine.damage import Damaged, damaged
 from pipeline.engine.row_store import parquet_bytes
 from pipeline.engine.storage import Storage
 from schemas.contract import conform

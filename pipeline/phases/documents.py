@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.engine.phase import Part, Phase
-from pipeline.resident import QUARANTINED
+from pipeline.engine.resident import QUARANTINED
 from pipeline.spec.loading import Spec
 from schemas.document import DOCUMENT
 from stages.extract import Extract, refused_by_meta

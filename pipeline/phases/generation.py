@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from pipeline.damage import Damaged
+from pipeline.engine.damage import Damaged
 from pipeline.engine.storage import Storage
 from schemas.keys import digest
 

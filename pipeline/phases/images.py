@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from pipeline.engine.packs import write_pack
 from pipeline.engine.phase import Exchange, Part, Phase
-from pipeline.packs import write_pack
 from pipeline.phases.documents import failed
 from pipeline.phases.fetching import FETCH_LIBRARIES, fetch_remembered, host_key
 from pipeline.phases.sources import lies_in_folder, local_images

@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from pipeline.credentials import refuse_credentials, refuse_in_list
+from pipeline.engine.credentials import refuse_credentials, refuse_in_list
 from pipeline.engine.keys import digest_json
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.phase import Part

@@ -13,7 +13,7 @@ import yaml
 from pipeline.corpus.funnel import FunnelRow
 from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import counted, number
-from pipeline.packs import read_packed
+from pipeline.engine.packs import read_packed
 from pipeline.report.data import Cluster, Copy, Guard, PhaseTime, Picture, ReportData, Step
 from pipeline.report.dropped import Dropped
 from pipeline.report.gallery import Chooser, chosen_negatives, document, look_up

@@ -11,10 +11,10 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from pipeline import build
-from pipeline.damage import Damaged
 from pipeline.engine.cluster import submitted
+from pipeline.engine.damage import Damaged
+from pipeline.engine.recovery import line_for_people
 from pipeline.engine.storage import StorageFull
-from pipeline.recovery import line_for_people
 from stages.row_function import CannotRun
 
 Try = Callable[..., str]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from trainer.disk import room_for
 from trainer.errors import TOLD
+from trainer.training.disk import room_for
 
 
 class Peers(Protocol):

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pictures.decoding import PILLOW_PIXELS, Undecodable
+from pictures.decoding import PILLOW_PIXELS
 from pictures.decoding import decode as decode_picture
+from pictures.headers import Undecodable
 from trainer.errors import CorruptRecordError
 
 

@@ -13,12 +13,12 @@ from torch import nn
 
 from assets import MissingAsset, resolve
 from trainer.data.layout import PlainText, Vocabulary
-from trainer.disk import room_for
 from trainer.errors import UserError
 from trainer.model import attention
 from trainer.model.interleaved import InterleavedConfig, InterleavedForCausalLM, new_parts
 from trainer.model.text import load_text
 from trainer.recipe import LoraRecipe, ModelRecipe
+from trainer.training.disk import room_for
 
 
 @dataclass(frozen=True)

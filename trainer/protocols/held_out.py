@@ -5,8 +5,8 @@ drawn positions are from their labels, by the recipe's own objective.
 
 Only documents whose shard says split = "held_out" are read: whole near-duplicate clusters, joined by shared image
 hashes, so nothing here was seen in training. What is asked, and what is right, comes from the pages alone
-(trainer/questions.py) and is the same for every model. image_to_sentence and sentence_to_image use a picture or a text
-by itself; context_to_image asks, from the state of the sentence before an image, for that image among all pictures.
+(trainer/protocols/questions.py) and is the same for every model. image_to_sentence and sentence_to_image use a picture
+or a text by itself; context_to_image asks, from the state of the sentence before an image, for that image among all pictures.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from trainer.objective.labels import label_lengths, label_rows, pair_weights
 from trainer.objective.structure import similarity_statistics
 from trainer.parallel.ranks import Ranks
 from trainer.parallel.stop import Stop
+from trainer.protocols.questions import Direction, Item, Questions, ask
 from trainer.protocols.retrieval_metrics import chance, claim_against_chance, intervals, standings, summarize
-from trainer.questions import Direction, Item, Questions, ask
+from trainer.protocols.significance import mean_interval
 from trainer.recipe import Recipe
-from trainer.significance import mean_interval
 
 Tensor = torch.Tensor
 

@@ -22,7 +22,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from trainer.significance import (
+from trainer.protocols.significance import (
     FEWEST_PAGES,
     LEVEL,
     FloatArray,

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from schemas.keys import file_digest
-from trainer.disk import room_for
 from trainer.errors import UserError
+from trainer.training.disk import room_for
 
 FORMAT = 1
 

@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from trainer.data.pack_plan import describe, plan_epoch
-from trainer.lock import hold
 from trainer.parallel.ranks import precision, start, wrap
 from trainer.parallel.stop import Stop
 from trainer.recipe import Recipe
 from trainer.training.checkpoint import Progress
+from trainer.training.lock import hold
 from trainer.training.log import RunLog, counted
 from trainer.training.optimizer import build_optimizer
 from trainer.training.prepare import Batches, plan_for, prepare

@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from trainer.disk import room_for
-from trainer.events import EventFile
+from trainer.training.disk import room_for
+from trainer.training.events import EventFile
 
 # Without a terminal a line is written no more often than this, in seconds.
 QUIET = 10.0

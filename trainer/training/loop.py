@@ -13,11 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from trainer.branch import take_up
 from trainer.data.collate import StepBatch
-from trainer.disk import room_for
 from trainer.errors import TOLD, NoSpace, NotFiniteError, Terminated, UserError
-from trainer.lock import check_seen, hold
 from trainer.model.build import export
 from trainer.model.interleaved import InterleavedForCausalLM
 from trainer.parallel.ranks import Ranks, numerics, precision, wrap
@@ -26,7 +23,10 @@ from trainer.protocols.evaluations import AFTER, Evaluations
 from trainer.protocols.held_out import Evaluator, choose
 from trainer.recipe import Recipe, check_ranks
 from trainer.training import checkpoint as checkpoints
+from trainer.training.branch import take_up
 from trainer.training.checkpoint import Progress
+from trainer.training.disk import room_for
+from trainer.training.lock import check_seen, hold
 from trainer.training.log import RunLog
 from trainer.training.optimizer import build_optimizer
 from trainer.training.outcome import Outcome, last_metrics

@@ -14,8 +14,8 @@ import pytest
 
 from pipeline import build, explain, gc
 from pipeline.command import fail, run_command
+from pipeline.engine.damage import Damaged
 from pipeline.engine.layout import LATEST
-from pipeline.damage import Damaged
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table
 from pipeline.phases.generation import Generation

@@ -11,11 +11,11 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.damage import Damaged
+from pipeline.engine.damage import Damaged
+from pipeline.engine.packs import read_packed, write_pack
 from pipeline.engine.partition import WHOLE, KeyRange, key_range, leading_bits, partition_of
 from pipeline.engine.row_store import RowStore, parquet_bytes
 from pipeline.engine.storage import Storage
-from pipeline.packs import read_packed, write_pack
 from schemas.page import LOCATOR
 
 OUTPUT = pa.schema([pa.field("n", pa.int64()), pa.field("body", pa.large_binary())])

@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.damage import Damaged
+from pipeline.engine.damage import Damaged
 from pipeline.engine.memo import compute_isolated
+from pipeline.engine.recovery import line_for_people
 from pipeline.engine.runner import PhaseFailed, Runner
-from pipeline.recovery import line_for_people
 from stages.row_function import CannotRun
 from tests.pipeline.conftest import Run
 from tests.pipeline.toy import Square, SquareSettings, last_digits, numbers, squares, total, tree

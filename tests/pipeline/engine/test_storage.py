@@ -13,7 +13,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline.damage import Damaged
+from pipeline.engine.damage import Damaged
 from pipeline.engine.storage import Storage, StorageError, StorageFull
 
 

@@ -14,8 +14,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from trainer.disk import room_for
 from trainer.training.checkpoint import Checkpoint, list_checkpoints, read_check, step_of
+from trainer.training.disk import room_for
 
 _RECORDS = ("metrics.jsonl", "evaluation.json")
 

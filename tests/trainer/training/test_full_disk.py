@@ -18,11 +18,11 @@ import trainer.data.rows
 import trainer.training.checkpoint
 import trainer.training.loop
 from tests.trainer.parallel.test_stop import command
-from trainer.disk import is_full, room_for
 from trainer.errors import NoSpace
 from trainer.model.text import byte_tokenizer
 from trainer.protocols.evaluations import Evaluations
 from trainer.run import app
+from trainer.training.disk import is_full, room_for
 from trainer.training.log import RunLog
 
 

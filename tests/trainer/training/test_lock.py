@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from tests.trainer.parallel.test_stop import command
 from tests.trainer.training.test_checkpoint import ROOT
-from trainer import lock
 from trainer.errors import UserError
-from trainer.lock import Holder, check_seen, hold
 from trainer.run import app
+from trainer.training import lock
+from trainer.training.lock import Holder, check_seen, hold
 
 NO_FLOCK = """
 import errno, fcntl
@@ -33,7 +33,7 @@ fcntl.flock = flock
 HOLDS = """
 import os, signal, sys
 from pathlib import Path
-from trainer.lock import hold
+from trainer.training.lock import hold
 with hold(Path(sys.argv[1])):
     child = os.fork()
     if not child:

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from pipeline.command import run_command
-from pipeline.ending import Terminated, catch_sigterm, own_sigterm
+from pipeline.engine.ending import Terminated, catch_sigterm, own_sigterm
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ import pytest
 from pipeline.engine import memo
 from pipeline.engine.memo import compute_isolated, may_pass
 from pipeline.engine.partition import WHOLE
+from pipeline.engine.resident import Resident
 from pipeline.engine.row_store import ROW_KEY
 from pipeline.engine.storage import Storage
 from pipeline.phases.generation import Generation
-from pipeline.resident import Resident
 from stages.row_function import ERROR, CannotRun, Limits, Settings, limits_of
 
 

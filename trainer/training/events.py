@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trainer.disk import room_for
+from trainer.training.disk import room_for
 
 
 class EventFile:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from pipeline.damage import damaged
+from pipeline.engine.damage import damaged
 from pipeline.engine.storage import Storage
 
 Locator = dict[str, Any]

@@ -13,7 +13,7 @@ from schemas.shard import SHARD
 from tests.trainer.fabricated import document
 from trainer.data.gold import gold_pairs, statement
 from trainer.data.shards import Corpus, Document
-from trainer.questions import ask, page_groups
+from trainer.protocols.questions import ask, page_groups
 
 
 def page(number: int, split: str = "held_out", **words: str | None) -> dict[str, Any]:

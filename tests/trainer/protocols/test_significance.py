@@ -25,7 +25,7 @@ from trainer.protocols.retrieval_metrics import (
     standings,
     summarize,
 )
-from trainer.significance import FEWEST_PAGES, by_page, interval, mean_interval, resampled, sign_flip_test
+from trainer.protocols.significance import FEWEST_PAGES, by_page, interval, mean_interval, resampled, sign_flip_test
 
 TRIALS = 300
 PAGES = 20

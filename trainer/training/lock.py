@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trainer.disk import room_for
 from trainer.errors import UserError
+from trainer.training.disk import room_for
 
 BEAT = 10.0  # seconds between touches of a lease
 STALE = 60.0  # seconds without one after which nobody holds it

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ray.exceptions import RayTaskError
 
-from pipeline.damage import Damaged, can_be_made_again, damaged
+from pipeline.engine.damage import Damaged, can_be_made_again, damaged
 from pipeline.engine.phase import Phase
 from pipeline.engine.runner import PhaseFailed, Runner
 from pipeline.engine.storage import StorageError, StorageFull

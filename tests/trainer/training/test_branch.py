@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from tests.trainer.conftest import tiny
 from tests.trainer.parallel.test_stop import terminating
 from tests.trainer.training.test_checkpoint import same, weights
-from trainer.branch import take_up
 from trainer.errors import Terminated, UserError
 from trainer.parallel.ranks import Ranks, numerics, precision
 from trainer.parallel.ray_launch import train_here
 from trainer.run import app
 from trainer.training import checkpoint as checkpoints
+from trainer.training.branch import take_up
 from trainer.training.outcome import Outcome
 from trainer.training.step import Stepper
 

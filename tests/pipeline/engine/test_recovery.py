@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.damage import Damaged
+from pipeline.engine.damage import Damaged
 from pipeline.engine.phase import Part, Phase
+from pipeline.engine.recovery import run_phases
 from pipeline.engine.runner import Runner
-from pipeline.recovery import run_phases
 from schemas.contract import contract
 from schemas.page import LOCATOR
 from tests.pipeline.conftest import Run

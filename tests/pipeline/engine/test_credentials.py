@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import build, explain
 from pipeline.command import fail, run_command
-from pipeline.credentials import carried
+from pipeline.engine.credentials import carried
 
 SPEC = """
 name: small
