@@ -76,7 +76,7 @@ class Spec(Settings):
     prices: PricesSettings = PricesSettings()
     """What it costs."""
     schedule: ScheduleSettings | None = None
-    """When Airflow builds it again."""
+    """When Airflow builds it again. Default: ours, when somebody asks for it."""
 
 
 def packaged() -> list[str]:

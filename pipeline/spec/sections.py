@@ -174,9 +174,9 @@ class ScheduleSettings(Settings):
     """Recipe to train by on each new version: a packaged name or a path on the cluster; null trains nothing. Default:
     ours, a corpus is worth having by itself."""
     connection: Location = "ray_default"
-    """Airflow connection of the cluster. Default: Airflow's way to name it."""
+    """Airflow connection of the cluster. Default: ours, as Airflow names its own."""
     working_dir: Annotated[str, Field(pattern="^/")] | None = None
     """Folder on Airflow's machines, an absolute path, that holds the spec and is uploaded with the job, as a checkout;
     null takes the spec's own folder. Default: ours, for an image that has interloom."""
     python: Location = "python"
-    """Interpreter on the cluster. Default: that of the image."""
+    """Interpreter on the cluster. Default: ours, the one that an image has."""
