@@ -1,4 +1,12 @@
-# make install | demo | test | lint. Each works on a fresh machine, without root, and twice in a row.
+# Each works on a fresh machine, without root, and twice in a row.
+#
+# make install   the environment, .venv
+# make check     while you work: lint, types, every test that starts no Ray, no torchrun and no Airflow
+# make test      before you hand in: all of check, and the rest of the tests one after the other
+# make soak      the kills of make test twenty times over, at random moments
+# make lint      formatting, lint, types
+# make demo      a corpus from three sites served on this machine, and a training run on it
+# make clean     removes caches and out/
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +19,11 @@ export RAY_USAGE_STATS_ENABLED = 0
 export NO_ALBUMENTATIONS_UPDATE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: install demo test lint clean
+# Tests run here side by side unless they start processes that take all of the machine anyhow.
+JOBS ?= auto
+ALONE := ray or torchrun or airflow
+
+.PHONY: install demo check test soak lint clean
 
 install: $(STAMP)
 
@@ -25,9 +37,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	@$(BIN)/python -m pipeline.demo --out $(OUT) --port $(PORT)
 
+check: install lint
+	$(BIN)/python -m assets fetch --group encoders
+	$(BIN)/python -m tests.verdict -q -n $(JOBS) --dist worksteal -m 'not slow and not ($(ALONE))'
+
 test: install lint
 	$(BIN)/python -m assets fetch --group encoders
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.verdict -n $(JOBS) --dist worksteal -m 'not ($(ALONE))'
+	$(BIN)/python -m tests.verdict -m '$(ALONE)'
+
+soak: install
+	INTERLOOM_KILLS=20 $(BIN)/python -m tests.verdict tests/end_to_end/test_kills.py
 
 lint: install
 	$(BIN)/ruff check .
@@ -35,4 +55,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf out .cache

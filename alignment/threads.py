@@ -3,12 +3,16 @@
 numba's own parallel loops are not used: its default threading layer must not be entered from two
 Python threads at once and does not survive a fork. A block of pairs is computed by the same
 instructions whichever thread takes it, so results do not depend on the number of threads.
+
+A kernel never runs while the interpreter is taken down: whoever is in one is waited for, and a daemon thread that
+asks for one later is parked. Ended by force in compiled code, it would take the process with it.
 """
 
-import os
+import atexit
+import contextlib
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -24,16 +28,49 @@ _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 _local = threading.local()
+# Calls that are in a kernel, and whether the interpreter ends.
+_inside = 0
+_ending = False
+_left = threading.Condition()
 
 
 def _forget_pool() -> None:
-    """A forked child has no threads: start again with an empty pool and a free lock."""
-    global _pool, _pool_size, _lock
+    """A forked child has no threads: start again with an empty pool, free locks and nobody in a kernel."""
+    global _pool, _pool_size, _lock, _inside, _left
     _pool, _pool_size, _lock = None, 0, threading.Lock()
+    _inside, _left = 0, threading.Condition()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+@contextlib.contextmanager
+def _in_kernel() -> Iterator[None]:
+    """Around a call that runs kernels; a thread that comes or leaves when the interpreter ends does not return."""
+    global _inside
+    with _left:
+        _park()
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _left:
+            _inside -= 1
+            _left.notify_all()
+            _park()
+
+
+def _park() -> None:
+    """Wait for ever in a daemon thread of an interpreter that ends: on its way back are frames of torch's C++."""
+    while _ending and threading.current_thread().daemon:
+        _left.wait()
+
+
+@atexit.register
+def _end() -> None:
+    """When all threads but daemons have ended: wait for those that are in a kernel."""
+    global _ending
+    with _left:
+        _ending = True
+        while _inside:
+            _left.wait()
 
 
 def _pool_of(size: int) -> ThreadPoolExecutor:
@@ -54,10 +91,14 @@ def share(task: Callable[[int, int], None], blocks: int, cells: int) -> None:
     busy machine it does the work itself.
     """
     workers = max(1, min(torch.get_num_threads(), blocks, cells // CELLS_PER_THREAD))
-    if workers == 1:
-        task(0, 1)
-        return
-    shares = min(blocks, SHARES_PER_THREAD * workers, max(workers, cells // CELLS_PER_THREAD))
+    with _in_kernel():
+        if workers == 1:
+            task(0, 1)
+        else:
+            _share(task, min(blocks, SHARES_PER_THREAD * workers, max(workers, cells // CELLS_PER_THREAD)), workers)
+
+
+def _share(task: Callable[[int, int], None], shares: int, workers: int) -> None:
     remaining = iter(range(shares))
 
     def work() -> None:
@@ -65,8 +106,11 @@ def share(task: Callable[[int, int], None], blocks: int, cells: int) -> None:
         for number in remaining:
             task(number, shares)
 
-    pool = _pool_of(workers - 1)
-    others = [pool.submit(work) for _ in range(workers - 1)]
+    others: list[Future[None]] = []
+    # A pool takes nothing more once the main thread has ended; a thread that goes on does its work alone.
+    with contextlib.suppress(RuntimeError):
+        pool = _pool_of(workers - 1)
+        others.extend(pool.submit(work) for _ in range(workers - 1))
     try:
         work()
     finally:

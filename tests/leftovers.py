@@ -13,7 +13,7 @@ import psutil
 # Seconds that what is already ending may take.
 GRACE = 10.0
 # Caches of tools, which belong where they are.
-CACHES = {".cache", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", "__pycache__"}
+CACHES = {".cache", ".venv", "__pycache__"}
 
 
 def threads(grace: float = GRACE) -> list[str]:

@@ -18,10 +18,11 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 MEDIA_TYPES = {
@@ -108,14 +109,34 @@ Route = Callable[[Handler], None]
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+    daemon_threads = False
     request_queue_size = 128
 
     def __init__(self, host: str, respond: Route) -> None:
         super().__init__((host, 0), Handler)
         self.respond = respond
         self.site = Site(f"http://{host}:{self.server_port}")
+        self.closing = threading.Event()
+        self._open: set[socket.socket] = set()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._open.discard(request)
+
+    def server_close(self) -> None:
+        """Ends its threads too: those that wait for a client's next request are hung up on."""
+        self.closing.set()
+        # A thread that has just started adds its connection yet: look until all threads have ended.
+        closer = threading.Thread(target=super().server_close)
+        closer.start()
+        while closer.is_alive():
+            for request in list(self._open):
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+            closer.join(0.05)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Broken connections are part of the tests."""
@@ -202,7 +223,7 @@ def slow_body(seconds: float, chunk: bytes = b"<p>.") -> Route:
         _head(handler, {"Content-Type": "text/html", "Content-Length": str(len(chunk) * pieces)})
         for _ in range(pieces):
             handler.wfile.write(chunk)
-            time.sleep(0.1)
+            handler.server.closing.wait(0.1)
 
     return respond
 
@@ -211,7 +232,7 @@ def slow_header(seconds: float) -> Route:
     """An answer that starts late."""
 
     def respond(handler: Handler) -> None:
-        time.sleep(seconds)
+        handler.server.closing.wait(seconds)
         handler.reply(200, {"Content-Type": "text/html"}, b"<p>late")
 
     return respond

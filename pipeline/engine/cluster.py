@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +21,8 @@ from pipeline.engine.storage import Storage, StorageError, is_local
 START_TRIES = 3
 # Ray ends a worker that was idle for one second, as all are while actors embed; the next phase would wait for new ones.
 IDLE_SECONDS = 60
+# A thread that reads ahead waits for nothing that takes longer.
+READER_SECONDS = 10.0
 
 
 def submitted() -> bool:
@@ -41,7 +45,27 @@ def connected(workers: int | None, object_store_bytes: int | None) -> Iterator[d
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray annotates half of its API
         yield resources
     finally:
+        _end_readers()
         ray.shutdown()
+
+
+def _end_readers() -> None:
+    """End the threads by which Ray Data reads ahead, of datasets whose reading was broken off.
+
+    Ray ends one only where its dataset is read to the end, and may miss even that; one that stays is ended with the
+    interpreter, by force, wherever it stands.
+    """
+    for thread in threading.enumerate():
+        reader = getattr(getattr(thread, "_target", None), "__self__", None)
+        if thread.name != "Prefetcher" or reader is None:
+            continue
+        reader.stop()
+        until = time.monotonic() + READER_SECONDS
+        while thread.is_alive() and time.monotonic() < until:
+            # Once more, as long as it lives: one that was about to wait has not heard of it.
+            with reader._condition:
+                reader._condition.notify_all()
+            thread.join(0.02)
 
 
 def _start_local(workers: int | None, object_store_bytes: int | None) -> None:

@@ -14,7 +14,7 @@ from tests.end_to_end.builds import SHARED, build, documents, ran, run, setting,
 from tests.servers import Site
 
 pytestmark = pytest.mark.slow
-OTHER = "conse"
+OTHER = "hash:96"
 LOOSER = setting(filter__document__num_words__min=5)
 SAID_OTHERWISE = [*LOOSER, *setting(embed__shared=OTHER, name="renamed", report__documents=1)]
 

@@ -113,3 +113,16 @@ def test_more_than_the_machine_has_is_one_line_about_resources(monkeypatch: pyte
     words = "resources: .* these workers and megabytes: After the object store less memory is left than 5%.$"
     with pytest.raises(UserMistake, match=words), cluster.connected(4096, 16_000_000_000_000):
         pass
+
+
+def test_threads_that_read_ahead_end_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a dataset that was not read to its end, and of one whose stop came between two of its looks."""
+    from ray.data._internal.block_batching.util import WaitBlockPrefetcher
+
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: None)
+    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {})
+    with pytest.raises(KeyError), cluster.connected(None, None):
+        readers = [WaitBlockPrefetcher(), WaitBlockPrefetcher()]
+        readers[1]._stopped = True
+        raise KeyError("a worker died")
+    assert not any(reader._thread.is_alive() for reader in readers)

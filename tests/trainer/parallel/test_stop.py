@@ -123,6 +123,7 @@ trainer.run.app()
 """
 
 
+@pytest.mark.torchrun
 def test_two_ranks_stop_together_and_count_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
