@@ -23,7 +23,9 @@ from schemas.manifest import Part as FilePart
 from stages.row_function import RowFunction
 
 # What every table goes through: who makes a part, remembers its rows and spreads them.
-_EVERY_MODULE = tuple(f"pipeline.engine.{name}" for name in ("memo", "partition", "phase", "row_store", "worker"))
+_EVERY_MODULE = tuple(
+    f"pipeline.engine.{name}" for name in ("memo", "packs", "partition", "phase", "row_store", "worker")
+)
 _EVERY_LIBRARY = ("numpy", "pyarrow", "xxhash")
 
 
