@@ -10,6 +10,8 @@ if "ray" not in sys.modules:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Its handler prints C++ frames for a SIGTERM, which is an order and no failure, and takes it from the build.
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
+    # The first failure of a phase is handled and told; those of its other tasks would be printed as tracebacks.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
         # A local Ray gets a token of its own: others stay out, and none is written to ~/.ray, where it would turn
         # authentication on for every later `ray start` of this user.
