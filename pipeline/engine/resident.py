@@ -1,9 +1,9 @@
 """Resident processes: where row functions meet bytes that nobody vouches for, with a limit on what a row may take.
 
 A worker holds one child (pipeline.engine.isolated) and hands it batches. The child lives from batch to batch; when one
-kills it, or takes more than one row may take, a new child gets the rows of the batch one by one, and the row that does it
-again is a row with an error: neighbours and worker are not lost. The clock of a batch is that of a single row, so that
-what never ends costs two limits and not one for each row; a batch of slow rows is merely run again in pieces.
+kills it, or takes more than one row may take, a new child gets the rows of the batch one by one, and the row that does
+it again is a row with an error: neighbours and worker are not lost. The clock of a batch is that of a single row, so
+that what never ends costs two limits and not one for each row; a batch of slow rows is merely run again in pieces.
 """
 
 from __future__ import annotations
