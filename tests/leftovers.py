@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from pipeline.engine.ending import end_library_threads
+
 # Seconds that what is already ending may take.
 GRACE = 10.0
 # Caches of tools, which belong where they are.
@@ -17,11 +19,12 @@ CACHES = {".cache", ".venv", "__pycache__"}
 
 
 def threads(grace: float = GRACE) -> list[str]:
-    """Python threads beside the main one. The interpreter ends such a thread by force wherever it stands.
+    """Daemon threads: the interpreter waits for all others, but ends these by force wherever they stand.
 
     Where it stands in a compiled kernel or in a library's C++, that is a crash after the last test has passed.
     """
     gc.collect()
+    end_library_threads()
     until = time.monotonic() + grace
     while True:
         # Of pytest-xdist, in its workers: it ends them itself.
@@ -33,7 +36,7 @@ def threads(grace: float = GRACE) -> list[str]:
 
 def _expected(thread: threading.Thread) -> bool:
     target = getattr(thread, "_target", None)
-    return thread is threading.main_thread() or "execnet" in str(getattr(target, "__module__", ""))
+    return not thread.daemon or "execnet" in str(getattr(target, "__module__", ""))
 
 
 def processes(grace: float = GRACE) -> list[str]:

@@ -1,9 +1,14 @@
-"""How a build ends when it is told to: SIGTERM like Ctrl-C, in one line, Ray shut down and what is finished kept."""
+"""How a command ends: SIGTERM like Ctrl-C, in one line, Ray shut down and what is finished kept; no thread left behind.
+
+An interpreter that ends kills daemon threads wherever they stand, and in a library's compiled code that is a crash of
+the whole process after its work is done.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -38,3 +43,18 @@ def own_sigterm() -> Iterator[None]:
         raise Terminated from None
     finally:
         signal.signal(signal.SIGTERM, handler)
+
+
+def end_library_threads() -> None:
+    """End the daemon threads that libraries start and never end: tqdm's monitor, fsspec's event loop.
+
+    Both start again when they are needed again.
+    """
+    monitor = getattr(getattr(sys.modules.get("tqdm.std"), "tqdm", None), "monitor", None)
+    if monitor is not None:
+        monitor.exit()
+    asyn = sys.modules.get("fsspec.asyn")
+    if asyn is not None and asyn.loop[0] is not None and asyn.iothread[0] is not None:
+        asyn.loop[0].call_soon_threadsafe(asyn.loop[0].stop)
+        asyn.iothread[0].join()
+        asyn.loop[0] = asyn.iothread[0] = None

@@ -13,7 +13,7 @@ import threading, torch
 from alignment import soft_dtw, threads
 torch.set_num_threads(2)
 cost = torch.rand((400, 40, 40))
-print(float(soft_dtw(cost, 0.1).sum()) < 0)
+print(bool(torch.isfinite(soft_dtw(cost, 0.1)).all()))
 """
 # Of a host program's: they run a compiled kernel until the interpreter ends.
 DAEMONS = """

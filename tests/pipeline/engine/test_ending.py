@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 import typer
 
 from pipeline.command import run_command
-from pipeline.engine.ending import Terminated, catch_sigterm, own_sigterm
+from pipeline.engine.ending import Terminated, catch_sigterm, end_library_threads, own_sigterm
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +64,18 @@ def test_handlers_of_others_do_not_outlive_what_set_them() -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is mine
+
+
+def test_threads_of_libraries_end_and_start_again_when_needed() -> None:
+    from fsspec.asyn import get_loop
+    from tqdm import tqdm
+
+    def daemons() -> set[str]:
+        return {each.name for each in threading.enumerate() if each.daemon}
+
+    for _ in range(2):
+        with tqdm([1], disable=False, file=io.StringIO()):
+            get_loop()
+            assert {"fsspecIO", "tqdm_monitor"} <= daemons()
+        end_library_threads()
+        assert not {"fsspecIO", "tqdm_monitor"} & daemons()

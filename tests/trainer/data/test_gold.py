@@ -19,9 +19,9 @@ from trainer.protocols.questions import ask, page_groups
 def page(number: int, split: str = "held_out", **words: str | None) -> dict[str, Any]:
     """A fabricated document whose first picture has these words about it, and the others none."""
     row = document(number, split)
-    for image in row["images"]:
+    for image in row["image_info"]:
         image["caption"] = None
-    row["images"][0].update(words)
+    row["image_info"][0].update(words)
     return row
 
 
@@ -104,7 +104,8 @@ def test_what_several_pages_say_of_their_pictures_is_not_asked(tmp_path: Path) -
 
 def test_pages_with_a_picture_in_common_are_one(tmp_path: Path) -> None:
     rows = [page(number) for number in range(4)]
-    rows[3]["images"][0] = dict(rows[1]["images"][0])
+    for column in ("images", "image_info"):
+        rows[3][column][0] = dict(rows[1][column][0])
     rows[2]["cluster_id"] = rows[0]["cluster_id"]
     groups = page_groups(corpus_of(rows, tmp_path), range(4))
     assert groups[0] == groups[2] != groups[1] == groups[3]
