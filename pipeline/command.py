@@ -11,20 +11,13 @@ import typer
 
 from pipeline.engine.credentials import masked
 from pipeline.engine.damage import Damaged
-from pipeline.engine.ending import Terminated, end_library_threads
+from pipeline.engine.ending import Terminated
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import StorageError, StorageFull
 
 
 def run_command(app: typer.Typer) -> None:
     """Run a typer application as a process."""
-    try:
-        _run(app)
-    finally:
-        end_library_threads()
-
-
-def _run(app: typer.Typer) -> None:
     code: object = 0
     try:
         code = app(standalone_mode=False)

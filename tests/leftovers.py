@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.engine.ending import end_library_threads
+from pipeline.engine.ending import LIBRARY_THREADS
 
 # Seconds that what is already ending may take.
 GRACE = 10.0
@@ -24,7 +24,6 @@ def threads(grace: float = GRACE) -> list[str]:
     Where it stands in a compiled kernel or in a library's C++, that is a crash after the last test has passed.
     """
     gc.collect()
-    end_library_threads()
     until = time.monotonic() + grace
     while True:
         # Of pytest-xdist, in its workers: it ends them itself.
@@ -36,7 +35,7 @@ def threads(grace: float = GRACE) -> list[str]:
 
 def _expected(thread: threading.Thread) -> bool:
     target = getattr(thread, "_target", None)
-    return not thread.daemon or "execnet" in str(getattr(target, "__module__", ""))
+    return not thread.daemon or thread.name in LIBRARY_THREADS or "execnet" in str(getattr(target, "__module__", ""))
 
 
 def processes(grace: float = GRACE) -> list[str]:
@@ -55,7 +54,10 @@ def processes(grace: float = GRACE) -> list[str]:
 
 def in_checkout(root: Path) -> set[str] | None:
     """Files and folders that git does not track, ignored ones too; None where there is no git."""
-    command = ["git", "-C", str(root), "status", "--porcelain", "--ignored", "--untracked-files=all"]
+    # The environment alone has tens of thousands of files, which take seconds to list.
+    without = [f":(exclude){name}" for name in sorted(CACHES)]
+    status = ["status", "--porcelain", "--ignored", "--untracked-files=all"]
+    command = ["git", "-C", str(root), *status, "--", ".", *without]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

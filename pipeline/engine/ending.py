@@ -6,6 +6,7 @@ the whole process after its work is done.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import signal
 import sys
@@ -45,11 +46,13 @@ def own_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def end_library_threads() -> None:
-    """End the daemon threads that libraries start and never end: tqdm's monitor, fsspec's event loop.
+# Names of the daemon threads that `end_library_threads` ends: tqdm's monitor, fsspec's event loop.
+LIBRARY_THREADS = ("tqdm_monitor", "fsspecIO")
 
-    Both start again when they are needed again.
-    """
+
+@atexit.register
+def end_library_threads() -> None:
+    """End the daemon threads that libraries start and never end, once no code of ours runs any more."""
     monitor = getattr(getattr(sys.modules.get("tqdm.std"), "tqdm", None), "monitor", None)
     if monitor is not None:
         monitor.exit()
@@ -57,4 +60,3 @@ def end_library_threads() -> None:
     if asyn is not None and asyn.loop[0] is not None and asyn.iothread[0] is not None:
         asyn.loop[0].call_soon_threadsafe(asyn.loop[0].stop)
         asyn.iothread[0].join()
-        asyn.loop[0] = asyn.iothread[0] = None
