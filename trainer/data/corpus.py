@@ -9,7 +9,7 @@ import pyarrow as pa
 import xxhash
 
 from schemas.keys import digest, file_digest
-from schemas.manifest import Part, VersionManifest
+from schemas.manifest import ListedFile, VersionManifest
 from schemas.shard import FILE_PATTERNS, shard_order
 from schemas.shard_check import Widths
 from schemas.shard_file import NotAShard, ShardFile, same_widths
@@ -122,7 +122,7 @@ def _listed(root: Path) -> tuple[list[Path], tuple[str, ...]]:
     return [root / part.name for part in parts], tuple(part.hash for part in parts)
 
 
-def _check_size(root: Path, part: Part) -> None:
+def _check_size(root: Path, part: ListedFile) -> None:
     if Path(part.name).is_absolute() or ".." in Path(part.name).parts:
         raise UserError(f"{root / MANIFEST} lists {part.name!r}, which is outside its folder")
     path = root / part.name
