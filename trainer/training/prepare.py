@@ -162,10 +162,10 @@ class Batches:
     recipe: Recipe
     prepared: Prepared
     ranks: Ranks
-    at: checkpoints.Progress
+    at: checkpoints.Place
 
-    def __iter__(self) -> Iterator[tuple[StepBatch, checkpoints.Progress]]:
-        """Batches with the progress that holds once they are done."""
+    def __iter__(self) -> Iterator[tuple[StepBatch, checkpoints.Place]]:
+        """Batches with the place that holds once they are done."""
         step, epoch, index = self.at.step, self.at.epoch, self.at.index
         while True:
             plan = plan_for(self.recipe, self.prepared.training, epoch)
@@ -196,4 +196,4 @@ class Batches:
                 step, index = step + 1, index + 1
                 if index == len(plan.steps):
                     epoch, index = epoch + 1, 0
-                yield batch, checkpoints.Progress(step, epoch, index)
+                yield batch, checkpoints.Place(step, epoch, index)
