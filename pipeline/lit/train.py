@@ -179,7 +179,9 @@ def run(cache: Path, out: Path, recipe: Recipe) -> Report:
     encoded = encode_pairs(all_pairs(cache), pictures, sentences)
     groups = clusters(encoded.pairs, encoded.images, encoded.hashes)
     training, held_out = split(groups, HELD_OUT, recipe.seed)
-    print(f"{len(encoded.pairs)} pairs in {len(set(groups.tolist()))} clusters; training on {len(training)}", flush=True)
+    print(
+        f"{len(encoded.pairs)} pairs in {len(set(groups.tolist()))} clusters; training on {len(training)}", flush=True
+    )
     heads = train(encoded, groups, training, recipe)
     out.mkdir(parents=True, exist_ok=True)
     path = out / LIT_WEIGHTS.name

@@ -13,7 +13,7 @@ from schemas.manifest import ListedFile, VersionManifest
 from schemas.shard import FILE_PATTERNS, shard_order
 from schemas.shard_check import Widths
 from schemas.shard_file import NotAShard, ShardFile, same_widths
-from trainer.data.parts import Peers, build_parts, write_part
+from trainer.data.cache_parts import Peers, build_parts, write_part
 from trainer.data.shards import ShardCorpus
 from trainer.errors import UserError
 from trainer.keys import code_key

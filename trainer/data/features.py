@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from schemas.keys import digest
-from trainer.data.parts import Peers, build_parts, write_part
+from trainer.data.cache_parts import Peers, build_parts, write_part
 from trainer.data.pixels import blank, decode
 from trainer.data.shards import Document, ShardCorpus
 from trainer.errors import CorruptRecordError

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from schemas.keys import digest
+from trainer.data.cache_parts import Peers, build_parts, write_part
 from trainer.data.layout import Segment, Vocabulary, cut, sentence_ids, token_counts
-from trainer.data.parts import Peers, build_parts, write_part
 from trainer.data.shards import Document, ShardCorpus
 from trainer.keys import code_key
 
