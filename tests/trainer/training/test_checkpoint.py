@@ -59,6 +59,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return set(a) == set(b) and all(torch.equal(value, b[name]) for name, value in a.items())
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_straight_through_bitwise(corpus: Path, tmp_path: Path, finished: Outcome) -> None:
     out = tmp_path / "killed"
     process = start(command(corpus, out, "--set", "optimizer.steps=8"))
@@ -80,6 +81,7 @@ def test_killed_and_resumed_equals_straight_through_bitwise(corpus: Path, tmp_pa
     assert [line["loss"] for line in ours] == [line["loss"] for line in theirs]
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_and_143(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "terminated"
     process = start(command(corpus, out, "--set", "optimizer.steps=100000", "--set", "checkpoint.every=100000"))
