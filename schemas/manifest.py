@@ -11,7 +11,7 @@ _Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
-class Part:
+class ListedFile:
     """One file of a table: name inside the table's folder, rows, bytes, xxh3-128 hex of the bytes."""
 
     name: str
@@ -26,7 +26,7 @@ class VersionManifest:
 
     name: str
     version: str
-    shards: tuple[Part, ...]  # names relative to the version's folder
+    shards: tuple[ListedFile, ...]  # names relative to the version's folder
     schema: str
     schema_version: int
     phases: dict[str, str]  # phase -> key, in build order: tables/<phase>/<key>
@@ -52,12 +52,12 @@ class Manifest:
     key: str
     schema: str
     schema_version: int
-    parts: tuple[Part, ...]
-    decisions: tuple[Part, ...]
+    parts: tuple[ListedFile, ...]
+    decisions: tuple[ListedFile, ...]
     # everything that went into the key, by name: settings, code, libraries, weights, inputs
     ingredients: dict[str, Any]
     # files it wrote outside its folder, named from the corpus root (shards)
-    files: tuple[Part, ...] = ()
+    files: tuple[ListedFile, ...] = ()
     # decisions by rule, rows in and out and the like: deterministic, shown by the report
     counts: dict[str, int] = field(default_factory=dict)
     # volatile: seconds, cache hits, when; never part of a key

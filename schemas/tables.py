@@ -140,8 +140,8 @@ SPLIT = contract(
     1,
     [
         _DOCUMENT_ID,
-        pa.field("cluster_id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
+        pa.field("cluster_id", pa.string(), nullable=False),  # the smallest document_id of the group
+        pa.field("split", pa.string(), nullable=False),  # one of schemas.shard.SPLITS
     ],
 )
 
@@ -197,4 +197,5 @@ PAIRED = contract(
     ],
 )
 
+# Hard negatives of a document: by slice, direction, falling score, candidate.
 MINED = contract("mined", 2, [_DOCUMENT_ID, pa.field("negatives", pa.list_(NEGATIVE), nullable=False)])

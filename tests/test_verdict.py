@@ -45,7 +45,7 @@ def test_a_thread_that_stays_is_found() -> None:
     finally:
         stop.set()
         thread.join()
-    assert not any("'stays'" in line for line in leftovers.threads())
+    assert not any("'stays'" in line for line in leftovers.threads(grace=0.0))
 
 
 def test_a_process_that_stays_is_found() -> None:

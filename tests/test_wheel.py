@@ -51,6 +51,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_it_holds_every_file_of_every_package(wheel: Path) -> None:
     names = tracked()
     packages = {name.split("/")[0] for name in names if name.count("/") == 1 and name.endswith("/__init__.py")}
@@ -73,6 +74,7 @@ for name in ["interloom", *sys.argv[2:]]:
 """
 
 
+@pytest.mark.slow
 def test_it_runs_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
     packages = sorted(path.parent.name for path in installed.glob("*/__init__.py"))
     assert {"pipeline", "trainer"} <= set(packages)

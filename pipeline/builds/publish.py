@@ -16,7 +16,7 @@ from pipeline.engine.runner import PhaseFailed, Runner
 from pipeline.report import write_report
 from pipeline.spec.loading import Spec
 from schemas.contract import identity
-from schemas.manifest import Part, VersionManifest
+from schemas.manifest import ListedFile, VersionManifest
 from schemas.shard import SHARD
 
 
@@ -39,7 +39,7 @@ def publish(spec: Spec, runner: Runner, seconds: float) -> Corpus:
     manifest = VersionManifest(
         name=spec.name,
         version=version,
-        shards=tuple(Part(p.name.removeprefix(f"{folder}/"), p.rows, p.bytes, p.hash) for p in files if p.rows),
+        shards=tuple(ListedFile(p.name.removeprefix(f"{folder}/"), p.rows, p.bytes, p.hash) for p in files if p.rows),
         schema=schema,
         schema_version=schema_version,
         phases=dict(runner.keys),

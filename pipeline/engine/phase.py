@@ -19,7 +19,7 @@ from pipeline.engine.table import Table, described
 from schemas.contract import identity, table_from_rows
 from schemas.decision import DECISION
 from schemas.keys import digest, library_versions
-from schemas.manifest import Part as FilePart
+from schemas.manifest import ListedFile
 from stages.row_function import RowFunction
 
 # What every table goes through: who makes a part, remembers its rows and spreads them.
@@ -44,7 +44,7 @@ class Part:
     tell: Callable[[int, int], None] = lambda looked_up, computed: None
     decisions: list[pa.Table] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    files: list[FilePart] = field(default_factory=list)
+    files: list[ListedFile] = field(default_factory=list)
 
     @property
     def keys(self) -> KeyRange:

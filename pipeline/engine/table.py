@@ -16,21 +16,21 @@ from pipeline.engine.row_store import parquet_bytes
 from pipeline.engine.storage import Storage
 from schemas.contract import conform
 from schemas.decision import DECISION
-from schemas.manifest import Manifest, Part
+from schemas.manifest import ListedFile, Manifest
 
 
-def described(name: str, data: bytes, rows: int) -> Part:
+def described(name: str, data: bytes, rows: int) -> ListedFile:
     """A manifest's entry for a file."""
-    return Part(name=name, rows=rows, bytes=len(data), hash=xxhash.xxh3_128_hexdigest(data))
+    return ListedFile(name=name, rows=rows, bytes=len(data), hash=xxhash.xxh3_128_hexdigest(data))
 
 
 @dataclass(frozen=True)
 class Receipt:
     """What one finished partition left."""
 
-    parts: list[Part]
-    decisions: list[Part]
-    files: list[Part]
+    parts: list[ListedFile]
+    decisions: list[ListedFile]
+    files: list[ListedFile]
     counts: dict[str, int]
 
 
@@ -62,14 +62,14 @@ class Table:
         self.storage.write(f"{self.folder}/manifest.json", manifest.to_json().encode())
         self._manifest = manifest
 
-    def _put(self, name: str, data: bytes, rows: int) -> Part:
+    def _put(self, name: str, data: bytes, rows: int) -> ListedFile:
         self.storage.write(f"{self.folder}/{name}", data)
         return described(name, data, rows)
 
-    def put_part(self, index: int, table: pa.Table, schema: pa.Schema) -> Part:
+    def put_part(self, index: int, table: pa.Table, schema: pa.Schema) -> ListedFile:
         return self._put(f"part-{index:05d}.parquet", parquet_bytes(conform(table, schema)), table.num_rows)
 
-    def put_decisions(self, index: int, decisions: pa.Table) -> Part:
+    def put_decisions(self, index: int, decisions: pa.Table) -> ListedFile:
         table = conform(decisions, DECISION)
         return self._put(f"decisions-{index:05d}.parquet", parquet_bytes(table), table.num_rows)
 
@@ -113,7 +113,7 @@ class Table:
                     continue  # no receipt: its partition is made again
         return found
 
-    def read_file(self, part: Part) -> bytes:
+    def read_file(self, part: ListedFile) -> bytes:
         """Bytes of a listed file, checked; Damaged when they are not those that were written."""
         name = f"{self.folder}/{part.name}"
         try:
@@ -130,7 +130,7 @@ class Table:
             raise damaged(f"{self.folder}/manifest.json", "is missing")
         return manifest
 
-    def _read(self, parts: tuple[Part, ...], index: int | None) -> Iterator[pa.Table]:
+    def _read(self, parts: tuple[ListedFile, ...], index: int | None) -> Iterator[pa.Table]:
         for part in parts:
             if index is None or int(part.name.split("-")[1][:5]) == index:
                 yield pq.read_table(pa.BufferReader(self.read_file(part)))

@@ -57,7 +57,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Corpus:
+class EncodedPairs:
     """Pairs with what the frozen towers make of them."""
 
     pairs: list[Pair]
@@ -75,7 +75,7 @@ class Corpus:
         return self.vectors[[self.texts[self.pairs[row].texts[0]] for row in rows]]
 
 
-def read_corpus(pairs: Sequence[Pair], images: Encoder, sentences: Encoder) -> Corpus:
+def encode_pairs(pairs: Sequence[Pair], images: Encoder, sentences: Encoder) -> EncodedPairs:
     """Features of all pairs whose picture can be read and is not tiny."""
     kept: list[Pair] = []
     blocks: list[Floats] = []
@@ -96,10 +96,10 @@ def read_corpus(pairs: Sequence[Pair], images: Encoder, sentences: Encoder) -> C
             waiting.clear()
     blocks.append(images.tower.features(waiting))
     texts = {text: row for row, text in enumerate(dict.fromkeys(text for pair in kept for text in pair.texts))}
-    return Corpus(kept, np.concatenate(blocks), hashes, texts, sentences.tower.features(list(texts)))
+    return EncodedPairs(kept, np.concatenate(blocks), hashes, texts, sentences.tower.features(list(texts)))
 
 
-def train(corpus: Corpus, groups: NDArray[np.int64], rows: NDArray[np.int64], recipe: Recipe) -> lit.Heads:
+def train(encoded: EncodedPairs, groups: NDArray[np.int64], rows: NDArray[np.int64], recipe: Recipe) -> lit.Heads:
     """Both heads by symmetric InfoNCE over the pairs in `rows`; pictures of one cluster are no negatives."""
     torch.manual_seed(recipe.seed)
     generator = np.random.default_rng(recipe.seed)
@@ -110,13 +110,13 @@ def train(corpus: Corpus, groups: NDArray[np.int64], rows: NDArray[np.int64], re
     optimizer = torch.optim.AdamW(
         [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": [scale], "weight_decay": 0.0}]
     )
-    texts = [[corpus.texts[text] for text in pair.texts] for pair in corpus.pairs]
+    texts = [[encoded.texts[text] for text in pair.texts] for pair in encoded.pairs]
     batches = [batch for _ in range(recipe.epochs) for batch in shuffled(rows, recipe.batch_size, generator)]
     for step, batch in enumerate(batches):
         # One of a picture's texts, another one each time.
         said = [texts[row][generator.integers(len(texts[row]))] for row in batch]
-        pictures = normalize(heads.image(torch.from_numpy(corpus.images[batch])))
-        words = normalize(heads.text(torch.from_numpy(corpus.vectors[said])))
+        pictures = normalize(heads.image(torch.from_numpy(encoded.images[batch])))
+        words = normalize(heads.text(torch.from_numpy(encoded.vectors[said])))
         loss = info_nce(pictures, words, torch.from_numpy(groups[batch]), scale)
         for settings in optimizer.param_groups:
             warm = min(1.0, step / recipe.warmup_steps)
@@ -176,11 +176,13 @@ def run(cache: Path, out: Path, recipe: Recipe) -> Report:
     pictures = load_encoder("efficientnet_lite0", "image", runtime)
     sentences = load_encoder("minilm", "text", runtime)
     print("reading the pairs", flush=True)
-    corpus = read_corpus(all_pairs(cache), pictures, sentences)
-    groups = clusters(corpus.pairs, corpus.images, corpus.hashes)
+    encoded = encode_pairs(all_pairs(cache), pictures, sentences)
+    groups = clusters(encoded.pairs, encoded.images, encoded.hashes)
     training, held_out = split(groups, HELD_OUT, recipe.seed)
-    print(f"{len(corpus.pairs)} pairs in {len(set(groups.tolist()))} clusters; training on {len(training)}", flush=True)
-    heads = train(corpus, groups, training, recipe)
+    print(
+        f"{len(encoded.pairs)} pairs in {len(set(groups.tolist()))} clusters; training on {len(training)}", flush=True
+    )
+    heads = train(encoded, groups, training, recipe)
     out.mkdir(parents=True, exist_ok=True)
     path = out / LIT_WEIGHTS.name
     path.write_bytes(save(half(heads)))
@@ -190,14 +192,14 @@ def run(cache: Path, out: Path, recipe: Recipe) -> Report:
     stored = lit.load_heads(path)
     convex = conse.image_encoder(pictures.tower, load_encoder("minilm", "text", Runtime(batch_size=conse.BATCH_SIZE)))
     manual = one_per_text(pairs_of_pages(assets.resolve("sasview"), "sasview"))
-    sasview = read_corpus(manual, pictures, sentences)
-    figures = [row for row in held_out if corpus.pairs[row].source != "openclipart-png"]
-    drawings = [row for row in held_out if corpus.pairs[row].source == "openclipart-png"]
+    sasview = encode_pairs(manual, pictures, sentences)
+    figures = [row for row in held_out if encoded.pairs[row].source != "openclipart-png"]
+    drawings = [row for row in held_out if encoded.pairs[row].source == "openclipart-png"]
     everything = list(range(len(sasview.pairs)))
     results = []
     for name, of, rows in (
-        ("figures and screenshots, held out", corpus, figures),
-        ("clip art, held out", corpus, drawings),
+        ("figures and screenshots, held out", encoded, figures),
+        ("clip art, held out", encoded, drawings),
         ("sasview's manual, never seen", sasview, everything),
     ):
         images, words = of.images[rows], of.first_texts(rows)
@@ -205,7 +207,7 @@ def run(cache: Path, out: Path, recipe: Recipe) -> Report:
         results.append(measure(f"{name}: conse", convex.vectors(images), sentences.vectors(words)))
     report = Report(
         versions={source.package: version(source, cache) for source in SOURCES},
-        pairs={source.package: sum(pair.source == source.package for pair in corpus.pairs) for source in SOURCES},
+        pairs={source.package: sum(pair.source == source.package for pair in encoded.pairs) for source in SOURCES},
         clusters=len(set(groups.tolist())),
         training=len(training),
         results=results,

@@ -14,6 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from schemas.shard import SPLITS
+from schemas.tables import SPLIT
 
 # What `split` reads: one row a kept document.
 RELATIONS = pa.schema(
@@ -21,14 +22,6 @@ RELATIONS = pa.schema(
         pa.field("document_id", pa.string(), nullable=False),
         pa.field("cluster_id", pa.string()),  # of near-duplicate text, or null
         pa.field("image_hashes", pa.list_(pa.string())),  # sha256 and perceptual hashes of its images: equal = shared
-    ]
-)
-
-SPLIT = pa.schema(
-    [
-        pa.field("document_id", pa.string(), nullable=False),
-        pa.field("cluster_id", pa.string(), nullable=False),  # the smallest document_id of the group
-        pa.field("split", pa.string(), nullable=False),  # one of schemas.shard.SPLITS
     ]
 )
 

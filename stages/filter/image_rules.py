@@ -24,9 +24,9 @@ def decide_images(
     frequency: pa.Table | None,
     settings: FilterSettings,
 ) -> tuple[pa.Table, pa.Table]:
-    """(KEPT after image rules and final document rules, DECISION rows).
+    """(KEPT_NODES after image rules and final document rules, DECISION rows).
 
-    `kept`: KEPT of filter_text. `documents` (document_id, url, nodes) and `scores` (`ScoreText`), row by row the
+    `kept`: KEPT_NODES of filter_text. `documents` (document_id, url, nodes) and `scores` (`ScoreText`), row by row the
     same documents, a superset of those kept. `images`: schemas.image rows. `frequency`: (content, num_documents) over
     the whole corpus, content being a sha256, or null to leave that rule out. An image without a row in `images` fails
     rule "status".

@@ -20,7 +20,7 @@ from schemas.decision import DECISION
 from stages.filter.settings import Bounds, DocumentRules, FilterSettings, ImageRules, ParagraphRules
 from stages.filter.verdicts import Rule, Verdicts, decision_table, float_values, judge, ratio
 
-KEPT = pa.schema(
+KEPT_NODES = pa.schema(
     [
         pa.field("document_id", pa.string(), nullable=False),
         pa.field("positions", pa.list_(pa.int32()), nullable=False),  # node indexes, ascending
@@ -61,7 +61,7 @@ def flatten(lists: pa.Array | pa.ChunkedArray) -> Nodes:
 
 
 def decide_text(documents: pa.Table, scores: pa.Table, settings: FilterSettings) -> tuple[pa.Table, pa.Table]:
-    """(KEPT: surviving documents with the node positions they keep, DECISION rows for all else).
+    """(KEPT_NODES: surviving documents with the node positions they keep, DECISION rows for all else).
 
     `documents`: columns document_id, url, nodes of schemas.document. `scores`: the rows of `ScoreText` for them,
     in the same order. ValueError when the row counts differ.
@@ -238,10 +238,10 @@ def _document_decisions(
 
 
 def kept_table(ids: Sequence[str], nodes: Nodes, keep: NDArray[np.bool_], survivors: NDArray[np.bool_]) -> pa.Table:
-    """KEPT rows of the surviving documents, in order, from a mask over all nodes."""
+    """KEPT_NODES rows of the surviving documents, in order, from a mask over all nodes."""
     keep = keep & survivors[nodes.owner]
     lengths = np.bincount(nodes.owner[keep], minlength=len(ids))[survivors]
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
     positions = pa.ListArray.from_arrays(pa.array(offsets), pa.array(nodes.position[keep].astype(np.int32)))
     kept_ids = pa.array([ids[i] for i in np.flatnonzero(survivors).tolist()], pa.string())
-    return pa.Table.from_arrays([kept_ids, positions.cast(KEPT.field("positions").type)], schema=KEPT)
+    return pa.Table.from_arrays([kept_ids, positions.cast(KEPT_NODES.field("positions").type)], schema=KEPT_NODES)

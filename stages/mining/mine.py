@@ -18,6 +18,7 @@ from pydantic import Field
 
 from schemas.embedding import VECTOR
 from schemas.negative import NEGATIVE
+from schemas.tables import MINED
 from stages.encoders.cosine import Half, Mask, Single, from_column, pair_cosines
 from stages.mining.search import Entries, Hits, Ints, Names, Search, rank
 from stages.row_function import Settings
@@ -38,14 +39,6 @@ SLICES = pa.schema(
         pa.field("shared", VECTOR),  # unit norm or null: then neither anchor nor candidate
         pa.field("matched", pa.int32()),  # slice index of the match in the same document, or null
         pa.field("phash", pa.string()),  # images: 16 hex digits, or null
-    ]
-)
-
-# What it returns: one row a document of the queries, in their order.
-MINED = pa.schema(
-    [
-        pa.field("document_id", pa.string(), nullable=False),
-        pa.field("negatives", pa.list_(NEGATIVE), nullable=False),  # by slice, direction, falling score, candidate
     ]
 )
 
@@ -94,7 +87,7 @@ class MineSettings(Settings):
 class Mined:
     """Negatives of the queries, and counts that may be added over partitions."""
 
-    negatives: pa.Table  # MINED
+    negatives: pa.Table  # MINED, one row a document of the queries, in their order
     guards: dict[tuple[Kind, str], int]  # (kind, guard): pairs of anchor and candidate
     lists: dict[tuple[Kind, str], int]  # (kind, "full" | "short" | "empty"): anchors by length of their list
 

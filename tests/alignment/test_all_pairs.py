@@ -29,6 +29,7 @@ def pair_by_pair(function, x, y, n, m):
     return values.view(len(x), len(y))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),

@@ -11,6 +11,7 @@ import pytest
 triton = pytest.importorskip("triton", reason="Triton is published for Linux only")
 
 
+@pytest.mark.slow
 def test_interpreted_kernels_equal_the_others():
     """In a process of its own: Triton decides at import whether to interpret."""
     cases = pathlib.Path(__file__).with_name("interpreted.py")

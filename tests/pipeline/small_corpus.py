@@ -18,7 +18,7 @@ from pipeline.spec.loading import parse
 from schemas.contract import identity, table_from_rows
 from schemas.decision import DECISION
 from schemas.document import DOCUMENT
-from schemas.manifest import Manifest, Part, VersionManifest
+from schemas.manifest import ListedFile, Manifest, VersionManifest
 from schemas.page import PAGE
 from schemas.shard import SHARD, shard_name
 from schemas.tables import CLUSTER, IMAGE_USE, KEPT, MINED, PAIRED, SCORED, SELECTED, UNIQUE
@@ -414,7 +414,7 @@ def put(
     """One phase's table as one part."""
     table = Table(storage, phase, key)
     part = table.put_part(0, table_from_rows(rows, schema), schema)
-    logged: tuple[Part, ...] = ()
+    logged: tuple[ListedFile, ...] = ()
     if decided:
         logged = (table.put_decisions(0, table_from_rows([{**row, "phase": phase} for row in decided], DECISION)),)
     name, version = identity(schema)

@@ -14,7 +14,7 @@ import xxhash
 from PIL import Image
 
 from schemas.contract import conform, identity, table_from_rows
-from schemas.manifest import Part, VersionManifest
+from schemas.manifest import ListedFile, VersionManifest
 from schemas.shard import SHARD, SPLITS, shard_name
 
 # file of scikit-image's data folder, and sentences about it
@@ -207,7 +207,7 @@ def write_corpus(
                 # More than one batch a shard, as large corpora have.
                 writer.write_table(table, max_chunksize=4)
             digest = xxhash.xxh3_128_hexdigest(path.read_bytes())
-            parts.append(Part(f"shards/{path.name}", table.num_rows, path.stat().st_size, digest))
+            parts.append(ListedFile(f"shards/{path.name}", table.num_rows, path.stat().st_size, digest))
     manifest = VersionManifest("fabricated", version, tuple(parts), *identity(SHARD), {}, {}, {})
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     (root / "latest").write_text(version, encoding="utf-8")

@@ -65,6 +65,7 @@ def test_mistakes_exit_2_with_one_line(finished: Outcome, photo: Path, tmp_path:
         assert len(result.output.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_page_s_snippet_runs(finished: Outcome, photo: Path) -> None:
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```py\n(.*?)```", page, re.S)

@@ -19,7 +19,7 @@ from trainer.data.layout import Encoded, Vocabulary, encode_segment, sentence_id
 from trainer.data.pack_plan import Pack, Plan, seeded
 from trainer.data.positions import PositionBuilder
 from trainer.data.rows import Row
-from trainer.data.shards import Corpus, Document
+from trainer.data.shards import Document, ShardCorpus
 from trainer.objective.labels import label_lengths, label_rows, pair_weights
 from trainer.objective.structure import pair_scale
 from trainer.recipe import ObjectiveRecipe
@@ -178,7 +178,7 @@ class StepDataset(Dataset[StepBatch]):
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: ShardCorpus,
         rows: Sequence[Row],
         plan: Plan,
         vocabulary: Vocabulary,

@@ -9,19 +9,19 @@ import pyarrow as pa
 import xxhash
 
 from schemas.keys import digest, file_digest
-from schemas.manifest import Part, VersionManifest
+from schemas.manifest import ListedFile, VersionManifest
 from schemas.shard import FILE_PATTERNS, shard_order
 from schemas.shard_check import Widths
 from schemas.shard_file import NotAShard, ShardFile, same_widths
-from trainer.data.parts import Peers, build_parts, write_part
-from trainer.data.shards import Corpus
+from trainer.data.cache_parts import Peers, build_parts, write_part
+from trainer.data.shards import ShardCorpus
 from trainer.errors import UserError
 from trainer.keys import code_key
 
 MANIFEST = "manifest.json"
 
 
-def open_corpus(location: str, cache: Path | None = None) -> Corpus:
+def open_corpus(location: str, cache: Path | None = None) -> ShardCorpus:
     """The newest version of the corpus at `location`: the shards its manifest lists, their sizes checked.
 
     `location` is OUT of the build (OUT/latest names OUT/versions/<version>) or one version's folder. The one case
@@ -53,13 +53,13 @@ def open_corpus(location: str, cache: Path | None = None) -> Corpus:
     content = xxhash.xxh3_128()
     for path, hash_of_bytes in zip(shards, hashes, strict=True):
         content.update(f"{path.name}\0{hash_of_bytes}\n".encode())
-    corpus = Corpus(root, root.name, shards, content.hexdigest(), listed)
+    corpus = ShardCorpus(root, root.name, shards, content.hexdigest(), listed)
     if not len(corpus):
         raise UserError(f"corpus {location!r} holds no document")
     return corpus
 
 
-def check_shards(corpus: Corpus, cache: Path, peers: Peers) -> None:
+def check_shards(corpus: ShardCorpus, cache: Path, peers: Peers) -> None:
     """Look at every byte once, before any row is used: the hash that the manifest lists, if there is one, and that the
     rows are what the schema says (schemas.shard_check).
 
@@ -122,7 +122,7 @@ def _listed(root: Path) -> tuple[list[Path], tuple[str, ...]]:
     return [root / part.name for part in parts], tuple(part.hash for part in parts)
 
 
-def _check_size(root: Path, part: Part) -> None:
+def _check_size(root: Path, part: ListedFile) -> None:
     if Path(part.name).is_absolute() or ".." in Path(part.name).parts:
         raise UserError(f"{root / MANIFEST} lists {part.name!r}, which is outside its folder")
     path = root / part.name

@@ -16,9 +16,9 @@ import pyarrow as pa
 import torch
 
 from schemas.keys import digest
-from trainer.data.parts import Peers, build_parts, write_part
+from trainer.data.cache_parts import Peers, build_parts, write_part
 from trainer.data.pixels import blank, decode
-from trainer.data.shards import Corpus, Document
+from trainer.data.shards import Document, ShardCorpus
 from trainer.errors import CorruptRecordError
 from trainer.keys import code_key
 
@@ -91,7 +91,7 @@ def _where(document: Document, image: int) -> str:
     return f"document {document.document_id}, image {image} ({document.image_field(image, 'url')})"
 
 
-def feature_folder(cache: Path, corpus: Corpus, tower: str, size: int) -> Path:
+def feature_folder(cache: Path, corpus: ShardCorpus, tower: str, size: int) -> Path:
     """Where the features of a corpus under a tower lie. `tower`: digest of its weights (trainer.keys.weights_key)."""
     code = code_key(
         "trainer.data.features",
@@ -109,7 +109,7 @@ def part_path(folder: Path, number: int) -> Path:
 @torch.no_grad()
 def build_features(
     folder: Path,
-    corpus: Corpus,
+    corpus: ShardCorpus,
     tower: Callable[[torch.Tensor], torch.Tensor],
     pixels: PixelSource,
     device: torch.device,

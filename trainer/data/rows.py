@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from schemas.keys import digest
+from trainer.data.cache_parts import Peers, build_parts, write_part
 from trainer.data.layout import Segment, Vocabulary, cut, sentence_ids, token_counts
-from trainer.data.parts import Peers, build_parts, write_part
-from trainer.data.shards import Corpus, Document
+from trainer.data.shards import Document, ShardCorpus
 from trainer.keys import code_key
 
 PART = 256  # documents in a part: seconds of tokenizing
@@ -52,14 +52,14 @@ class Limits:
     image_tokens: int
     tokenizer: str  # digest of the tokenizer (trainer.keys.tokenizer_key)
 
-    def key(self, corpus: Corpus) -> str:
+    def key(self, corpus: ShardCorpus) -> str:
         """Digest of all that shapes the rows."""
         code = code_key("trainer.data.rows", libraries=("tokenizers", "transformers"))
         return digest(code, corpus.hash, json.dumps(asdict(self), sort_keys=True))
 
 
 def build_rows(
-    corpus: Corpus, vocabulary: Vocabulary, limits: Limits, documents: Iterable[int] | None = None
+    corpus: ShardCorpus, vocabulary: Vocabulary, limits: Limits, documents: Iterable[int] | None = None
 ) -> list[Row]:
     """Rows of the documents (by index; all when None), in shard order, segments in reading order."""
     rows: list[Row] = []
@@ -108,7 +108,7 @@ def _negatives(document: Document) -> tuple[list[tuple[int, tuple[str, int]]], l
     return [(anchor, place) for _, place, anchor in sorted(mined)], others
 
 
-def load_rows(corpus: Corpus, vocabulary: Vocabulary, limits: Limits, cache: Path, peers: Peers) -> list[Row]:
+def load_rows(corpus: ShardCorpus, vocabulary: Vocabulary, limits: Limits, cache: Path, peers: Peers) -> list[Row]:
     """`build_rows`, kept in `cache` under its key; a part that cannot be read is built anew. Raises as build_parts."""
     folder = cache / f"rows-{limits.key(corpus)}"
     count = -(-len(corpus) // PART)

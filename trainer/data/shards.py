@@ -163,7 +163,7 @@ class Document:
         return str(self.nodes[piece.node]["text"])[piece.start : piece.end]
 
 
-class Corpus:
+class ShardCorpus:
     """All documents of one corpus version, by index in shard order; opening reads no rows, so that those of shards
     which trainer.data.corpus.check_shards has not passed may be anything.
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainer.data.shards import Corpus
+from trainer.data.shards import ShardCorpus
 from trainer.model.interleaved import InterleavedForCausalLM
 from trainer.protocols.held_out import Evaluator
 from trainer.protocols.retrieval_metrics import change, loss_change
@@ -46,7 +46,7 @@ class Evaluations:
             self.results.pop(name, None)
         self._write()
 
-    def finish(self, corpus: Corpus, settings: dict[str, Any], seconds: float) -> None:
+    def finish(self, corpus: ShardCorpus, settings: dict[str, Any], seconds: float) -> None:
         """Add what changed, the recipe and the corpus."""
         before, after = self.results.get("before"), self.results.get(AFTER)
         if before and after:

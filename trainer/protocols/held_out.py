@@ -30,7 +30,7 @@ from trainer.data.layout import Vocabulary, sentence_ids
 from trainer.data.pack_plan import seeded
 from trainer.data.positions import PositionBuilder
 from trainer.data.rows import Row
-from trainer.data.shards import Corpus
+from trainer.data.shards import ShardCorpus
 from trainer.errors import CorruptRecordError, NotFiniteError
 from trainer.model.interleaved import InterleavedForCausalLM
 from trainer.model.writing import write
@@ -58,7 +58,7 @@ class HeldOut:
     tokens: int
 
 
-def choose(corpus: Corpus, rows: Sequence[Row], recipe: Recipe) -> HeldOut:
+def choose(corpus: ShardCorpus, rows: Sequence[Row], recipe: Recipe) -> HeldOut:
     """Segments and questions of the held-out rows, in an order drawn from the document ids."""
     held = sorted(
         (row for row in rows if row.split == "held_out"),
@@ -90,7 +90,7 @@ class Evaluator:
     The ranks share the packs and meet after every one, so that none waits long for another, or misses a stop.
     """
 
-    corpus: Corpus
+    corpus: ShardCorpus
     held_out: HeldOut
     vocabulary: Vocabulary
     images: ImageSource

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from trainer.data.gold import gold_pairs, statement
 from trainer.data.rows import Row
-from trainer.data.shards import Corpus
+from trainer.data.shards import ShardCorpus
 
 DIRECTIONS = {
     "image_to_sentence": ("pictures", "texts"),
@@ -64,7 +64,7 @@ class Questions:
         """Those of a name in a Direction."""
         return {"pictures": self.pictures, "texts": self.texts, "contexts": self.contexts}[name]
 
-    def stored(self, corpus: Corpus) -> dict[str, Any]:
+    def stored(self, corpus: ShardCorpus) -> dict[str, Any]:
         """As plain JSON values."""
         found: dict[str, Any] = {
             name: [
@@ -80,7 +80,7 @@ class Questions:
         return {**found, "directions": {name: asdict(direction) for name, direction in self.directions.items()}}
 
 
-def page_groups(corpus: Corpus, documents: Sequence[int]) -> dict[int, int]:
+def page_groups(corpus: ShardCorpus, documents: Sequence[int]) -> dict[int, int]:
     """Number of each document's group, 0 .. G - 1: joined by cluster and by pictures of the same bytes."""
     clusters = corpus.column("cluster_id")
     holders: dict[str, list[int]] = {}
@@ -96,7 +96,7 @@ def page_groups(corpus: Corpus, documents: Sequence[int]) -> dict[int, int]:
     return dict(zip(documents, labels, strict=True))
 
 
-def ask(corpus: Corpus, documents: Sequence[int], segments: Sequence[Row], most: int) -> Questions:
+def ask(corpus: ShardCorpus, documents: Sequence[int], segments: Sequence[Row], most: int) -> Questions:
     """Questions of held-out documents, in their order; at most `most` of a direction.
 
     Contexts are those of the segments: a sentence right before a picture.
@@ -139,7 +139,7 @@ def _first(items: Iterable[tuple[str, Item]]) -> dict[str, Item]:
     return found
 
 
-def _telling(corpus: Corpus, documents: Sequence[int], page_of: dict[int, int]) -> list[tuple[Item, Item]]:
+def _telling(corpus: ShardCorpus, documents: Sequence[int], page_of: dict[int, int]) -> list[tuple[Item, Item]]:
     """(picture, text) of all gold pairs whose text is given within one group of pages alone."""
     pairs: list[tuple[Item, Item]] = []
     groups: dict[str, set[int]] = {}
@@ -153,7 +153,7 @@ def _telling(corpus: Corpus, documents: Sequence[int], page_of: dict[int, int]) 
     return [(image, text) for image, text in pairs if len(groups[statement(text.content)]) == 1]
 
 
-def _contexts(corpus: Corpus, segments: Sequence[Row]) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def _contexts(corpus: ShardCorpus, segments: Sequence[Row]) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Slices right before a picture of the same segment, and those pictures."""
     before, pictures = [], []
     for row in segments:

@@ -28,11 +28,11 @@ def take_up(out: Path, found: Checkpoint) -> list[str]:
     half way it can be done again. Raises NoSpace.
     """
     folder = out / "checkpoints"
-    place = folder / f"step-{found.progress.step:08d}"
-    inside = read_check(place) == found.check
-    left = [path for path in list_checkpoints(folder) if not inside or step_of(path) > found.progress.step]
-    with room_for(place):
-        copied = folder / f".{place.name}.{os.getpid()}"
+    target = folder / f"step-{found.place.step:08d}"
+    inside = read_check(target) == found.check
+    left = [path for path in list_checkpoints(folder) if not inside or step_of(path) > found.place.step]
+    with room_for(target):
+        copied = folder / f".{target.name}.{os.getpid()}"
         if not inside:
             shutil.copytree(found.path, copied)
         aside = _move_aside(out, folder, left) if left else None
@@ -42,9 +42,9 @@ def take_up(out: Path, found: Checkpoint) -> list[str]:
                 (out / name).unlink(missing_ok=True)
                 if (found.path.parent / name).is_file():
                     shutil.copyfile(found.path.parent / name, out / name)
-            copied.rename(place)
+            copied.rename(target)
         if left or not inside:
-            _forget_after(out / "evaluation.json", found.progress.step)
+            _forget_after(out / "evaluation.json", found.place.step)
     if aside is None:
         return []
     names = ", ".join(path.name for path in reversed(left))

@@ -31,7 +31,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Progress:
+class Place:
     """Where a run is: steps done, and the epoch and place in its plan that come next."""
 
     step: int
@@ -45,7 +45,7 @@ class Checkpoint:
 
     path: Path
     check: str  # digest of all of it, the same for no other checkpoint
-    progress: Progress
+    place: Place
     corpus: str
     recipe: dict[str, Any]
     numerics: dict[str, Any]  # trainer.parallel.ranks.numerics; empty where it was not recorded
@@ -63,7 +63,7 @@ def save(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    progress: Progress,
+    place: Place,
     corpus: str,
     recipe: dict[str, Any],
     numerics: dict[str, Any],
@@ -74,13 +74,13 @@ def save(
 
     Raises NoSpace, with nothing of it left behind.
     """
-    path = folder / f"step-{progress.step:08d}"
+    path = folder / f"step-{place.step:08d}"
     temporary = folder / f".{path.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     state = model.state_dict()
     # Tied weights are one tensor under two names; safetensors wants each name to own its bytes.
     weights = {name: state[name].detach().cpu().clone() for name in kept_names(model, asset_prefixes)}
-    meta = {"format": FORMAT, "progress": vars(progress), "corpus": corpus, "recipe": recipe, "numerics": numerics}
+    meta = {"format": FORMAT, "progress": vars(place), "corpus": corpus, "recipe": recipe, "numerics": numerics}
     try:
         with room_for(path):
             _write(temporary, weights, optimizer.state_dict(), meta)
@@ -89,7 +89,7 @@ def save(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    older = [each for each in list_checkpoints(folder) if step_of(each) < progress.step]
+    older = [each for each in list_checkpoints(folder) if step_of(each) < place.step]
     for old in older[keep - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return path
@@ -152,11 +152,11 @@ def read(path: Path) -> Checkpoint:
                 raise ValueError(f"{name} is damaged")
         weights = load_file(path / "weights.safetensors")
         optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
-        progress = Progress(**meta["progress"])
+        place = Place(**meta["progress"])
     except (OSError, KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
         raise ValueError(f"{path}: {error}") from None
     numerics = meta.get("numerics", {})
-    return Checkpoint(path, check, progress, meta["corpus"], meta["recipe"], numerics, weights, optimizer)
+    return Checkpoint(path, check, place, meta["corpus"], meta["recipe"], numerics, weights, optimizer)
 
 
 def find(folder: Path, resume: str, warn: Callable[[str], None]) -> Checkpoint | None:

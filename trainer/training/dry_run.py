@@ -13,7 +13,7 @@ from trainer.data.pack_plan import describe, plan_epoch
 from trainer.parallel.ranks import precision, start, wrap
 from trainer.parallel.stop import Stop
 from trainer.recipe import Recipe
-from trainer.training.checkpoint import Progress
+from trainer.training.checkpoint import Place
 from trainer.training.lock import hold
 from trainer.training.log import RunLog, counted
 from trainer.training.optimizer import build_optimizer
@@ -60,7 +60,7 @@ def describe_run(recipe: Recipe) -> Iterator[str]:
         ranks,
         precision(recipe.parallel, ranks.device),
     )
-    batch, _ = next(iter(Batches(recipe, prepared, ranks, Progress(0, 0, 0))))
+    batch, _ = next(iter(Batches(recipe, prepared, ranks, Place(0, 0, 0))))
     started = time.monotonic()
     result = stepper.run(batch)
     seconds = time.monotonic() - started

@@ -24,7 +24,7 @@ from trainer.protocols.held_out import Evaluator, choose
 from trainer.recipe import Recipe, check_ranks
 from trainer.training import checkpoint as checkpoints
 from trainer.training.branch import take_up
-from trainer.training.checkpoint import Progress
+from trainer.training.checkpoint import Place
 from trainer.training.disk import room_for
 from trainer.training.lock import check_seen, hold
 from trainer.training.log import RunLog
@@ -72,7 +72,7 @@ def _train(recipe: Recipe, ranks: Ranks, stop: Stop, resume: str, allow_changes:
         except Terminated:
             where = run.keep()
             raise Terminated(f"SIGTERM: {where}, run the same command to go on") from None
-    return Outcome(out, run.progress.step, run.last or last_metrics(out), run.evaluations.results)
+    return Outcome(out, run.place.step, run.last or last_metrics(out), run.evaluations.results)
 
 
 def _tidy(out: Path, resume: str) -> None:
@@ -128,18 +128,18 @@ def _set_up(
     try:
         prepared = prepare(recipe, ranks, log, stop, found, allow_changes)
     except Terminated:
-        where = f"checkpoint at step {found.progress.step}" if found else "no step was done yet"
+        where = f"checkpoint at step {found.place.step}" if found else "no step was done yet"
         raise Terminated(f"SIGTERM: {where}, run the same command to go on") from None
     model = prepared.built.model
     nn.Module.to(model, ranks.device)
     optimizer = build_optimizer(model, recipe.optimizer)
-    progress = found.progress if found else Progress(0, 0, 0)
+    place = found.place if found else Place(0, 0, 0)
     if found:
         checkpoints.restore_optimizer(found, optimizer)
-        log.say(f"resuming from {found.path} at step {progress.step}")
+        log.say(f"resuming from {found.path} at step {place.step}")
         for line in ranks.told(lambda: take_up(Path(recipe.out), found)):
             log.say(line)
-    ranks.told(lambda: log.open(progress.step))
+    ranks.told(lambda: log.open(place.step))
     dtype = precision(recipe.parallel, ranks.device)
     evaluator = Evaluator(
         prepared.corpus,
@@ -154,7 +154,7 @@ def _set_up(
     )
     stepper = Stepper(wrap(PackedForward(model), ranks), optimizer, recipe, ranks, dtype)
     evaluations = Evaluations(Path(recipe.out), evaluator, log)
-    return Run(recipe, ranks, log, stop, prepared, computed, stepper, evaluations, progress, progress)
+    return Run(recipe, ranks, log, stop, prepared, computed, stepper, evaluations, place, place)
 
 
 @dataclass
@@ -169,8 +169,8 @@ class Run:
     numerics: dict[str, Any]  # trainer.parallel.ranks.numerics
     stepper: Stepper
     evaluations: Evaluations
-    progress: Progress
-    saved: Progress  # of the newest checkpoint; nothing to save at the start
+    place: Place
+    saved: Place  # of the newest checkpoint; nothing to save at the start
     last: dict[str, Any] = field(default_factory=dict)  # metrics of the last step
     named: set[str] = field(default_factory=set)  # unreadable images that were said already
     skipped: int = 0  # steps in a row, up to the last one
@@ -183,18 +183,18 @@ class Run:
     def train(self, started: float) -> None:
         """All steps that are left, with checkpoints and evaluations; Terminated after SIGTERM."""
         steps, every = self.recipe.optimizer.steps, self.recipe.evaluation.every
-        if self.progress.step == 0:
+        if self.place.step == 0:
             self._evaluate("before")
-        if self.progress.step >= steps:
+        if self.place.step >= steps:
             return  # a finished run that is started again needs no batch
         self._written(self.evaluations.reopen)
-        batches = iter(Batches(self.recipe, self.prepared, self.ranks, self.progress))
+        batches = iter(Batches(self.recipe, self.prepared, self.ranks, self.place))
         clock = time.monotonic()
-        while self.progress.step < steps:
+        while self.place.step < steps:
             batch, after = self._next(batches)
             result = self.stepper.run(batch)
             now = time.monotonic()
-            self.progress = after
+            self.place = after
             self._show(metrics(result, after, now - clock, started), result.unreadable)
             clock = now
             self._watch(result)
@@ -205,9 +205,9 @@ class Run:
                 clock = time.monotonic()
         self.stop.agree(self.problem)
 
-    def _next(self, batches: Iterator[tuple[StepBatch, Progress]]) -> tuple[StepBatch, Progress]:
+    def _next(self, batches: Iterator[tuple[StepBatch, Place]]) -> tuple[StepBatch, Place]:
         """The next batch, after a word with the other ranks: raises on every rank what kept one from going on."""
-        found: tuple[StepBatch, Progress] | None = None
+        found: tuple[StepBatch, Place] | None = None
         try:
             found = next(batches)
         except TOLD as error:
@@ -227,7 +227,7 @@ class Run:
         self.stop.agree(problem)
 
     def _show(self, values: dict[str, Any], unreadable: tuple[str, ...]) -> None:
-        step = self.progress.step
+        step = self.place.step
         write = step == self.recipe.optimizer.steps or (step - 1) % self.recipe.log.every == 0
         try:
             self.log.step(step - 1, values, write)
@@ -243,7 +243,7 @@ class Run:
         """Raise NotFiniteError after MOST_SKIPPED steps in a row that had to be skipped."""
         self.skipped = self.skipped + 1 if result.skipped else 0
         if self.skipped >= MOST_SKIPPED:
-            first = self.progress.step - self.skipped + 1
+            first = self.place.step - self.skipped + 1
             raise NotFiniteError(
                 f"from step {first} on loss or gradient is not finite ({self.skipped} steps in a row); "
                 # What step `first` met was made by the step before it.
@@ -252,7 +252,7 @@ class Run:
 
     def _evaluate(self, moment: str) -> None:
         """Record an evaluation; NotFiniteError says of which step and where to go on from."""
-        step = self.progress.step
+        step = self.place.step
         try:
             self._written(lambda: self.evaluations.record(moment, step, self._model))
         except NotFiniteError as error:
@@ -273,9 +273,9 @@ class Run:
 
         While steps are skipped there is none, so that those kept are from before.
         """
-        if self.saved != self.progress and not self.skipped:
+        if self.saved != self.place and not self.skipped:
             self.ranks.told(self._save)
-            self.saved = self.progress
+            self.saved = self.place
         return f"checkpoint at step {self.saved.step}" if self.saved.step else "no step was done yet"
 
     def _save(self) -> None:
@@ -283,7 +283,7 @@ class Run:
             Path(self.recipe.out) / "checkpoints",
             self._model,
             self.stepper.optimizer,
-            self.progress,
+            self.place,
             self.prepared.corpus.hash,
             self.recipe.model_dump(mode="json"),
             self.numerics,
@@ -309,7 +309,7 @@ class Run:
         self.stop.agree()
 
 
-def metrics(result: StepResult, progress: checkpoints.Progress, seconds: float, started: float) -> dict[str, Any]:
+def metrics(result: StepResult, place: checkpoints.Place, seconds: float, started: float) -> dict[str, Any]:
     """A step's line for the log: flat numbers."""
     values = {name: value for name, value in asdict(result).items() if name not in ("statistics", "unreadable")}
     return {
@@ -317,7 +317,7 @@ def metrics(result: StepResult, progress: checkpoints.Progress, seconds: float, 
         **result.statistics,
         "skipped": int(result.skipped),
         "unreadable_images": len(result.unreadable),
-        "epoch": progress.epoch,
+        "epoch": place.epoch,
         "seconds": round(seconds, 4),
         "elapsed": round(time.monotonic() - started, 3),
         "tokens_per_second": round(result.tokens / max(seconds, 1e-9), 1),

@@ -15,7 +15,7 @@ from trainer.data.corpus import check_shards, open_corpus
 from trainer.data.features import FeatureSource, ImageSource, PixelSource, build_features, feature_folder
 from trainer.data.pack_plan import Plan, plan_epoch
 from trainer.data.rows import Limits, Row, load_rows
-from trainer.data.shards import Corpus
+from trainer.data.shards import ShardCorpus
 from trainer.errors import CorruptRecordError, UserError
 from trainer.keys import weights_key
 from trainer.model.build import Built, build_model
@@ -32,7 +32,7 @@ NAMED = 10  # corrupt label vectors, or kinds of negatives, that are named one b
 class Prepared:
     """What a run works on."""
 
-    corpus: Corpus
+    corpus: ShardCorpus
     built: Built
     rows: list[Row]  # all segments
     training: list[Row]  # those to train on
@@ -87,7 +87,7 @@ def _say_left_out(rows: list[Row], log: RunLog) -> None:
         log.say(f"{number} left out, as only mined ones are placed beside their anchors: {of}")
 
 
-def _build(recipe: Recipe, corpus: Corpus, found: checkpoints.Checkpoint | None, allow_changes: bool) -> Built:
+def _build(recipe: Recipe, corpus: ShardCorpus, found: checkpoints.Checkpoint | None, allow_changes: bool) -> Built:
     """The recipe's model, with the weights of the checkpoint `found`; UserError as `prepare`."""
     if found and not allow_changes:
         checkpoints.check_same_run(found, corpus.hash, recipe.model_dump(mode="json"))
@@ -111,7 +111,7 @@ def _say_corrupt(lines: list[str], strict: bool, log: RunLog) -> None:
         log.say(f"{len(lines) - NAMED} more corrupt label vectors are left out")
 
 
-def _images(recipe: Recipe, corpus: Corpus, built: Built, ranks: Ranks, stop: Stop, cache: Path) -> ImageSource:
+def _images(recipe: Recipe, corpus: ShardCorpus, built: Built, ranks: Ranks, stop: Stop, cache: Path) -> ImageSource:
     """Pixels, or features where the tower is frozen and they are to be kept."""
     vision = recipe.model.vision
     pixels = PixelSource(vision.image_size, recipe.data.strict)
@@ -162,10 +162,10 @@ class Batches:
     recipe: Recipe
     prepared: Prepared
     ranks: Ranks
-    at: checkpoints.Progress
+    at: checkpoints.Place
 
-    def __iter__(self) -> Iterator[tuple[StepBatch, checkpoints.Progress]]:
-        """Batches with the progress that holds once they are done."""
+    def __iter__(self) -> Iterator[tuple[StepBatch, checkpoints.Place]]:
+        """Batches with the place that holds once they are done."""
         step, epoch, index = self.at.step, self.at.epoch, self.at.index
         while True:
             plan = plan_for(self.recipe, self.prepared.training, epoch)
@@ -196,4 +196,4 @@ class Batches:
                 step, index = step + 1, index + 1
                 if index == len(plan.steps):
                     epoch, index = epoch + 1, 0
-                yield batch, checkpoints.Progress(step, epoch, index)
+                yield batch, checkpoints.Place(step, epoch, index)

@@ -19,7 +19,7 @@ from pipeline.engine.table import Receipt, Table
 from pipeline.phases.generation import Generation
 from pipeline.phases.graph import graph, names
 from pipeline.spec.loading import Spec, parse
-from schemas.manifest import Manifest, Part, VersionManifest
+from schemas.manifest import ListedFile, Manifest, VersionManifest
 from stages.encoders import embed
 
 SPEC = """
@@ -45,7 +45,7 @@ def finish(spec: Spec, until: str | None = None, publish: bool = False) -> dict[
         if table.manifest() is None:
             run = {"finished": f"2026-01-01T00:00:{len(storage.names(f'tables/{phase.name}')):02d}Z", "seconds": 1.5}
             table.finish(
-                Manifest(phase.name, keys[phase.name], "x", 1, (Part("p", 4, 0, ""),), (), ingredients, run=run)
+                Manifest(phase.name, keys[phase.name], "x", 1, (ListedFile("p", 4, 0, ""),), (), ingredients, run=run)
             )
         if phase.name == until:
             break

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray.data
+from ray.data.context import DataContext
 
 from pipeline.engine.damage import Damaged
 from pipeline.engine.memo import compute_isolated
 from pipeline.engine.recovery import line_for_people
-from pipeline.engine.runner import PhaseFailed, Runner
+from pipeline.engine.runner import PhaseFailed, Runner, configure_ray_data
 from stages.row_function import CannotRun
 from tests.pipeline.conftest import Run
 from tests.pipeline.toy import Square, SquareSettings, last_digits, numbers, squares, total, tree
@@ -77,7 +82,6 @@ def test_a_row_that_kills_its_worker_ends_as_a_quarantine_row(run_phases: Run, t
 def test_a_phase_whose_own_code_dies_gives_up_with_one_line(run_phases: Run, tmp_path: Path) -> None:
     import os
     import signal
-    from dataclasses import replace
 
     doomed = replace(numbers(10), run=lambda part, rows: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(PhaseFailed, match="numbers: workers died 4 times without progress"):
@@ -108,22 +112,30 @@ def test_a_finished_part_is_not_made_again(run_phases: Run, plain: Path, tmp_pat
     assert {k: v for k, v in tree(plain).items() if "/numbers/" in k} == tree(tmp_path)
 
 
-def test_a_partition_in_two_blocks_stops_the_build_and_leaves_no_half_of_it(
-    run_phases: Run, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def small_blocks() -> Iterator[None]:
+    """Ray Data splits what a task makes into blocks of few rows."""
+    context = DataContext.get_current()
+    before = context.target_max_block_size
+    configure_ray_data(block_megabytes=200 / (1 << 20))
+    try:
+        made = ray.data.range(100, override_num_blocks=1).map_batches(lambda batch: batch, batch_size=None)
+        assert made.materialize().num_blocks() > 1
+        yield
+    finally:
+        context.target_max_block_size = before
+
+
+@pytest.mark.parametrize(("partitions", "actors"), [(4, False), (4, True), (1, False)])
+def test_a_partition_of_any_size_is_made_from_all_its_rows(
+    run_phases: Run, tmp_path: Path, partitions: int, actors: bool
 ) -> None:
-    phases = (numbers(95), squares(SquareSettings()), last_digits(), total())
-    exchanged = Runner._exchanged
-
-    def twice(self: Runner, *given: Any) -> Any:
-        once = exchanged(self, *given)
-        return once.union(once)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Runner, "_exchanged", twice)
-        with pytest.raises(PhaseFailed, match=r"numbers: partition . came in two blocks"):
-            run_phases(tmp_path, *phases)
-    run_phases(tmp_path, *phases)
-    assert tree(tmp_path) == tree(plain)
+    """Ray Data splits large blocks, but never what its sort has gathered."""
+    phases = (numbers(95), squares(SquareSettings()))
+    run_phases(tmp_path / "large", *phases, last_digits(), partitions=partitions)
+    with small_blocks():
+        run_phases(tmp_path / "small", *phases, replace(last_digits(), actors=actors), partitions=partitions)
+    assert tree(tmp_path / "small") == tree(tmp_path / "large")
 
 
 def test_a_function_that_cannot_run_stops_the_build_and_blames_no_row(run_phases: Run, tmp_path: Path) -> None:
@@ -138,7 +150,6 @@ def test_a_function_that_cannot_run_stops_the_build_and_blames_no_row(run_phases
 
 def test_a_task_that_asked_for_no_gpu_sees_none(run_phases: Run, tmp_path: Path) -> None:
     import os
-    from dataclasses import replace
 
     def run(part: Any, rows: pa.Table | None) -> pa.Table:
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""

@@ -14,7 +14,7 @@ from pipeline.lit import train as train_lit
 from pipeline.lit.holdout import clusters, split
 from pipeline.lit.model_card import Report, card
 from pipeline.lit.pairs import SOURCES, Pair, PairsMissing, download, one_per_text, pairs_of_clip_art, pairs_of_pages
-from pipeline.lit.train import Corpus, Recipe, info_nce, measure, shuffled, train
+from pipeline.lit.train import EncodedPairs, Recipe, info_nce, measure, shuffled, train
 from stages.encoders import conse, efficientnet, lit
 from stages.encoders.availability import LIT_WEIGHTS, efficientnet_file
 from stages.encoders.protocol import WeightsMissing
@@ -151,18 +151,18 @@ def test_training_teaches_what_conse_does_not_know(towers: None, monkeypatch: py
     pairs = [pair(str(row), f"text {row}") for row in range(40)]
     images = np.abs(generator.normal(size=(40, 1280))).astype(np.float32)
     words = generator.normal(size=(40, 384)).astype(np.float32)
-    corpus = Corpus(pairs, images, [""] * 40, {f"text {row}": row for row in range(40)}, words)
+    encoded = EncodedPairs(pairs, images, [""] * 40, {f"text {row}": row for row in range(40)}, words)
     recipe = Recipe(hidden=32, dropout=0.0, epochs=40, batch_size=40)
     rows = np.arange(40)
     before = lit.build(torch.from_numpy(classes), 32)
-    heads = train(corpus, rows, rows, recipe)
+    heads = train(encoded, rows, rows, recipe)
 
     def found(heads: lit.Heads) -> float:
         shown, said = train_lit.apply(heads.image, images), train_lit.apply(heads.text, words)
         return measure("", shown, said).recall_1
 
     assert found(before) < 0.2 and found(heads) > 0.9
-    again = train_lit.half(train(corpus, rows, rows, recipe))
+    again = train_lit.half(train(encoded, rows, rows, recipe))
     assert all(torch.equal(value, again[name]) for name, value in train_lit.half(heads).items())
 
 

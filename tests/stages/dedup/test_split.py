@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.dedup.split import RELATIONS, SPLIT, side, split
+from schemas.tables import SPLIT
+from stages.dedup.split import RELATIONS, side, split
 
 ROWS = st.lists(
     st.tuples(

@@ -315,12 +315,14 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_a_hub_name_is_downloaded_once_and_then_works_offline(bert: Path, hub: str, tmp_path: Path) -> None:
     online = elsewhere(USE, tmp_path, HF_ENDPOINT=hub)
     assert len(online["vector"]) == 32
     assert elsewhere(USE, tmp_path, HF_ENDPOINT=hub, HF_HUB_OFFLINE="1") == online
 
 
+@pytest.mark.slow
 def test_without_a_network_hub_names_are_one_line_soon(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

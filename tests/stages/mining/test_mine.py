@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.negative import NEGATIVE
+from schemas.tables import MINED
 from stages.encoders.cosine import row_cosines
-from stages.mining.mine import MINED, SLICES, MineSettings, mine
+from stages.mining.mine import SLICES, MineSettings, mine
 from stages.shards.rows import vector_array
 
 DIM = {"image": 12, "sentence": 8}

@@ -83,8 +83,8 @@ def test_queries_are_escaped_in_the_encoding_of_the_page() -> None:
     ],
 )
 def test_odd_bodies_give_few_links_and_no_error(body: bytes) -> None:
-    assert len(links(body, None, BASE)) <= 1
-    assert len(links(body, "text/html; charset=zlib_codec", BASE)) <= 1
+    assert len(links(body, None, BASE)) == 1
+    assert len(links(body, "text/html; charset=zlib_codec", BASE)) == 1
 
 
 def test_a_hostile_page_costs_little() -> None:

@@ -12,7 +12,7 @@ from schemas.contract import conform, table_from_rows
 from schemas.shard import SHARD
 from tests.trainer.fabricated import document
 from trainer.data.gold import gold_pairs, statement
-from trainer.data.shards import Corpus, Document
+from trainer.data.shards import Document, ShardCorpus
 from trainer.protocols.questions import ask, page_groups
 
 
@@ -29,12 +29,12 @@ def opened(row: dict[str, Any]) -> Document:
     return Document(conform(table_from_rows([row], SHARD), SHARD).to_batches()[0])
 
 
-def corpus_of(rows: list[dict[str, Any]], folder: Path) -> Corpus:
+def corpus_of(rows: list[dict[str, Any]], folder: Path) -> ShardCorpus:
     path = folder / "part-00000.arrow"
     table = conform(table_from_rows(rows, SHARD), SHARD)
     with pa.ipc.new_file(str(path), SHARD) as writer:
         writer.write_table(table)
-    return Corpus(folder, "v1", [path], "")
+    return ShardCorpus(folder, "v1", [path], "")
 
 
 # Document 0 shows the astronaut: "An astronaut in an orange suit smiles before a model shuttle. Figure 0 of 1: She

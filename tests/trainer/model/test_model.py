@@ -13,7 +13,7 @@ from trainer.data.collate import PackedSequence, PackTensors, pack, segment_sequ
 from trainer.data.corpus import open_corpus
 from trainer.data.features import PixelSource
 from trainer.data.rows import Limits, build_rows
-from trainer.data.shards import Corpus
+from trainer.data.shards import ShardCorpus
 from trainer.errors import UserError
 from trainer.model import attention
 from trainer.model.build import Built, build_model, export, merged_state
@@ -38,7 +38,7 @@ def built(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     return made
 
 
-def sequences(corpus: Corpus, built: Built, count: int = 4, limit: int = LIMIT) -> list[PackedSequence]:
+def sequences(corpus: ShardCorpus, built: Built, count: int = 4, limit: int = LIMIT) -> list[PackedSequence]:
     rows = build_rows(corpus, built.vocabulary, Limits(limit + 2, built.vocabulary.image_tokens, "bytes"))
     made = []
     for row in rows[:count]:

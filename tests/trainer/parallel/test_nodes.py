@@ -45,6 +45,7 @@ def settings(corpus: Path, out: str) -> list[str]:
     return ["--config", "tiny", "--corpus", str(corpus), "--out", out, *(w for each in fixed for w in ("--set", each))]
 
 
+@pytest.mark.slow
 def test_a_run_folder_of_each_node_s_own_ends_both(corpus: Path, tmp_path: Path, finished: Outcome) -> None:
     """The first node has the run's checkpoints, the second an empty folder of the same name."""
     nodes = [tmp_path / "a", tmp_path / "b"]
@@ -60,6 +61,7 @@ def test_a_run_folder_of_each_node_s_own_ends_both(corpus: Path, tmp_path: Path,
     assert not (nodes[1] / "run" / "checkpoints").exists() and not (nodes[0] / "run" / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_one_node_cannot_read_ends_both(corpus: Path, tmp_path: Path, finished: Outcome) -> None:
     nodes = [tmp_path / "a", tmp_path / "b"]
     shutil.copytree(finished.out / "checkpoints" / "step-00000004", nodes[0] / "old")

@@ -48,6 +48,7 @@ def run(script: str, number: int, module: str, target: str, arguments: list[str]
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "target", "number"),
     [
@@ -67,6 +68,7 @@ def test_while_a_command_loads(corpus: Path, tmp_path: Path, module: str, target
     assert line.endswith("run the same command to go on")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["trainer.protocols.held_out.pack", "trainer.training.checkpoint.save_file"])
 def test_ctrl_c_while_it_evaluates_or_saves(corpus: Path, tmp_path: Path, target: str) -> None:
     done = run(AT_CALL, signal.SIGINT, "trainer.run", target, command(corpus, tmp_path, "evaluation.tokens=500"))

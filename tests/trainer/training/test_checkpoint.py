@@ -59,6 +59,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return set(a) == set(b) and all(torch.equal(value, b[name]) for name, value in a.items())
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_straight_through_bitwise(corpus: Path, tmp_path: Path, finished: Outcome) -> None:
     out = tmp_path / "killed"
     process = start(command(corpus, out, "--set", "optimizer.steps=8"))
@@ -67,7 +68,7 @@ def test_killed_and_resumed_equals_straight_through_bitwise(corpus: Path, tmp_pa
     process.communicate()
     recipe = tiny(corpus, out)
     found = checkpoints.find(out / "checkpoints", "auto", print)
-    assert found is not None and found.progress.step in (4, 8)
+    assert found is not None and found.place.step in (4, 8)
     # Whatever it managed after the checkpoint is gone; what remains goes on as if nothing had happened.
     outcome = train_here(recipe, str(out / "checkpoints" / "step-00000004"), False)
     assert outcome.steps == 8
@@ -80,6 +81,7 @@ def test_killed_and_resumed_equals_straight_through_bitwise(corpus: Path, tmp_pa
     assert [line["loss"] for line in ours] == [line["loss"] for line in theirs]
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_and_143(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "terminated"
     process = start(command(corpus, out, "--set", "optimizer.steps=100000", "--set", "checkpoint.every=100000"))
@@ -89,7 +91,7 @@ def test_sigterm_leaves_a_checkpoint_and_143(corpus: Path, tmp_path: Path) -> No
     assert process.returncode == 143, errors
     assert "SIGTERM: checkpoint at step" in errors and "Traceback" not in errors
     (path,) = checkpoints.list_checkpoints(out / "checkpoints")
-    assert checkpoints.read(path).progress.step >= 1
+    assert checkpoints.read(path).place.step >= 1
 
 
 @pytest.mark.parametrize("damage", ["weights.safetensors", "optimizer.pt", "meta.json", "missing"])
@@ -104,7 +106,7 @@ def test_a_damaged_newest_checkpoint_falls_back(finished: Outcome, tmp_path: Pat
         (newest / damage).write_bytes(content)
     warnings: list[str] = []
     found = checkpoints.find(folder, "auto", warnings.append)
-    assert found is not None and found.path == before and found.progress.step == 4
+    assert found is not None and found.path == before and found.place.step == 4
     assert len(warnings) == 1 and newest.name in warnings[0] and "\n" not in warnings[0]
     with pytest.raises(UserError, match=newest.name):
         checkpoints.find(folder, str(newest), warnings.append)

@@ -15,7 +15,7 @@ from trainer.data.collate import StepBatch
 from trainer.errors import CorruptRecordError
 from trainer.parallel.ranks import Ranks
 from trainer.recipe import OptimizerRecipe, Recipe
-from trainer.training.checkpoint import Progress
+from trainer.training.checkpoint import Place
 from trainer.training.log import RunLog
 from trainer.training.loop import Batches, Prepared, prepare
 from trainer.training.optimizer import build_optimizer, rate
@@ -27,7 +27,7 @@ ONE = Ranks(0, 1, torch.device("cpu"), False)
 def setting(corpus: Path, out: Path, *overrides: str) -> tuple[Recipe, Prepared, StepBatch]:
     recipe = tiny(corpus, out, *overrides)
     prepared = prepare(recipe, ONE, RunLog(out, 1, False, False))
-    batch, _ = next(iter(Batches(recipe, prepared, ONE, Progress(0, 0, 0))))
+    batch, _ = next(iter(Batches(recipe, prepared, ONE, Place(0, 0, 0))))
     return recipe, prepared, batch
 
 
@@ -99,7 +99,7 @@ def test_ranks_see_the_whole_step_between_them(corpus: Path, tmp_path: Path) -> 
     parts = []
     for rank in range(2):
         ranks = Ranks(rank, 2, torch.device("cpu"), False)
-        part, _ = next(iter(Batches(recipe, prepared, ranks, Progress(0, 0, 0))))
+        part, _ = next(iter(Batches(recipe, prepared, ranks, Place(0, 0, 0))))
         parts.append(part)
     assert [pack.number for part in parts for pack in part.packs] == [0, 1, 2, 3]
     assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
@@ -143,7 +143,7 @@ def test_bfloat16_is_close(corpus: Path, tmp_path: Path) -> None:
 def test_loader_workers_change_nothing(corpus: Path, tmp_path: Path) -> None:
     _, prepared, batch = setting(corpus, tmp_path)
     with_workers = tiny(corpus, tmp_path, "data.workers=2")
-    other, _ = next(iter(Batches(with_workers, prepared, ONE, Progress(0, 0, 0))))
+    other, _ = next(iter(Batches(with_workers, prepared, ONE, Place(0, 0, 0))))
     assert torch.equal(batch.packs[0].input_ids, other.packs[0].input_ids)
     assert batch.packs[0].images is not None and other.packs[0].images is not None
     assert torch.equal(batch.packs[0].images, other.packs[0].images) and torch.equal(batch.labels, other.labels)
@@ -155,7 +155,7 @@ def test_an_unreadable_image_is_counted_and_named(tmp_path: Path) -> None:
     model = prepared.built.model
     stepper = Stepper(PackedForward(model), build_optimizer(model, recipe.optimizer), recipe, ONE, torch.float32)
     lines: list[str] = []
-    for batch, after in Batches(recipe, prepared, ONE, Progress(0, 0, 0)):
+    for batch, after in Batches(recipe, prepared, ONE, Place(0, 0, 0)):
         lines += stepper.run(batch).unreadable
         if after.epoch:
             break
