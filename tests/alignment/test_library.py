@@ -28,6 +28,7 @@ def test_imports_torch_numpy_numba_and_triton_only():
                 assert package in ALLOWED or package in sys.stdlib_module_names, (path.name, name)
 
 
+@pytest.mark.slow
 def test_importing_it_is_light():
     code = (
         "import torch, sys; before = set(sys.modules); import alignment; "
@@ -78,6 +79,7 @@ def test_on_a_gpu(length):
         torch.testing.assert_close(found, function(cost, 0.05, n, n), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_survives_a_fork():
     """DataLoader workers fork after the parent has used its threads."""
     code = (

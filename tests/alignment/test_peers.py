@@ -74,6 +74,7 @@ def test_loss_and_its_gradient_equal_tslearn(normalize):
         torch.testing.assert_close(mine, their, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [0.1, 1.0])
 def test_ragged_values_and_equal_length_gradients_equal_pysdtw(gamma):
     generator = torch.Generator().manual_seed(4)

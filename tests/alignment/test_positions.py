@@ -57,6 +57,7 @@ CHOICES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rows_computed_apart_are_the_whole_to_the_last_bit(positions, choice, dtype):

@@ -243,6 +243,7 @@ def test_a_band_equals_forbidden_cells(backend):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_length_2000(dtype):
     cost = random_batch(14, 2, 2000, 2000, dtype)[0]

@@ -254,6 +254,7 @@ def test_a_shard_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(looked) == 4
 
 
+@pytest.mark.slow
 def test_flipped_bits_never_abort(rows: list[Row], tmp_path: Path) -> None:
     """In a process of its own, which an abort would end; every flip is refused in one line or harmless."""
     write_bare(tmp_path / "new", rows[:3])

@@ -38,6 +38,7 @@ def broken_run(corpus: Path, out: Path, *overrides: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_broken_model_is_an_error_and_no_figure(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     # The last step breaks it, so that only the evaluation can tell; its checkpoint is no good.
