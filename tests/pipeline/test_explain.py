@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import explain as explaining
+from pipeline.corpus import explanation as explaining
+from pipeline.corpus.explanation import explain
 from pipeline.corpus.version import Corpus
 from pipeline.engine.mistake import UserMistake
-from pipeline.explain import explain
 from tests.pipeline.small_corpus import CONSENT, HOSTILE, SITE, VERSION, page, write
 
 
