@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.builds.reached import out_of_reach
 from pipeline.corpus.expectations import unmet
 from pipeline.corpus.version import Corpus, latest, version_manifest
 from pipeline.engine.damage import Damaged
@@ -92,8 +93,12 @@ def finished(spec: Spec) -> Corpus | None:
 
 
 def finished_until(spec: Spec, until: str) -> bool:
-    """Whether every phase up to one, and that one, is finished; seen without a Ray."""
-    return _finished_keys(spec, until) is not None
+    """Whether every phase up to one, and that one, is finished, and of the pages one was got; seen without a Ray."""
+    keys = _finished_keys(spec, until)
+    if keys is None:
+        return False
+    pages = Table(Storage(spec.output.url), "pages", keys["pages"])
+    return out_of_reach(pages.read_all(), again="") is None
 
 
 def _finished_keys(spec: Spec, until: str | None) -> dict[str, str] | None:

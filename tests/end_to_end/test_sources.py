@@ -119,7 +119,8 @@ def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder
         said = build(spec, out).failed(1)
         assert said == (
             "error: pages: not one page could be read: the server answered with an error status (1); "
-            f"the first is {down.url}/index.html: HTTP status 503; --retry-failed asks again"
+            f"the first is {down.url}/index.html: HTTP status 503; "
+            f"ask again with python -m pipeline.build --spec {spec} --out {out} --retry-failed"
         )
         after = tree(out)
         assert {name: after[name] for name in before} == before
