@@ -120,7 +120,9 @@ def test_the_command_says_it_in_one_line_and_exits_2(corpus: Corpus) -> None:
     command = [sys.executable, "-m", "pipeline.explain", "--corpus", corpus.storage.url]
     root = Path(__file__).parents[2]
     good = subprocess.run([*command, "--url", f"{SITE}/dogs"], cwd=root, capture_output=True, text=True, check=False)
-    assert good.returncode == 0 and good.stdout.startswith(f"version {VERSION}, built 2026-01-02T03:04:05Z\n{SITE}/dogs\n")
+    assert good.returncode == 0 and good.stdout.startswith(
+        f"version {VERSION}, built 2026-01-02T03:04:05Z\n{SITE}/dogs\n"
+    )
     assert "kept, matched to a sentence, cosine 0.28" in good.stdout
     bad = subprocess.run([*command, "--url", f"{SITE}/dog"], cwd=root, capture_output=True, text=True, check=False)
     assert bad.returncode == 2 and bad.stdout == ""
