@@ -16,7 +16,9 @@ from pipeline.engine.progress import Progress
 from pipeline.engine.runner import PhaseFailed, Resources, Runner
 from pipeline.engine.storage import Storage, StorageFull
 from schemas.build_record import FAILED, FINISHED, RUNNING, STOPPED, BuildRecord
+from schemas.page import PAGE
 from tests.pipeline.builds.test_dry_run import finish, spec_of
+from tests.pipeline.small_corpus import page, put
 
 PHASES = ("pages", "documents")
 
@@ -100,10 +102,6 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_build_that_has_nothing_to_do_starts_nothing_and_records_nothing(tmp_path: Path, no_ray: None) -> None:
-    from schemas.contract import table_from_rows
-    from schemas.page import PAGE
-    from tests.pipeline.small_corpus import page, put
-
     spec = spec_of(tmp_path)
     keys = finish(spec, until="documents")
     put(Storage(str(tmp_path)), "pages", keys["pages"], PAGE, [page("/a")], [], {})
@@ -111,8 +109,7 @@ def test_a_build_that_has_nothing_to_do_starts_nothing_and_records_nothing(tmp_p
         "nothing to do: every phase up to documents is finished"
     ]
     assert not (tmp_path / "builds").exists()
-    rows = table_from_rows([page("/a", "error", reason="connection")], PAGE).to_pylist()
-    put(Storage(str(tmp_path)), "pages", keys["pages"], PAGE, rows, [], {})
+    put(Storage(str(tmp_path)), "pages", keys["pages"], PAGE, [page("/a", "error", reason="connection")], [], {})
     with pytest.raises(AssertionError, match="a Ray is started"):  # and would say that not one page was got
         list(run.build(run.Order(spec, "s", until="documents")))
 
