@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.builds.reached import out_of_reach
 from pipeline.corpus.expectations import unmet
 from pipeline.corpus.version import Corpus, latest, version_manifest
-from pipeline.engine.cluster import submitted
 from pipeline.engine.damage import Damaged
 from pipeline.engine.keys import differences
 from pipeline.engine.layout import LATEST, version_of
@@ -84,11 +84,28 @@ def restated(spec: Spec, published: VersionManifest) -> list[str]:
 
 def finished(spec: Spec) -> Corpus | None:
     """The published version that the spec stands for, when `latest` names it already; seen without a Ray."""
-    if submitted():
-        return None  # the cluster's workers have not been seen to share the output yet
+    keys = _finished_keys(spec, None)
+    if keys is None or version_of(keys["shards"]) != latest(Storage(spec.output.url)):
+        return None
+    corpus = Corpus(spec.output.url)
+    # What is no part of a key: expectations that do not hold for what is there, a report asked for otherwise.
+    return None if unmet(spec.expect, corpus.manifest.counts) or restated(spec, corpus.manifest) else corpus
+
+
+def finished_until(spec: Spec, until: str) -> bool:
+    """Whether every phase up to one, and that one, is finished, and of the pages one was got; seen without a Ray."""
+    keys = _finished_keys(spec, until)
+    if keys is None:
+        return False
+    pages = Table(Storage(spec.output.url), "pages", keys["pages"])
+    return out_of_reach(pages.read_all(), again="") is None
+
+
+def _finished_keys(spec: Spec, until: str | None) -> dict[str, str] | None:
+    """Keys of the phases, up to one, if all of them are finished."""
     try:
         storage = Storage(spec.output.url)
-        published = latest(storage)
+        latest(storage)
     except Exception:  # not there, or not to be read: the build finds out which, and says so
         return None
     keys: dict[str, str] = {}
@@ -97,11 +114,9 @@ def finished(spec: Spec) -> Corpus | None:
         table = Table(storage, phase.name, keys[phase.name])
         if table.manifest() is None or table.lost():
             return None
-    if version_of(keys["shards"]) != published:
-        return None
-    corpus = Corpus(spec.output.url)
-    # What is no part of a key: expectations that do not hold for what is there, a report asked for otherwise.
-    return None if unmet(spec.expect, corpus.manifest.counts) or restated(spec, corpus.manifest) else corpus
+        if phase.name == until:
+            break
+    return keys
 
 
 def _why(storage: Storage, phase: str, ingredients: dict[str, Any], published: str | None) -> str:

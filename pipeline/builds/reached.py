@@ -13,8 +13,11 @@ from pipeline.corpus.words import rule_words
 _ALLOW = "crawl.allow_private_networks: true lets interloom in"
 
 
-def out_of_reach(pages: Iterable[pa.Table]) -> str | None:
-    """Why not one of the pages (schemas.page.PAGE, a part at a time) was got, in one line; None when one was."""
+def out_of_reach(pages: Iterable[pa.Table], again: str) -> str | None:
+    """Why not one of the pages (schemas.page.PAGE, a part at a time) was got, in one line; None when one was.
+
+    `again` is the command that asks again for what may pass.
+    """
     reasons: Counter[tuple[str, bool]] = Counter()
     example: tuple[str, str] | None = None
     for part in pages:
@@ -28,7 +31,7 @@ def out_of_reach(pages: Iterable[pa.Table]) -> str | None:
     causes = ", ".join(f"{rule_words('page', rule)} ({number:,})" for (rule, _), number in reasons.most_common(3))
     remedies = []
     if any(retryable for _, retryable in reasons):
-        remedies.append("--retry-failed asks again")
+        remedies.append(f"ask again with {again}")
     if any(rule == "private_address" for rule, _ in reasons):
         remedies.append(_ALLOW)
     remedy = f"; {'; '.join(remedies)}" if remedies else ""

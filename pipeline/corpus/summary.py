@@ -62,9 +62,8 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
     times = ", ".join(f"{group} {value:.0f}" for group, value in seconds_by_group(corpus).items())
     yield f"  seconds          {times}"
     if corpus.retryable:
-        them = "it" if corpus.retryable == 1 else "them"
         failed = counted(corpus.retryable, "fetch or row", "fetches and rows")
-        yield f"  {failed} failed in a way that may pass: --retry-failed tries {them} again"
+        yield f"  {failed} failed in a way that may pass; try again with {corpus.command('--retry-failed')}"
     if line := _cost(corpus):
         yield line
     yield f"  shards in        {root}/shards"

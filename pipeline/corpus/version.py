@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import xxhash
 from pydantic import ValidationError
 
+from pipeline.corpus.records import build_command, record_of_version
 from pipeline.engine.credentials import refuse_credentials
 from pipeline.engine.damage import Damaged, damaged
-from pipeline.engine.layout import LATEST, version_folder
+from pipeline.engine.layout import LATEST, REPORT, version_folder, version_of
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError
 from pipeline.engine.table import Table
-from schemas.manifest import Manifest, VersionManifest
+from schemas.build_record import BuildRecord
+from schemas.contract import identity
+from schemas.manifest import ListedFile, Manifest, VersionManifest
+from schemas.shard import SHARD
 from schemas.shard_file import NotAShard, ShardFile
 from stages.row_function import Settings
 
@@ -62,23 +67,51 @@ def version_manifest(storage: Storage, version: str) -> VersionManifest | None:
     return manifest
 
 
+def manifest_of(spec: dict[str, Any], manifests: Mapping[str, Manifest], run: dict[str, Any]) -> VersionManifest:
+    """What a version of these finished phases says of itself; one without shards has no name."""
+    shards = manifests.get("shards")
+    version = version_of(shards.key) if shards else ""
+    files = shards.files if shards else ()
+    schema, schema_version = identity(SHARD)
+    return VersionManifest(
+        name=str(spec.get("name", "")),
+        version=version,
+        shards=tuple(
+            ListedFile(file.name.removeprefix(f"{version_folder(version)}/"), file.rows, file.bytes, file.hash)
+            for file in files
+            if file.rows
+        ),
+        schema=schema,
+        schema_version=schema_version,
+        phases={phase: manifest.key for phase, manifest in manifests.items()},
+        spec=spec,
+        # Each name is used by one phase.
+        counts={f"{phase}.{name}": n for phase, manifest in manifests.items() for name, n in manifest.counts.items()},
+        run=run,
+    )
+
+
 class Corpus:
     """One version of the corpus under `url`; `latest` when none is named.
 
     UserMistake, one line, when there is no corpus or no such version; Damaged when its files contradict each other.
     """
 
+    # Phases that are not finished, in build order: a version has none.
+    ahead: tuple[str, ...] = ()
+    # Why this is no corpus to build upon, in one line.
+    caveat: str = ""
+
     def __init__(self, url: str, version: str | None = None) -> None:
         self.storage = open_storage(url)
         named = version
         version = named or latest(self.storage)
         if version is None:
-            raise UserMistake(
-                f"--corpus {url}: no finished corpus there; build one with "
-                f"python -m pipeline.build --spec SPEC --out {url}"
-            )
+            raise UserMistake(f"--corpus {url}: no finished corpus there; build one with {build_command(url, None)}")
         self.version = version
+        self.called = f"version {version}"
         self.folder = version_folder(version)
+        self.report = f"{self.folder}/{REPORT}"
         manifest = version_manifest(self.storage, version) if _VERSION_NAME.fullmatch(version) else None
         if manifest is None:
             there = ", ".join(self.storage.names("versions")) or "none"
@@ -89,6 +122,16 @@ class Corpus:
                 "build again"
             )
         self.manifest = manifest
+        self._said_by = f"{self.folder}/manifest.json"
+
+    @cached_property
+    def record(self) -> BuildRecord | None:
+        """The record of the build that made it, None where there is none."""
+        return record_of_version(self.storage, self.version)
+
+    def command(self, *more: str) -> str:
+        """The command that builds it again, with more options."""
+        return build_command(self.storage.url, self.record, *more)
 
     def section(self, name: str, model: type[_Settings]) -> _Settings:
         """A section of the resolved spec; Damaged when this version of the program does not take it."""
@@ -96,8 +139,8 @@ class Corpus:
             return model.model_validate(self.manifest.spec.get(name))
         except ValidationError:
             raise Damaged(
-                f"{self.storage.path(self.folder)}/manifest.json: its spec's section {name!r} is not what this version "
-                "of the program takes: build again"
+                f"{self.storage.path(self._said_by)}: its spec's section {name!r} is not what this version of the "
+                "program takes: build again"
             ) from None
 
     @property

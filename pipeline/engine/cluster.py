@@ -90,9 +90,9 @@ def _start_local(workers: int | None, object_store_bytes: int | None) -> None:
 
 
 def check_output(url: str) -> Storage:
-    """The corpus root, seen to be writable; on a cluster also to be the same for workers and driver.
+    """The corpus root, seen to be writable by this process; needs no Ray.
 
-    Raises UserMistake for a relative path on a cluster, or when a worker's object is not there for the driver.
+    Raises UserMistake for a relative path on a cluster, and for what cannot be written or is no other process's.
     """
     if submitted() and is_local(url) and not os.path.isabs(url.removeprefix("file://")):
         raise UserMistake(
@@ -108,13 +108,11 @@ def check_output(url: str) -> Storage:
         storage.probe()
     except StorageError as error:
         raise UserMistake(f"output: {error}") from None
-    if submitted():
-        _check_shared(storage)
     return storage
 
 
-def _check_shared(storage: Storage) -> None:
-    """A worker on every node writes an object, which the driver must find."""
+def check_shared(storage: Storage) -> None:
+    """A worker on every node writes an object, which the driver must find; UserMistake when it does not."""
 
     def write(root: Storage, name: str) -> str:
         root.write(name, b"seen")

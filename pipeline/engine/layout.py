@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 LATEST = "latest"
+# Records of builds, and a folder for what is said of one that made no version.
+BUILDS = "builds"
 # Relative to a version's folder.
 REPORT = "report/index.html"
 

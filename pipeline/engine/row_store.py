@@ -43,13 +43,18 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def store_folder(function: str, key: str) -> str:
+    """Where the rows lie that a function computed under a key (pipeline.engine.keys.function_key)."""
+    return f"rows/{function}/{key}"
+
+
 class RowStore:
     """Rows of one function under one key."""
 
     def __init__(self, storage: Storage, function: str, key: str, output: pa.Schema) -> None:
         self.storage = storage
         self.function = function
-        self.folder = f"rows/{function}/{key}"
+        self.folder = store_folder(function, key)
         self.schema = stored_schema(output)
         self._blobs = [f.name for f in output if pa.types.is_large_binary(f.type)]
 

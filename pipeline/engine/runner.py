@@ -15,8 +15,10 @@ import ray.data
 from ray.data import ActorPoolStrategy
 from ray.data.context import DataContext, ShuffleStrategy
 
+from pipeline.engine.keys import digest_json
 from pipeline.engine.phase import Part, Phase
 from pipeline.engine.progress import Progress, Tally
+from pipeline.engine.row_store import store_folder
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table
 from pipeline.engine.worker import PARTITION, Work, tell
@@ -64,6 +66,10 @@ class Runner:
     generation: int = 0
     keys: dict[str, str] = field(default_factory=dict)
     manifests: dict[str, Manifest] = field(default_factory=dict)
+    # Folders of row stores that the phases met so far work with.
+    stores: set[str] = field(default_factory=set)
+    # Told before a phase makes the first part of a table that is not finished; its key is among `keys` by then.
+    begun: Callable[[Runner], None] = lambda runner: None
 
     def table(self, phase: str) -> Table:
         return Table(self.storage, phase, self.keys[phase])
@@ -73,6 +79,7 @@ class Runner:
         ingredients = phase.ingredients(self.num_partitions, self.keys)
         key = phase.key(ingredients)
         self.keys[phase.name] = key
+        self.stores |= {store_folder(name, digest_json(each)) for name, each in ingredients["functions"].items()}
         table = self.table(phase.name)
         if lost := table.lost():
             self.progress.say(f"{phase.name}: files of {len(lost)} of {self.num_partitions} parts are lost, made again")
@@ -83,6 +90,7 @@ class Runner:
             self.progress.cached(phase.name, sum(part.rows for part in manifest.parts))
             return manifest
         began = time.monotonic()
+        self.begun(self)
         self.progress.begin(phase.name)
         resumed = len(table.receipts())
         tries = self._complete(phase, key, table)

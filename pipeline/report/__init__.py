@@ -1,22 +1,20 @@
 """The report: one self-contained HTML page about a corpus. `python -m pipeline.report --corpus OUT`
 
-`collect` reads a finished corpus into `data`, `render` draws that as a page.
+`collect` reads a corpus, finished or not, into `data`, `render` draws that as a page.
 """
 
 from __future__ import annotations
 
 from pipeline.corpus.version import Corpus
-from pipeline.engine.layout import REPORT
 
 
 def write_report(corpus: Corpus) -> str:
-    """Write the page into the version's folder; its path from the corpus root."""
+    """Write the page into the folder of the version, or of the build that made none; its path from the corpus root."""
     # Drawing libraries are not for everyone who imports a name of this package.
     from pipeline.report.collect import collect
     from pipeline.report.render import render
     from pipeline.spec.sections import ReportSettings
 
     settings = corpus.section("report", ReportSettings)
-    name = f"{corpus.folder}/{REPORT}"
-    corpus.storage.write(name, render(collect(corpus), int(settings.max_megabytes * 1e6)).encode())
-    return name
+    corpus.storage.write(corpus.report, render(collect(corpus), int(settings.max_megabytes * 1e6)).encode())
+    return corpus.report

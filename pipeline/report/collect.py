@@ -1,4 +1,4 @@
-"""Collecting: a finished corpus to ReportData, in two passes over its shards and one over its decisions."""
+"""Collecting: a corpus, finished or not, to ReportData, in two passes over its shards and one over its decisions."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def collect(corpus: Corpus) -> ReportData:
     urls = {name: url for name, (_, url) in _documents(corpus, asked.documents).items()}
     return ReportData(
         name=corpus.manifest.name,
-        version=corpus.version,
+        called=corpus.called,
         built=str(corpus.manifest.run.get("built", "")).replace("T", " ").replace("Z", " UTC"),
         seconds=float(corpus.manifest.run.get("seconds", 0)),
-        figures=_figures(corpus.manifest.counts),
+        figures=_figures(corpus),
         steps=_steps(corpus, funnel),
         funnel=funnel,
         histograms=scores.histograms(corpus.manifest.spec),
@@ -80,6 +80,7 @@ def collect(corpus: Corpus) -> ReportData:
         charts=charts(corpus),
         retrieval=retrieval(corpus, _shards(corpus)),
         notes=_notes(corpus),
+        caveat=f"{'Unfinished' if corpus.ahead else 'Not published'}: {corpus.caveat}" if corpus.caveat else "",
     )
 
 
@@ -116,15 +117,20 @@ def _notes(corpus: Corpus) -> list[str]:
         )
     if corpus.retryable:
         failed = counted(corpus.retryable, "fetch or row", "fetches and rows")
-        notes.append(f"{failed} failed in a way that may pass: build again with --retry-failed.")
+        notes.append(f"{failed} failed in a way that may pass. To try again: {corpus.command('--retry-failed')}")
     if said := note(corpus):
         notes.append(said)
     return notes
 
 
-def _figures(counts: dict[str, int]) -> list[tuple[str, str]]:
+def _figures(corpus: Corpus) -> list[tuple[str, str]]:
+    """Key numbers of the shards; of what there is where the build did not come so far."""
+    if corpus.ahead:
+        rows = [(_rows(corpus, phase), label) for phase, label in (("pages", "pages"), ("documents", "documents"))]
+        return [(f"{number:,}", label) for number, label in rows if number is not None]
+
     def n(name: str) -> int:
-        return counts.get(f"shards.{name}", 0)
+        return corpus.manifest.counts.get(f"shards.{name}", 0)
 
     def share(part: int, whole: int) -> str:
         return f"{100 * part / whole:.0f}%" if whole else "none"
@@ -156,7 +162,7 @@ def _steps(corpus: Corpus, funnel: list[FunnelRow]) -> list[Step]:
         ("documents", _rows(corpus, "documents"), "extracted, use allowed"),
         ("without exact copies", _rows(corpus, "unique"), "same address or same text"),
         ("text passed", _rows(corpus, "text"), "language, words, repetition …"),
-        ("without near-duplicates", None if text is None else text - near, ""),
+        ("without near-duplicates", None if text is None or "clusters" in corpus.ahead else text - near, ""),
         ("pictures passed", _rows(corpus, "kept"), "fetched, large enough, not furniture"),
         ("in the shards", _rows(corpus, "shards"), ""),
     ]
@@ -262,12 +268,12 @@ def _facts(corpus: Corpus) -> list[tuple[str, str]]:
     megabytes = sum(part.bytes for part in manifest.shards) / 1e6
     cpus, gpus = float(manifest.run.get("cpus", 0)), float(manifest.run.get("gpus", 0))
     machine = f"{_processors(cpus, 'CPU')}, {_processors(gpus, 'GPU')}"
-    return [
+    made = [
         ("shards", f"{len(manifest.shards):,} files, {megabytes:,.1f} MB"),
         ("schema", f"{manifest.schema} {manifest.schema_version}"),
         ("machine", machine),
-        *corpus.libraries().items(),
     ]
+    return [*([] if corpus.ahead else made), *corpus.libraries().items()]
 
 
 def _processors(count: float, name: str) -> str:

@@ -266,7 +266,7 @@ class ReportData:
     """The whole report."""
 
     name: str
-    version: str
+    called: str  # "version …" or "build …"
     built: str  # ISO 8601, UTC
     seconds: float
     figures: Sequence[tuple[str, str]]  # key numbers: value, label
@@ -282,4 +282,5 @@ class ReportData:
     facts: Sequence[tuple[str, str]] = ()  # versions, keys, machine: name, value
     charts: Sequence[Chart] = ()
     retrieval: Sequence[Direction] = ()
+    caveat: str = ""  # why this is no corpus to build upon
     notes: Sequence[str] = ()  # what the reader should know first, one sentence each

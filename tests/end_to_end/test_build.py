@@ -10,7 +10,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from pipeline.corpus.records import newest_record
 from pipeline.corpus.version import Corpus
+from pipeline.engine.storage import Storage
+from schemas.build_record import FINISHED
 from schemas.contract import conform
 from schemas.shard import SHARD
 from schemas.shard_file import ShardFile
@@ -212,3 +215,18 @@ def test_a_second_build_does_nothing_and_says_so(built: Path, spec: Path, site: 
     dry = build(spec, built, "--dry-run").check()
     assert dry.out.splitlines()[-1] == "nothing to do" and dry.out.count("finished ") == len(Corpus(str(built)).phases)
     assert tree(built) == before
+
+
+def test_the_record_says_what_was_built(built: Path, spec: Path) -> None:
+    record = newest_record(Storage(str(built)))
+    assert record is not None and (record.state, record.cause, record.label) == (FINISHED, "", str(spec))
+    corpus = Corpus(str(built))
+    assert record.version == corpus.version and record.phases == corpus.manifest.phases
+    there = {f"rows/{folder.parent.name}/{folder.name}" for folder in (built / "rows").glob("*/*") if folder.is_dir()}
+    assert set(record.stores) <= there
+    # What came from outside is kept in any case.
+    assert {store.split("/")[1] for store in there.difference(record.stores)} == {
+        "fetch_page",
+        "fetch_image",
+        "read_source",
+    }

@@ -119,7 +119,8 @@ def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder
         said = build(spec, out).failed(1)
         assert said == (
             "error: pages: not one page could be read: the server answered with an error status (1); "
-            f"the first is {down.url}/index.html: HTTP status 503; --retry-failed asks again"
+            f"the first is {down.url}/index.html: HTTP status 503; "
+            f"ask again with python -m pipeline.build --spec {spec} --out {out} --retry-failed"
         )
         after = tree(out)
         assert {name: after[name] for name in before} == before
@@ -129,6 +130,9 @@ def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder
         assert down.paths().count("/index.html") == asked == 1, "a remembered failure was asked for again"
         ended = build(spec, out, "--until", "documents", "--retry-failed").check()
         assert "stopped after documents" in ended.err and down.paths().count("/index.html") == 2
+        told = run("pipeline.explain", "--corpus", str(out), "--url", f"{down.url}/index.html").check().out
+        assert " stopped after documents: --until documents; phases from unique_urls on did not finish\n" in told
+        assert "  result: still in after extract; same address has not been done\n" in told
         assert " 1 document " in next(line for line in ended.err.splitlines() if line.startswith("  documents"))
 
 
@@ -142,6 +146,9 @@ def test_an_expectation_that_fails_leaves_a_report_and_latest(built: Path, spec:
     (version,) = {path.name for path in (out / "versions").iterdir()} - {published}
     assert f"versions/{version}/report/index.html" in said
     assert (out / "versions" / version / "report/index.html").exists()
+    told = run("pipeline.report", "--corpus", str(out)).check().out
+    assert told.strip() == str(out / "versions" / version / "report/index.html")
+    assert "Not published: build " in Path(told.strip()).read_text()
 
 
 @pytest.mark.parametrize(

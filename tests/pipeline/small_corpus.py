@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from pipeline.corpus.records import new_id, record_name
 from pipeline.corpus.version import Corpus
 from pipeline.engine.layout import LATEST, version_folder
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table, described
 from pipeline.phases.shards import SHARD_ROW
 from pipeline.spec.loading import parse
+from schemas.build_record import BuildRecord
 from schemas.contract import identity, table_from_rows
 from schemas.decision import DECISION
 from schemas.document import DOCUMENT
@@ -431,3 +434,24 @@ def put(
             run={"seconds": 1.5, "rows_computed": len(rows), "rows_remembered": 0},
         )
     )
+
+
+def record_build(corpus: Corpus, until: str, state: str, cause: str = "", **more: Any) -> BuildRecord:
+    """The record of a build newer than the corpus's version, whose phases it shares up to one."""
+    names = corpus.phases
+    begun = names[: names.index(until) + 1]
+    record = BuildRecord(
+        id=new_id(),
+        label="small spec.yaml",
+        overrides=("mine.top_k=3", 'output.url="elsewhere"'),
+        spec=corpus.manifest.spec,
+        phases={name: corpus.manifest.phases[name] if name in begun else "" for name in names},
+        stores=(),
+        state=state,
+        cause=cause,
+        started="2026-01-03T00:00:00Z",
+        updated="2026-01-03T00:01:00Z",
+    )
+    record = replace(record, **more)
+    corpus.storage.write(record_name(record.id), record.to_json().encode())
+    return record

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import explain as explaining
+from pipeline.corpus import explanation as explaining
+from pipeline.corpus.explanation import explain
 from pipeline.corpus.version import Corpus
 from pipeline.engine.mistake import UserMistake
-from pipeline.explain import explain
 from tests.pipeline.small_corpus import CONSENT, HOSTILE, SITE, VERSION, page, write
 
 
@@ -53,7 +53,7 @@ def test_a_kept_page_is_told_node_by_node(corpus: Corpus) -> None:
             "crawl: not used, refused by the site's robots.txt (Disallow: /private), by http://site.test/robots.txt",
         ),
         ("/private", "result: no document was made of it"),
-        ("/down", "failed, the server answered with an error status (HTTP 503); may pass with --retry-failed"),
+        ("/down", "failed, the server answered with an error status (HTTP 503); may pass when it is tried again"),
     ],
 )
 def test_each_way_out_is_named(corpus: Corpus, path: str, said: str) -> None:
@@ -85,7 +85,7 @@ def test_a_robots_file_that_is_out_of_reach_is_no_refusal(
     text = told(corpus, f"{SITE}/private")
     assert (
         f"  crawl: not used, robots.txt could not be reached (http://site.test/robots.txt: {cause}), and without its "
-        "word nothing may be fetched (RFC 9309); may pass with --retry-failed\n"
+        "word nothing may be fetched (RFC 9309); may pass when it is tried again\n"
     ) in text
     assert "refused by" not in text and "nobody could say" not in text
 
@@ -120,7 +120,10 @@ def test_the_command_says_it_in_one_line_and_exits_2(corpus: Corpus) -> None:
     command = [sys.executable, "-m", "pipeline.explain", "--corpus", corpus.storage.url]
     root = Path(__file__).parents[2]
     good = subprocess.run([*command, "--url", f"{SITE}/dogs"], cwd=root, capture_output=True, text=True, check=False)
-    assert good.returncode == 0 and "kept, matched to a sentence, cosine 0.28" in good.stdout
+    assert good.returncode == 0 and good.stdout.startswith(
+        f"version {VERSION}, built 2026-01-02T03:04:05Z\n{SITE}/dogs\n"
+    )
+    assert "kept, matched to a sentence, cosine 0.28" in good.stdout
     bad = subprocess.run([*command, "--url", f"{SITE}/dog"], cwd=root, capture_output=True, text=True, check=False)
     assert bad.returncode == 2 and bad.stdout == ""
     assert bad.stderr.startswith("error: --url ") and bad.stderr.count("\n") == 1

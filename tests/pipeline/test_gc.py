@@ -14,6 +14,7 @@ from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table
 from pipeline.gc import app, doomed
+from schemas.build_record import FAILED, FINISHED, STOPPED, BuildRecord
 from schemas.manifest import Manifest, VersionManifest
 
 # Two versions share their pages and their scores' function; the extraction differs.
@@ -32,6 +33,13 @@ def add_version(storage: Storage, version: str, built: str, phases: dict[str, tu
     keys = {phase: key for phase, (key, _) in phases.items()}
     manifest = VersionManifest("small", version, (), "shard", 1, keys, {}, {}, run={"built": built})
     storage.write(f"versions/{version}/manifest.json", manifest.to_json().encode())
+
+
+def add_record(storage: Storage, build: str, state: str, version: str = "", **phases: str) -> None:
+    """A build's record; a phase it has not begun has the key ""."""
+    stores = (f"rows/score/{digest_json(FUNCTION['score'])}",)
+    record = BuildRecord(build, "small", (), {}, phases, stores, state, "", "", "", version)
+    storage.write(f"builds/{build}.json", record.to_json().encode())
 
 
 @pytest.fixture
@@ -97,6 +105,35 @@ def test_the_command_removes_what_it_announced_and_then_finds_nothing(storage: S
     assert Corpus(str(storage)).version == "bbbb"
     assert storage.names("versions") == ["bbbb"]
     assert CliRunner().invoke(app, arguments).stdout == "0 objects, 0.0 MB removed\n"
+
+
+def test_the_newest_build_goes_on_after_a_collection(storage: Storage) -> None:
+    before = set(doomed(storage, 1))
+    add_record(storage, "20260101-a", FINISHED, "aaaa", pages="p1")
+    add_record(storage, "20260102-b", FINISHED, "bbbb", pages="p1")
+    add_record(storage, "20260103-c", FAILED, pages="p1", documents="d1")
+    storage.write("builds/20260103-c/report/index.html", b"<p>")
+    add_record(storage, "20260104-d", STOPPED, pages="p1", documents="d3", shards="cccc0000")
+    storage.write("versions/cccc0000/shards/part-00000.arrow", b"half")
+    going = set(doomed(storage, 1))
+    assert before - going == {"tables/documents/d3/receipt-00000.json"}, "what it has begun stays"
+    assert going - before == {
+        "builds/20260101-a.json",
+        "builds/20260103-c.json",
+        "builds/20260103-c/report/index.html",
+    }
+    assert CliRunner().invoke(app, ["--corpus", str(storage)]).exit_code == 0
+    assert storage.names("builds") == ["20260102-b.json", "20260104-d.json"]
+
+
+def test_row_stores_of_the_newest_build_stay(tmp_path: Path) -> None:
+    """Also where nothing is published, and no table of the function is finished."""
+    storage = Storage(str(tmp_path))
+    store = f"rows/score/{digest_json(FUNCTION['score'])}/00-ff-x.parquet"
+    for name in (store, "rows/score/other/00-ff-x.parquet", "tables/pages/p1/receipt-00000.json"):
+        storage.write(name, b"rows")
+    add_record(storage, "20260104-d", STOPPED, pages="p1", documents="")
+    assert doomed(storage, 1) == ["rows/score/other/00-ff-x.parquet"]
 
 
 def test_a_folder_that_is_no_corpus_is_a_mistake(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipeline.corpus.explanation import explain
 from pipeline.corpus.version import Corpus
 from pipeline.engine.table import Damaged, described
-from pipeline.explain import explain
 from pipeline.report.collect import collect
 from schemas.contract import table_from_rows
 from schemas.shard import SHARD

@@ -29,13 +29,14 @@ def test_pictures_in_the_shards_and_urls_that_were_asked_for_are_counted_apart(c
 
 
 def test_one_is_not_several(corpus: Corpus) -> None:
+    again = f"python -m pipeline.build --spec SPEC --out {corpus.storage} --retry-failed"
     one = said(corpus, clusters__near_duplicates=1, clusters__clusters=1)
     assert one["near-duplicates"].startswith("1 document dropped, in 1 cluster;")
-    assert "\n  1 fetch or row failed in a way that may pass: --retry-failed tries it again\n" in one["all"]
+    assert f"\n  1 fetch or row failed in a way that may pass; try again with {again}\n" in one["all"]
     assert one["shards"].startswith("1 file, ")
     two = said(corpus, clusters__near_duplicates=2, clusters__clusters=2, pages__retryable=2)
     assert two["near-duplicates"].startswith("2 documents dropped, in 2 clusters;")
-    assert "\n  2 fetches and rows failed in a way that may pass: --retry-failed tries them again\n" in two["all"]
+    assert f"\n  2 fetches and rows failed in a way that may pass; try again with {again}\n" in two["all"]
 
 
 def test_a_corpus_without_a_held_out_part_says_how_to_get_one(corpus: Corpus) -> None:

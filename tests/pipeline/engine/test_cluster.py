@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.engine import cluster
-from pipeline.engine.cluster import check_output, submitted
+from pipeline.engine.cluster import check_output, check_shared, submitted
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageFull
 
@@ -55,7 +55,7 @@ def test_a_full_disk_is_no_mistake_of_the_user(tmp_path: Path, monkeypatch: pyte
 
 
 def test_every_node_writes_and_the_driver_sees_it(local_ray: dict[str, float], in_a_job: None, tmp_path: Path) -> None:
-    check_output(str(tmp_path / "out"))
+    check_shared(Storage(str(tmp_path / "out")))
     assert not list((tmp_path / "out").iterdir()), "probes are removed"
 
 
@@ -65,19 +65,16 @@ def test_output_that_workers_keep_to_themselves_is_refused(
     """As when each node has a disk of its own under the same path."""
     monkeypatch.setattr(Storage, "exists", lambda self, name: False)
     with pytest.raises(UserMistake, match="is not there for the driver: use storage that every node mounts"):
-        check_output(str(tmp_path / "out"))
+        check_shared(Storage(str(tmp_path / "out")))
 
 
 def test_output_that_workers_cannot_write_is_refused(
     local_ray: dict[str, float], in_a_job: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def probe(self: Storage) -> None:
-        """The driver can write; the workers cannot."""
-        (tmp_path / "out").write_text("a file")
-
-    monkeypatch.setattr(Storage, "probe", probe)
+    storage = Storage(str(tmp_path / "out"))
+    (tmp_path / "out").write_text("a file")
     with pytest.raises(UserMistake, match=r"output: node .* cannot write to"):
-        check_output(str(tmp_path / "out"))
+        check_shared(storage)
 
 
 def test_a_node_that_is_slow_to_start_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,11 @@ def test_a_corpus_becomes_numbers_rules_and_documents(data: ReportData) -> None:
     assert {document.title for document in data.documents} == {HOSTILE, "Dogs"}
     assert data.built == "2026-01-02 03:04:05 UTC" and "min_similarity: 0.15" in data.spec
     assert [(guard.guard, guard.pairs) for guard in data.guards] == [("cluster", 4)]
-    assert data.notes == ["1 fetch or row failed in a way that may pass: build again with --retry-failed."]
+    (note,) = data.notes
+    assert note.startswith(
+        "1 fetch or row failed in a way that may pass. To try again: python -m pipeline.build --spec "
+    )
+    assert note.endswith(" --retry-failed")
 
 
 def test_scores_show_what_was_kept_and_what_a_rule_dropped_with_its_bounds(data: ReportData) -> None:
