@@ -19,7 +19,7 @@ import typer
 
 from pipeline.corpus.summary import seconds_by_group
 from pipeline.corpus.version import Corpus
-from pipeline.demo import PORT
+from pipeline.demo.__main__ import PORT
 
 
 def seconds_of(*command: str) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.engine.ending import LIBRARY_THREADS
+from pipeline.engine.resident import RESIDENT
 
 # Seconds that what is already ending may take.
 GRACE = 10.0
@@ -40,6 +41,7 @@ def _expected(thread: threading.Thread) -> bool:
 
 def processes(grace: float = GRACE) -> list[str]:
     """Processes below this one that still run; pytest-xdist's own have ended by then."""
+    RESIDENT.stop()  # the one process that ends when this one does
     children = psutil.Process().children(recursive=True)
     _, alive = psutil.wait_procs(children, timeout=grace)
     found = []

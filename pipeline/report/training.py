@@ -150,10 +150,10 @@ def _interval(wide: Sequence[float | None] | None) -> tuple[float, float] | None
 def _pictures(shards: Iterable[pa.Table], wanted: set[str]) -> dict[str, Picture | None]:
     found: dict[str, Picture | None] = {}
     for shard in shards if wanted else ():
-        for images in shard.column("images").to_pylist():
-            for image in images:
-                if image["sha256"] in wanted and image["sha256"] not in found:
-                    found[image["sha256"]] = thumbnail(image["bytes"], _SIDE, image["alt"] or "")
+        rows = zip(shard.column("images").to_pylist(), shard.column("image_info").to_pylist(), strict=True)
+        for image, info in (pair for images, infos in rows for pair in zip(images, infos, strict=True)):
+            if info["sha256"] in wanted and info["sha256"] not in found:
+                found[info["sha256"]] = thumbnail(image["bytes"], _SIDE, info["alt"] or "")
     return found
 
 
