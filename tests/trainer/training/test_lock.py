@@ -35,9 +35,12 @@ import os, signal, sys
 from pathlib import Path
 from trainer.training.lock import hold
 with hold(Path(sys.argv[1])):
+    here, there = os.pipe()
     child = os.fork()
     if not child:
+        os.write(there, b".")
         signal.pause()  # a worker that outlives its trainer
+    os.read(here, 1)
     print(child, flush=True)
     signal.pause()
 """
