@@ -31,7 +31,6 @@ from trainer.protocols.significance import (
     mean_interval,
     sign_flip_test,
 )
-from trainer.training.log import counted
 
 Tensor = torch.Tensor
 
@@ -208,10 +207,7 @@ def claim_against_chance(found: Sequence[Standing], candidates: int, pages: Sequ
     """
     number = len(set(pages))
     enough = len(found) >= minimum and candidates >= FEWEST_CANDIDATES and number >= FEWEST_PAGES
-    refused = (
-        f"no claim: {counted(len(found), 'query', 'queries')} of {counted(number, 'page')} among "
-        f"{counted(candidates, 'candidate')}: too few"
-    )
+    refused = "no claim: too few queries, pages or candidates"
     tested = _claim(
         by_page([one.ahead - 0.5 for one in found], pages),
         by_page(np.ones(len(found)), pages),
@@ -230,7 +226,7 @@ def change(before: Sequence[float], after: Sequence[float], pages: Sequence[int]
     """
     number = len(set(pages))
     enough = len(before) >= minimum and number >= FEWEST_PAGES
-    refused = f"no claim: {counted(len(before), 'query', 'queries')} of {counted(number, 'page')}: too few"
+    refused = "no claim: too few queries or pages"
     sums = by_page([last - first for first, last in zip(before, after, strict=True)], pages)
     counts = by_page(np.ones(len(before)), pages)
     return _claim(sums, counts, "" if enough else refused, "improved", "worse", NO_CHANGE)
@@ -242,5 +238,5 @@ def loss_change(before: Sequence[float], after: Sequence[float], tokens: Sequenc
     mean, low, high in nats a token, negative is better. Tested as `change`, whatever a page's number of tokens.
     """
     sums = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    refused = "" if len(sums) >= FEWEST_PAGES else f"no claim: {counted(len(sums), 'page')}: too few"
+    refused = "" if len(sums) >= FEWEST_PAGES else "no claim: too few pages"
     return _claim(sums, np.asarray(tokens, dtype=np.float64), refused, "higher", "lower", NO_CHANGE)

@@ -190,14 +190,14 @@ def test_few_pages_carry_no_claim_and_no_interval_whatever_their_queries() -> No
     few = FEWEST_PAGES - 1
     perfect, pages = [Standing(0, 1, 1, 1.0)] * 10 * few, list(range(few)) * 10
     found = claim_against_chance(perfect, 100, pages, 30)
-    assert found.claim == f"no claim: {10 * few} queries of {few} pages among 100 candidates: too few"
+    assert found.claim == "no claim: too few queries, pages or candidates"
     assert math.isnan(found.low) and math.isnan(found.p) and found.mean == 1.0
     assert math.isnan(intervals(perfect, 100, pages).mrr[0])
-    assert change([0.1] * 70, [0.9] * 70, pages, 30).claim.startswith(f"no claim: {10 * few} queries of {few} pages")
-    assert loss_change([9.0] * few, [1.0] * few, [5] * few).claim == f"no claim: {few} pages: too few"
-    assert claim_against_chance([], 0, [], 30).claim.startswith("no claim: 0 queries of 0 pages")
-    assert change([], [], [], 30).claim.startswith("no claim: 0 queries")
-    assert loss_change([], [], []).claim.startswith("no claim: 0 pages")
+    assert change([0.1] * 70, [0.9] * 70, pages, 30).claim == "no claim: too few queries or pages"
+    assert loss_change([9.0] * few, [1.0] * few, [5] * few).claim == "no claim: too few pages"
+    assert claim_against_chance([], 0, [], 30).claim == found.claim
+    assert change([], [], [], 30).claim == "no claim: too few queries or pages"
+    assert loss_change([], [], []).claim == "no claim: too few pages"
     # One page more, and the smallest p-value there is can be reached.
     assert sign_flip_test(np.ones(FEWEST_PAGES)) == 2 / 2**FEWEST_PAGES <= 0.01 < sign_flip_test(np.ones(few))
 
