@@ -1,1 +1,1 @@
-"""A build as a whole: what a dry run says, whether the source was reached, and publishing a version."""
+"""A build as a whole: mistakes found before it starts, the dry run, the run, its record, and publishing a version."""
