@@ -37,6 +37,12 @@ def build(
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Where the corpus goes; same as --set output.url=…")] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE", help="Make it of this share of the pages, as in 1%; same as --set source.sample=…"
+        ),
+    ] = None,
     until: Annotated[str | None, typer.Option(metavar="PHASE", help="Stop after this phase.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say which phases are finished, which would run, and why; do nothing.")
@@ -48,7 +54,9 @@ def build(
 ) -> None:
     from pipeline.builds.check import check
 
-    overrides = [*(set_ or []), *([f"output.url={json.dumps(out)}"] if out is not None else [])]
+    options = {"output.url": out, "source.sample": sample}
+    given = [f"{name}={json.dumps(value)}" for name, value in options.items() if value is not None]
+    overrides = [*(set_ or []), *given]
     loaded = load(spec, overrides)
     check(loaded, until)
     if dry_run:

@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 
-from schemas.contract import contract
+from schemas.contract import CARRIED, contract
+from schemas.page import LOCATOR
 
 NODE = pa.struct(
     [
@@ -11,7 +12,8 @@ NODE = pa.struct(
         pa.field("text", pa.string()),  # text nodes: NFC, no-break spaces and runs of blanks folded (not in pre)
         pa.field("separator", pa.string()),  # what follows the node when text is joined: "\n\n", "\n" or " "
         pa.field("image_url", pa.string()),  # image nodes: absolute canonical URL, or a data: URI
-        pa.field("image_id", pa.string()),  # image nodes: xxh3-128 hex of image_url
+        # image nodes: xxh3-128 hex of image_url; of URL and bytes where the picture came with the document
+        pa.field("image_id", pa.string()),
         pa.field("alt", pa.string()),
         pa.field("title", pa.string()),
         pa.field("caption", pa.string()),  # figcaption or equivalent
@@ -26,6 +28,15 @@ DROPPED = pa.struct(
         pa.field("kind", pa.string()),  # "image" | "text"
         pa.field("rule", pa.string()),
         pa.field("detail", pa.string()),  # the URL, or the first 200 characters
+    ]
+)
+
+# A picture whose bytes came with the document: nobody fetches it.
+IMAGE_BODY = pa.struct(
+    [
+        pa.field("image_id", pa.string()),
+        pa.field("content_hash", pa.string()),  # xxh3-128 hex of the bytes
+        pa.field("body", LOCATOR, metadata=CARRIED),
     ]
 )
 
@@ -45,5 +56,6 @@ DOCUMENT = contract(
         pa.field("text_hash", pa.string()),  # xxh3-128 hex of the normalised text of all text nodes
         pa.field("nodes", pa.list_(NODE), nullable=False),
         pa.field("dropped", pa.list_(DROPPED), nullable=False),
+        pa.field("image_bodies", pa.list_(IMAGE_BODY)),  # null where pages carry no pictures
     ],
 )

@@ -17,10 +17,11 @@ LOCATOR = pa.struct(
 
 PROVENANCE = pa.struct(
     [
-        pa.field("kind", pa.string()),  # site | urls | html | warc
+        pa.field("kind", pa.string()),  # site | urls | html | warc | documents
         pa.field("snapshot", pa.string(), metadata=CARRIED),
-        pa.field("file", pa.string(), metadata=CARRIED),  # local path or WARC file, null for a crawl
-        pa.field("offset", pa.int64(), metadata=CARRIED),  # of the WARC record, bytes, else null
+        pa.field("file", pa.string(), metadata=CARRIED),  # local path, WARC file or file of documents, null for a crawl
+        # of the WARC record or JSON line, bytes; of a row of a Parquet file its number from 0; else null
+        pa.field("offset", pa.int64(), metadata=CARRIED),
         pa.field("length", pa.int64(), metadata=CARRIED),  # of the WARC record, bytes, else null
     ]
 )

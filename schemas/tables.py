@@ -7,6 +7,7 @@ from schemas.document import NODE
 from schemas.embedding import VECTOR
 from schemas.image import IMAGE
 from schemas.negative import NEGATIVE
+from schemas.page import LOCATOR
 from schemas.text_scores import TEXT_SCORES
 
 _DOCUMENT_ID = pa.field("document_id", pa.string(), nullable=False)
@@ -84,6 +85,8 @@ IMAGE_REFERENCE = pa.schema(
         pa.field("image_id", pa.string()),
         pa.field("url", pa.string()),
         pa.field("document_id", pa.string()),
+        pa.field("content_hash", pa.string()),  # of bytes that came with the document, null where there are none
+        pa.field("body", LOCATOR),
     ]
 )
 

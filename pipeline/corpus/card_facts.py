@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 import yaml
 
 from pipeline.corpus.card import CardSummary
-from pipeline.corpus.funnel import Funnel
+from pipeline.corpus.funnel import SAMPLED_OUT, Funnel
 from pipeline.corpus.version import Corpus
+from pipeline.corpus.words import sample_words
 
 
 def summary(corpus: Corpus) -> CardSummary:
@@ -20,6 +21,7 @@ def summary(corpus: Corpus) -> CardSummary:
     splits: Counter[str] = Counter()
     image_bytes = 0
     funnel = Funnel()
+    funnel.add_sampled_out(corpus.manifest.counts.get(SAMPLED_OUT, 0))
     for decisions in corpus.decisions():
         funnel.add(decisions)
     for rows, kept in zip(corpus.table("shards").read_all(), corpus.table("kept").read_all(), strict=True):
@@ -33,6 +35,7 @@ def summary(corpus: Corpus) -> CardSummary:
                 image_bytes += sum(image["body"]["length"] for image in document["images"] if image["body"])
     counts = corpus.manifest.counts
     spec = corpus.manifest.spec
+    share = sample_words(spec["source"])
     ingredients = corpus.phase_manifest("embeddings").ingredients["functions"]
     encoders = {
         f"{vector} {modality}": f"{name} (weights {function['weights']})"
@@ -61,5 +64,6 @@ def summary(corpus: Corpus) -> CardSummary:
         ],
         encoders=encoders,
         libraries=corpus.libraries(),
+        limits=[f"It is made of a sample, {share} of the pages of its source."] if share else [],
         robots_checked=spec["source"]["kind"] in ("site", "urls") and spec["crawl"]["obey_robots"],
     )

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.corpus.version import Corpus
-from pipeline.corpus.words import bounds_words, counted, number, phase_words, rule_words
+from pipeline.corpus.words import bounds_words, counted, number, phase_words, rule_words, sample_words
 from pipeline.engine.mistake import UserMistake
+from stages.sources.sample import in_sample
 from stages.web.urls import canonicalize_image
 
 Row = dict[str, Any]
@@ -43,6 +44,7 @@ def explain(corpus: Corpus, url: str) -> Iterator[str]:
     if not pages and not images and not nodes and not left_out:
         near = _nearest(corpus, url)
         hint = f"; the nearest known are {', '.join(near)}" if near else ""
+        hint = _outside_sample(corpus, names) + hint
         which = f"{corpus.called} ({corpus.caveat})" if corpus.ahead else "this corpus"
         raise UserMistake(f"--url {url}: neither a page nor an image of {which}{hint}")
     for page in pages:
@@ -56,6 +58,15 @@ def explain(corpus: Corpus, url: str) -> Iterator[str]:
     for row in left_out:
         yield f"  in {url_of[row['document_id']]}: left out by {phase_words(row['phase'])}: {_why(row)}"
     yield from _remedies(corpus, [*pages, *images])
+
+
+def _outside_sample(corpus: Corpus, names: list[str]) -> str:
+    """What a sample has to do with a page that is unknown."""
+    source = corpus.manifest.spec["source"]
+    share = sample_words(source)
+    if not share or any(in_sample(name, float(source["sample"])) for name in names):
+        return ""
+    return f"; as a page it would lie outside the sample of {share} (source.sample)"
 
 
 def _remedies(corpus: Corpus, fetched: list[Row]) -> Iterator[str]:

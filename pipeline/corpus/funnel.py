@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+# Count of the pages phase: pages that the sample of the source left out.
+SAMPLED_OUT = "pages.sampled_out"
+
 Rule = tuple[str, str, str, str]  # phase, kind, rule, action
 
 
@@ -37,6 +40,12 @@ class Funnel:
             self.counts[row["phase"], row["kind"], row["rule"], row["action"]] += row["count_all"]
             if row["phase"] not in self.phases:
                 self.phases.append(row["phase"])
+
+    def add_sampled_out(self, number: int) -> None:
+        """Take in how many pages the sample left out, before anything else: they have no decisions to be counted by."""
+        if number:
+            self.counts["pages", "page", "sample", "drop"] += number
+            self.phases.append("pages")
 
     def rows(self) -> list[FunnelRow]:
         """Rules in build order; within a phase and kind by falling count."""

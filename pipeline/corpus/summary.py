@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from pipeline.corpus.funnel import SAMPLED_OUT
 from pipeline.corpus.version import Corpus
-from pipeline.corpus.words import counted
+from pipeline.corpus.words import counted, sample_words
 from pipeline.engine.layout import REPORT
 from pipeline.spec.sections import PricesSettings
 
@@ -42,7 +43,9 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
     megabytes = sum(part.bytes for part in corpus.manifest.shards) / 1e6
     root = f"{corpus.storage}/{corpus.folder}"
     yield f"corpus {corpus.manifest.name}, version {corpus.version}, {seconds:.0f} s"
-    yield f"  pages            {n('documents.pages')} asked for, {n('documents.pages_fetched')} read"
+    share = sample_words(corpus.manifest.spec["source"])
+    sampled = f"; a sample of {share}, {n(SAMPLED_OUT)} are left out" if share else ""
+    yield f"  pages            {n('documents.pages')} asked for, {n('documents.pages_fetched')} read{sampled}"
     yield (
         f"  documents        {n('shards.documents')} kept of {n('documents.documents')}"
         f" ({n('shards.held_out')} held out){_nothing_held_out(counts)}"

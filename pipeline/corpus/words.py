@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 # "kind/rule" or rule -> what happened, as the end of a sentence that starts with the thing it happened to.
 _RULES: dict[str, str] = {
     # fetching, pages and images alike
@@ -29,6 +32,19 @@ _RULES: dict[str, str] = {
     "page/extract": "could not be read as HTML",
     "page/max_pages": "beyond the cap on pages",
     "page/max_depth": "too many links away from the seeds",
+    "page/sample": "outside the sample that was asked for",
+    # documents that were extracted elsewhere
+    "page/damaged_file": "its file is damaged",
+    "page/unknown_layout": "its file is laid out in no way that is known",
+    "page/not_json": "its line is not JSON",
+    "page/bad_row": "its row does not hold a document",
+    "page/no_url": "does not say of which page it is",
+    "page/duplicate_id": "has the id of another document",
+    "image/matched_text_index": "is matched to a sentence that is not there",
+    "paragraph/end_of_document": "marks where another subject begins",
+    "paragraph/bad_metadata": "says of the pictures what does not fit them",
+    "paragraph/empty_text": "holds no text",
+    "paragraph/unknown_kind": "neither a text nor a picture",
     # extraction and decoding of images
     "image/no_source": "names no file",
     "image/placeholder": "a placeholder, not the picture itself",
@@ -220,6 +236,12 @@ def number(value: float | None) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def sample_words(source: Mapping[str, Any]) -> str:
+    """The share of the pages that a source's section asks for: "1%"; "" for all of them."""
+    share = float(source.get("sample", 1))
+    return f"{number(100 * share)}%" if share < 1 else ""
 
 
 def bounds_words(low: float | None, high: float | None) -> str:

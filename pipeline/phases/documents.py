@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,8 @@ from stages.extract import Extract, refused_by_meta
 _PAGE_ACTIONS = {"refused": "refuse", "quarantined": "quarantine"}
 
 
-def _page_decisions(pages: pa.Table) -> list[dict[str, Any]]:
+def page_decisions(pages: pa.Table) -> list[dict[str, Any]]:
+    """Decisions about pages that could not be had."""
     return [
         {
             "kind": "page",
@@ -38,6 +40,22 @@ def failed(kind: str, rule: str, error: str, **row: Any) -> dict[str, Any]:
     return {"kind": kind, "action": action, "rule": rule, "detail": error.removeprefix(QUARANTINED), **row}
 
 
+def node_decisions(document_id: str, url: str, dropped: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Decisions about what was left out of a document (schemas.document.DROPPED)."""
+    return [
+        {
+            "kind": "paragraph" if each["kind"] == "text" else "image",
+            "action": "drop",
+            "subject_id": document_id,
+            "document_id": document_id,
+            "url": each["detail"] if each["kind"] == "image" else url,
+            "rule": each["rule"],
+            "detail": each["detail"],
+        }
+        for each in dropped
+    ]
+
+
 def documents(spec: Spec) -> Phase:
     """pages -> documents, one a page."""
     extract = Extract(spec.extract)
@@ -46,7 +64,7 @@ def documents(spec: Spec) -> Phase:
     def run(part: Part, _: pa.Table | None) -> pa.Table:
         pages = part.read("pages")
         part.add("pages", pages.num_rows)
-        part.decide(_page_decisions(pages))
+        part.decide(page_decisions(pages))
         usable = pages.filter(pa.compute.equal(pages.column("status"), "ok"))
         part.add("pages_fetched", usable.num_rows)
         results = part.apply(
@@ -83,18 +101,7 @@ def documents(spec: Spec) -> Phase:
                 )
             else:
                 kept.append(index)
-                decided.extend(
-                    {
-                        "kind": "paragraph" if each["kind"] == "text" else "image",
-                        "action": "drop",
-                        "subject_id": page["page_id"],
-                        "document_id": page["page_id"],
-                        "url": each["detail"] if each["kind"] == "image" else page["url"],
-                        "rule": each["rule"],
-                        "detail": each["detail"],
-                    }
-                    for each in result["dropped"]
-                )
+                decided.extend(node_decisions(page["page_id"], page["url"], result["dropped"]))
         part.decide(decided)
         chosen = pa.array(kept, pa.int64())
         page_ids = usable.column("page_id").take(chosen)
@@ -103,6 +110,7 @@ def documents(spec: Spec) -> Phase:
             "document_id": page_ids,
             "page_id": page_ids,
             "modified": usable.column("modified").take(chosen),
+            "image_bodies": pa.nulls(len(kept), DOCUMENT.field("image_bodies").type),
             **{name: result.column(name) for name in DOCUMENT.names if name in result.column_names},
         }
         part.add("documents", len(kept))

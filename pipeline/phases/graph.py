@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.engine.phase import Phase
-from pipeline.phases.documents import documents
+from pipeline.phases.documents import documents as extracted_documents
 from pipeline.phases.duplicates import clusters, edges, paragraphs, signatures, unique, unique_texts, unique_urls
+from pipeline.phases.given import given_documents
 from pipeline.phases.images import fetched_images, images, kept
 from pipeline.phases.pages import pages
 from pipeline.phases.pairs import negatives, pairs, splits
@@ -14,6 +15,13 @@ from pipeline.phases.shards import shards
 from pipeline.phases.slices import embeddings, slices
 from pipeline.phases.text import scores, text
 from pipeline.spec.loading import Spec
+from pipeline.spec.sections import DocumentsSource
+
+
+def documents(spec: Spec) -> Phase:
+    """pages -> documents: extracted from the pages, or as the source gives them."""
+    return given_documents(spec) if isinstance(spec.source, DocumentsSource) else extracted_documents(spec)
+
 
 # What becomes of the pages; how they and the pictures are fetched also depends on the retry generation.
 _MAKERS: tuple[Callable[[Spec], Phase] | Callable[[Spec, int], Phase], ...] = (

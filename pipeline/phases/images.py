@@ -34,18 +34,22 @@ def _references(part: Part, _: Any) -> pa.Table:
         if row["document_id"] in alive
     }
     rows: list[dict[str, Any]] = []
-    for document in part.read("documents").select(["document_id", "nodes"]).to_pylist():
+    for document in part.read("documents").select(["document_id", "nodes", "image_bodies"]).to_pylist():
         document_id = document["document_id"]
+        bodies = {each["image_id"]: each for each in document["image_bodies"] or ()}
         for position in positions.get(document_id, ()):
             node = document["nodes"][position]
             if node["kind"] == "image":
                 url = node["image_url"]
+                came = bodies.get(node["image_id"])
                 rows.append(
                     {
-                        "host_key": _host_key(url, node["image_id"]),
+                        "host_key": node["image_id"] if came else _host_key(url, node["image_id"]),
                         "image_id": node["image_id"],
                         "url": url,
                         "document_id": document_id,
+                        "content_hash": came and came["content_hash"],
+                        "body": came and came["body"],
                     }
                 )
     return pa.Table.from_pylist(rows, schema=IMAGE_REFERENCE)
@@ -87,9 +91,10 @@ def fetched_images(spec: Spec, generation: int) -> Phase:
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
-        users = _users(rows)
-        part.add("image_urls", len(users))
-        made: list[pa.Table] = []
+        came = pc.is_valid(rows.column("content_hash"))
+        along, users = rows.filter(came), _users(rows.filter(pc.invert(came)))
+        made = [_came_along(along, max_bytes)]
+        part.add("image_urls", made[0].num_rows + len(users))
         local: list[str] = []
         by_host: dict[str, list[str]] = {}
         for image_id, (url, _) in users.items():
@@ -115,8 +120,6 @@ def fetched_images(spec: Spec, generation: int) -> Phase:
         carried = sorted(image_id for image_id, (url, _) in users.items() if url[:5].lower() == "data:")
         if carried:
             made.append(_from_data_uris(part, carried, users))
-        if not made:
-            return FETCHED_IMAGE.empty_table()
         result = pa.concat_tables(made).sort_by([("image_id", "ascending")])
         part.add_true("images_fetched", pc.equal(result.column("status"), "ok"))
         part.add_true("retryable", result.column("retryable"))
@@ -145,6 +148,21 @@ def _as_fetched_image(table: pa.Table, ids: list[str], users: dict[str, tuple[st
     columns["url"] = pa.array([users[image_id][0] for image_id in ids], pa.string())
     columns["documents"] = pa.array([users[image_id][1] for image_id in ids], pa.list_(pa.string()))
     return pa.table({name: columns[name] for name in FETCHED_IMAGE.names}).cast(FETCHED_IMAGE)
+
+
+def _came_along(rows: pa.Table, max_bytes: int) -> pa.Table:
+    """Rows of images whose bytes came with their documents; rows of one image stand together and have one body."""
+    users = _users(rows)
+    bodies = {row["image_id"]: row for row in rows.select(["image_id", "content_hash", "body"]).to_pylist()}
+    made: list[dict[str, Any]] = []
+    for image_id, (url, documents) in users.items():
+        row: dict[str, Any] = {"image_id": image_id, "url": url, "documents": documents, "retryable": False}
+        if bodies[image_id]["body"]["length"] > max_bytes:
+            row |= {"status": "refused", "reason": "too_large", "detail": f"more than {max_bytes} bytes"}
+        else:
+            row |= {"status": "ok"} | {name: bodies[image_id][name] for name in ("content_hash", "body")}
+        made.append(row)
+    return pa.Table.from_pylist(made, schema=FETCHED_IMAGE)
 
 
 def _from_data_uris(part: Part, ids: list[str], users: dict[str, tuple[str, list[str]]]) -> pa.Table:

@@ -1,20 +1,31 @@
-"""The first phase: pages, from a crawl, a list of URLs, a folder or WARC files."""
+"""The first phase: pages, from a crawl, a list of URLs, a folder, WARC files, or files of documents."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.engine.phase import Exchange, Part, Phase, Scout
 from pipeline.phases.crawling import HostPages, by_host, crawl, fetch_host
 from pipeline.phases.fetching import FETCH_LIBRARIES
+from pipeline.phases.given_files import GivenPiece, given_pieces, read_pages
 from pipeline.phases.sources import Chunk, chunks, fingerprint, read_chunk
 from pipeline.spec.loading import Spec
-from pipeline.spec.sections import HtmlSource, SiteSource, UrlsSource, WarcSource
+from pipeline.spec.sections import DocumentsSource, HtmlSource, SiteSource, UrlsSource, WarcSource
+from schemas.keys import digest
 from schemas.page import PAGE
+from stages.sources.sample import Sample
 from stages.web.urls import read_url_list, url_id
+
+# Rows on their way: where each comes from, which orders those of one id, and how many pages a row of no page tells that
+# the sample left out.
+_LEFT_OUT = pa.field("left_out", pa.int64())
+_ORDER = ("page_id", "depth", "url", "file", "offset")
+_EMITTED = pa.schema([*PAGE, pa.field("file", pa.string()), pa.field("offset", pa.int64()), _LEFT_OUT])
 
 
 def _page_rows(fetched: pa.Table, depth: int, kind: str, snapshot: str) -> pa.Table:
@@ -49,6 +60,40 @@ def _left_out(unit: HostPages, snapshot: str) -> pa.Table:
     )
 
 
+def _emitted(pages: pa.Table, sample: Sample) -> pa.Table:
+    """PAGE rows on their way, with one more where the sample left some out."""
+    provenance = pages.column("provenance")
+    rows = pages.append_column("file", pc.struct_field(provenance, "file"))
+    rows = rows.append_column("offset", pc.struct_field(provenance, "offset"))
+    rows = rows.append_column(_LEFT_OUT, pa.nulls(rows.num_rows, pa.int64())).cast(_EMITTED)
+    if not sample.left_out:
+        return rows
+    told = {"page_id": digest("left out"), "url": "", "status": "", "retryable": False, "left_out": sample.left_out}
+    return pa.concat_tables([rows, pa.Table.from_pylist([told], schema=_EMITTED)])
+
+
+def _duplicates(rows: pa.Table, again: Sequence[bool]) -> list[dict[str, Any]]:
+    """Decisions about rows whose id another row before them has."""
+    found: list[dict[str, Any]] = []
+    kept = ""
+    for row, copy in zip(rows.select(["page_id", "url", "file", "offset"]).to_pylist(), again, strict=True):
+        place = f"{row['file']}, {row['offset']}"
+        if copy:
+            found.append(
+                {
+                    "kind": "page",
+                    "action": "drop",
+                    "subject_id": digest(row["page_id"], place),
+                    "url": row["url"],
+                    "rule": "duplicate_id",
+                    "detail": f"{row['page_id']} at {place}; kept is the one at {kept}",
+                }
+            )
+        else:
+            kept = place
+    return found
+
+
 def pages(spec: Spec, generation: int) -> Phase:
     """The source -> pages, one row for each URL or record, fetched or not."""
     source, settings = spec.source, spec.crawl
@@ -58,30 +103,46 @@ def pages(spec: Spec, generation: int) -> Phase:
             return list(crawl(scout, source, settings, generation))
         if isinstance(source, UrlsSource):
             return list(by_host(read_url_list(source.path), 0))
+        if isinstance(source, DocumentsSource):
+            return list(given_pieces(source))
         return list(chunks(source))
 
-    def emit(part: Part, unit: Any) -> pa.Table:
+    def rows_of(part: Part, unit: Any, sample: Sample) -> pa.Table:
+        if isinstance(unit, GivenPiece):
+            assert isinstance(source, DocumentsSource)
+            return read_pages(source, unit, sample)
         if isinstance(unit, Chunk):
             assert isinstance(source, HtmlSource | WarcSource)
-            return read_chunk(part, source, unit, settings)
+            return read_chunk(part, source, unit, settings, sample)
         left_out = _left_out(unit, source.snapshot)
-        if not unit.urls:
+        urls = [url for url in unit.urls if sample.takes(url)]
+        if not urls:
             return left_out
         # What a crawl fetched it has counted already.
         quiet = replace(part, tell=lambda looked_up, computed: None) if isinstance(source, SiteSource) else part
-        fetched = fetch_host(quiet, unit, settings, source.snapshot, generation)
+        fetched = fetch_host(quiet, replace(unit, urls=urls), settings, source.snapshot, generation)
         return pa.concat_tables([_page_rows(fetched, unit.depth, source.kind, source.snapshot), left_out])
+
+    def emit(part: Part, unit: Any) -> pa.Table:
+        sample = Sample(source.sample)
+        return _emitted(rows_of(part, unit, sample), sample)
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
+        part.add("sampled_out", int(pc.sum(rows.column("left_out")).as_py() or 0))
+        rows = rows.filter(pc.is_null(rows.column("left_out")))
         ids = rows.column("page_id").to_pylist()
         # A URL may be asked for twice (a list, a redirect): the first row stands for it.
-        first = [index for index, each in enumerate(ids) if index == 0 or ids[index - 1] != each]
-        made = rows.take(pa.array(first, pa.int64()))
+        again = [index > 0 and ids[index - 1] == each for index, each in enumerate(ids)]
+        if isinstance(source, DocumentsSource):
+            part.decide(_duplicates(rows, again))
+        made = rows.filter(pc.invert(pa.array(again, pa.bool_()))).select(PAGE.names)
         part.add("pages", made.num_rows)
         part.add_true("retryable", made.column("retryable"))
         return made
 
+    modules = ("pipeline.phases.crawling", "pipeline.phases.fetching", "pipeline.phases.sources")
+    given = ("pipeline.phases.given_files",) if isinstance(source, DocumentsSource) else ()
     return Phase(
         name="pages",
         schema=PAGE,
@@ -92,8 +153,8 @@ def pages(spec: Spec, generation: int) -> Phase:
             "fingerprint": fingerprint(source),
             "generation": generation,
         },
-        modules=("pipeline.phases.crawling", "pipeline.phases.fetching", "pipeline.phases.sources"),
+        modules=(*modules, *given),
         libraries=(*FETCH_LIBRARIES, "chardetng-py", "fastwarc", "selectolax"),
         units=units,
-        exchange=Exchange(key="page_id", order=("page_id", "depth", "url"), schema=PAGE, emit=emit),
+        exchange=Exchange(key="page_id", order=_ORDER, schema=_EMITTED, emit=emit),
     )

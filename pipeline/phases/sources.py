@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -18,13 +17,15 @@ from pipeline.engine.keys import digest_json
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.phase import Part
 from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
-from pipeline.engine.storage import is_local, said
+from pipeline.engine.storage import is_local
+from pipeline.phases.files import file_state
+from pipeline.phases.given_files import check_given, given_fingerprint
 from pipeline.spec.loading import Spec
-from pipeline.spec.sections import HtmlSource, SiteSource, Source, UrlsSource, WarcSource
-from schemas.keys import file_digest
+from pipeline.spec.sections import DocumentsSource, HtmlSource, SiteSource, Source, UrlsSource, WarcSource
 from schemas.page import PAGE
 from stages.sources.folder import HTML_PATTERNS, list_files, local_url, read_folder, read_local
 from stages.sources.folder import fingerprint as folder_fingerprint
+from stages.sources.sample import Sample
 from stages.sources.warc import read_warc
 from stages.web.fetched import FETCHED
 from stages.web.settings import CrawlSettings
@@ -59,22 +60,23 @@ def check_source(spec: Spec) -> None:
         refuse_credentials("source.path", source.path)
         if not os.path.isdir(source.path):
             raise UserMistake(f"source.path: {source.path} is not a folder")
-        if is_local(spec.output.url) and _within(spec.output.url, source.path):
-            raise UserMistake(
-                f"output: {spec.output.url} lies in source.path {source.path}: a corpus is no source of itself"
-            )
+        _refuse_itself(spec.output.url, source.path)
         try:
             files = list_files(source.path, HTML_PATTERNS)
         except ValueError as error:
             raise UserMistake(f"source.path: {error}") from None
         if not files:
             raise UserMistake(f"source.path: {source.path} holds no .html, .htm or .xhtml file")
+    elif isinstance(source, DocumentsSource):
+        refuse_credentials("source.path", source.path)
+        _refuse_itself(spec.output.url, source.path)
+        check_given(source)
     else:
         for path in source.paths:
             refuse_credentials("source.paths", path)
         for path in warc_files(source):
             if not is_local(path):
-                _warc_fingerprint(path)  # asks for the object's state alone
+                file_state("source.paths", path)  # asks for the object's state alone
 
 
 def _check_url(field: str, url: str) -> None:
@@ -85,8 +87,13 @@ def _check_url(field: str, url: str) -> None:
         raise UserMistake(f"{field}: {error}") from None
 
 
+def _refuse_itself(output: str, path: str) -> None:
+    if is_local(output) and is_local(path) and _within(output, path):
+        raise UserMistake(f"output: {output} lies in source.path {path}: a corpus is no source of itself")
+
+
 def _within(path: str, folder: str) -> bool:
-    return Path(path.removeprefix("file://")).resolve().is_relative_to(Path(folder).resolve())
+    return Path(path.removeprefix("file://")).resolve().is_relative_to(Path(folder.removeprefix("file://")).resolve())
 
 
 def _require_file(field: str, path: str) -> None:
@@ -123,44 +130,29 @@ def fingerprint(source: Source) -> str | None:
     if isinstance(source, UrlsSource):
         return digest_json(read_url_list(source.path))
     if isinstance(source, WarcSource):
-        return digest_json([[name, _warc_fingerprint(name)] for name in warc_files(source)])
+        return digest_json([[name, file_state("source.paths", name)] for name in warc_files(source)])
+    if isinstance(source, DocumentsSource):
+        return given_fingerprint(source)
     return None
 
 
-def _warc_fingerprint(path: str) -> str:
-    try:
-        return _file_fingerprint(path)
-    except Exception as error:  # each filesystem has its own errors; all are about this path
-        raise UserMistake(f"source.paths: {path}: cannot be read: {said(error)}") from None
-
-
-def _file_fingerprint(path: str) -> str:
-    if not is_local(path):
-        filesystem, name = fsspec.core.url_to_fs(path)
-        return str(filesystem.ukey(name))
-    state = os.stat(path)
-    return _digest_once(path, state.st_size, state.st_mtime_ns)
-
-
-@functools.cache
-def _digest_once(path: str, size: int, modified: int) -> str:
-    """A file's digest, read once a process for each state of it: a driver makes the graph more than once."""
-    return file_digest(path)
-
-
-def read_chunk(part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings) -> pa.Table:
+def read_chunk(
+    part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings, sample: Sample
+) -> pa.Table:
     """PAGE rows of a unit; bodies are put into the row stores, where fetched bodies lie too."""
-    tables = list(_read(part, source, chunk, crawl))
+    tables = list(_read(part, source, chunk, crawl, sample))
     return pa.concat_tables(tables) if tables else PAGE.empty_table()
 
 
-def _read(part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings) -> Iterator[pa.Table]:
+def _read(
+    part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings, sample: Sample
+) -> Iterator[pa.Table]:
     if isinstance(source, WarcSource):
         with fsspec.open(chunk.path, "rb") as stream:
-            for table in read_warc(stream, chunk.path, crawl):
+            for table in read_warc(stream, chunk.path, crawl, sample=sample):
                 yield _as_pages(part, table, source, table.column("page_id").to_pylist())
     else:
-        for table in read_folder(chunk.path, source.base_url, max_bytes=crawl.max_page_bytes):
+        for table in read_folder(chunk.path, source.base_url, max_bytes=crawl.max_page_bytes, sample=sample):
             yield _as_pages(part, table, source, [url_id(url) for url in table.column("url").to_pylist()])
 
 

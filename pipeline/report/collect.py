@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline.corpus.funnel import FunnelRow
+from pipeline.corpus.funnel import SAMPLED_OUT, FunnelRow
 from pipeline.corpus.version import Corpus
-from pipeline.corpus.words import counted, number
+from pipeline.corpus.words import counted, number, sample_words
 from pipeline.engine.packs import read_packed
 from pipeline.report.data import Cluster, Copy, Guard, PhaseTime, Picture, ReportData, Step
 from pipeline.report.dropped import Dropped
@@ -41,6 +41,7 @@ def collect(corpus: Corpus) -> ReportData:
     settings = corpus.section("report", ReportSettings)
     filters = corpus.section("filter", FilterSettings)
     scores, chooser, dropped = Scores(), Chooser(settings.documents), Dropped(settings.examples_per_rule)
+    dropped.funnel.add_sampled_out(corpus.manifest.counts.get(SAMPLED_OUT, 0))
     for shard in _shards(corpus):
         scores.add_shard(shard)
         chooser.add(shard)
@@ -106,6 +107,8 @@ def _looked_at(corpus: Corpus) -> int:
 
 def _notes(corpus: Corpus) -> list[str]:
     notes = []
+    if share := sample_words(corpus.manifest.spec["source"]):
+        notes.append(f"Made of a sample: {share} of the pages, chosen by a hash of their addresses (source.sample).")
     looked_at, there = _looked_at(corpus), len(corpus.manifest.shards)
     if looked_at < there:
         notes.append(f"Scores and gallery are from {looked_at:,} of {there:,} shards; everything else is from all.")

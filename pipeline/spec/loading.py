@@ -181,7 +181,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     faults = error.errors()
     # An unknown name explains a missing one: it is most often its misspelling.
     fault = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
-    kinds = {"site", "urls", "html", "warc"}
+    kinds = {"site", "urls", "html", "warc", "documents"}
     location = [
         step for i, step in enumerate(fault["loc"]) if not (i == 1 and step in kinds and fault["loc"][0] == "source")
     ]

@@ -17,6 +17,20 @@ Location = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Snapshot = Annotated[str, Field(min_length=1, max_length=100)]
 
 
+def _share(value: object) -> object:
+    """A share as a number, from "1%" too; ValueError for text that is neither."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise ValueError('write a share of the pages, as in "1%" or 0.01') from None
+
+
+Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=float | str), Field(gt=0, le=1)]
+
+
 class SiteSource(Settings):
     """Pages found by following links from seeds, within the crawl's scope."""
 
@@ -27,6 +41,9 @@ class SiteSource(Settings):
     snapshot: Snapshot = "default"
     """Name of the moment that is crawled. A page is fetched once a snapshot; a new name crawls afresh. Default: ours,
     one moment until another is named."""
+    sample: Share = 1.0
+    """Share of the pages that become documents, "1%" or 0.01, chosen by a hash of their URLs: what is in 1% is in 2%.
+    The crawl itself is whole, as links are followed on every page. Default: ours, all of them."""
 
 
 class UrlsSource(Settings):
@@ -38,6 +55,8 @@ class UrlsSource(Settings):
     """Text file with a URL a line, or CSV with a column url."""
     snapshot: Snapshot = "default"
     """Name of the moment that is fetched, as for kind site. Default: ours, one moment until another is named."""
+    sample: Share = 1.0
+    """Share of the pages that are fetched, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all of them."""
 
 
 class HtmlSource(Settings):
@@ -52,6 +71,8 @@ class HtmlSource(Settings):
     snapshot: Snapshot = "default"
     """Name of the moment that images outside the folder are fetched in. Default: ours, one moment until another is
     named."""
+    sample: Share = 1.0
+    """Share of the files that are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all of them."""
 
 
 class WarcSource(Settings):
@@ -63,9 +84,30 @@ class WarcSource(Settings):
     """Files, globs, or URLs that fsspec opens (s3://…, https://…)."""
     snapshot: Snapshot = "default"
     """Name of the moment that images are fetched in. Default: ours, one moment until another is named."""
+    sample: Share = 1.0
+    """Share of the pages whose captures are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all of
+    them."""
 
 
-Source = Annotated[SiteSource | UrlsSource | HtmlSource | WarcSource, Field(discriminator="kind")]
+class DocumentsSource(Settings):
+    """Documents that were extracted elsewhere: their text and pictures are taken in the order they have."""
+
+    kind: Literal["documents"]
+    """documents: rows of files, a document each."""
+    path: Location
+    """File, glob or folder (searched at any depth) of *.parquet, *.jsonl, *.jsonl.gz and *.jsonl.zip, or a URL of one
+    that fsspec opens (s3://…)."""
+    layout: Literal["auto", "interloom", "obelics", "mmc4"] = "auto"
+    """How a document is laid out in its row: our own (schemas/document.py), OBELICS' or MMC4's. Default: ours, auto,
+    told for each file by the names of its columns."""
+    snapshot: Snapshot = "default"
+    """Name of the moment that images are fetched in. Default: ours, one moment until another is named."""
+    sample: Share = 1.0
+    """Share of the documents that are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all of
+    them."""
+
+
+Source = Annotated[SiteSource | UrlsSource | HtmlSource | WarcSource | DocumentsSource, Field(discriminator="kind")]
 
 
 class OutputSettings(Settings):

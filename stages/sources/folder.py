@@ -14,6 +14,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 import pyarrow as pa
 import xxhash
 
+from stages.sources.sample import Sample
 from stages.web.fetched import FETCHED, Consent, Failure, Fetched, fetched_table
 from stages.web.urls import canonicalize
 
@@ -115,8 +116,11 @@ def read_folder(
     max_bytes: int,
     patterns: Sequence[str] = HTML_PATTERNS,
     batch_rows: int = 64,
+    sample: Sample | None = None,
 ) -> Iterator[pa.Table]:
     """The HTML files of a folder by relative path, as FOLDER_FETCHED tables of up to `batch_rows` rows.
+
+    Files outside the `sample` are not read.
 
     `base_url`: where the folder would be served; it makes the pages' URLs. `modified` is null: file times differ
     between checkouts. What is named like a page and is no file of the folder is a row too, and so is a subfolder that
@@ -129,6 +133,8 @@ def read_folder(
             url = local_url(file, base_url)
         except ValueError as error:
             url, failure = _folder_url(base_url) + _quoted(file), failure or Failure("bad_url", str(error))
+        if sample is not None and not sample.takes(url):
+            continue
         if failure is None:
             fetched = _read(Path(folder, file), url, max_bytes, "text/html")
         else:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import xxhash
 from fastwarc.warc import ArchiveIterator, HeaderMap, WarcRecord, WarcRecordType
 
+from stages.sources.sample import Sample
 from stages.sources.warc_gaps import Damaged, is_padding, next_record, reading, record_end
 from stages.web.content_coding import BadCoding, TooLarge, dechunk, decode
 from stages.web.fetched import (
@@ -53,7 +54,12 @@ def capture_id(url: str, file: str, offset: int | None, ordinal: int) -> str:
 
 
 def read_warc(
-    stream: BinaryIO, file: str, settings: CrawlSettings | None = None, *, batch_rows: int = 64
+    stream: BinaryIO,
+    file: str,
+    settings: CrawlSettings | None = None,
+    *,
+    batch_rows: int = 64,
+    sample: Sample | None = None,
 ) -> Iterator[pa.Table]:
     """Captures of a seekable WARC stream in file order, as WARC_FETCHED tables of up to `batch_rows` rows.
 
@@ -61,14 +67,16 @@ def read_warc(
     `settings`: byte cap, product token and refused X-Robots-Tag directives. Rows are response and revisit
     records; other types are passed over. `offset` and `length` are null where records cannot be read singly (a
     file compressed as a whole). Padding between records is no row; a file that is no WARC, an ARC say, is one.
-    Damage ends the reading of lz4 and zstd files.
+    Damage ends the reading of lz4 and zstd files. Captures of pages outside the `sample` are no rows, and their bodies
+    are not read.
 
     Reasons: revisit, truncated, malformed, http_status, x_robots_tag, not_html, too_large, content_encoding, bad_url.
     """
     settings = settings or CrawlSettings()
+    sample = sample or Sample()
     rows: list[dict[str, Any]] = []
     num_bytes = 0
-    for ordinal, (fetched, offset, length) in enumerate(_with_lengths(_scan(stream, file, settings))):
+    for ordinal, (fetched, offset, length) in enumerate(_with_lengths(_scan(stream, file, settings, sample))):
         located = length is not None and length > 0
         page_id = capture_id(fetched.url, file, offset if located else None, ordinal)
         place = {"offset": offset, "length": length} if located else {"offset": None, "length": None}
@@ -102,7 +110,7 @@ def _with_lengths(records: Iterator[_Found]) -> Iterator[tuple[Fetched, int, int
         yield waiting.fetched, waiting.offset, None if waiting.end is None else waiting.end - waiting.offset
 
 
-def _scan(stream: BinaryIO, file: str, settings: CrawlSettings) -> Iterator[_Found]:
+def _scan(stream: BinaryIO, file: str, settings: CrawlSettings, sample: Sample) -> Iterator[_Found]:
     """Records in file order; after damage, on from the next one."""
     size = stream.seek(0, os.SEEK_END)
     start: int | None = 0
@@ -120,7 +128,7 @@ def _scan(stream: BinaryIO, file: str, settings: CrawlSettings) -> Iterator[_Fou
                     yield _Found(size, None)
                     return
                 last = record.stream_pos
-                fetched = _row_of(record, file, settings)
+                fetched = _row_of(record, file, settings, sample)
                 told = fetched is not None and fetched.failure is not None and fetched.failure.reason in _DAMAGE
                 yield _Found(last, fetched)
         except Damaged as error:
@@ -144,8 +152,8 @@ def _malformed(file: str, offset: int, detail: str) -> Fetched:
     return Fetched(f"{file}#{offset}", Consent(), failure=Failure("malformed", f"offset {offset}: {detail}"))
 
 
-def _row_of(record: WarcRecord, file: str, settings: CrawlSettings) -> Fetched | None:
-    """The row of a response or revisit record; null for other types."""
+def _row_of(record: WarcRecord, file: str, settings: CrawlSettings, sample: Sample) -> Fetched | None:
+    """The row of a response or revisit record; null for other types, and outside the sample."""
     if record.record_type not in (WarcRecordType.response, WarcRecordType.revisit):
         if record.record_type == WarcRecordType.unknown and not record.headers.get("WARC-Type"):
             return _malformed(file, record.stream_pos, "a record without a type")
@@ -163,6 +171,8 @@ def _row_of(record: WarcRecord, file: str, settings: CrawlSettings) -> Fetched |
         fetched = replace(fetched, final_url=fetched.url)
     except ValueError as error:
         return replace(fetched, failure=Failure("bad_url", str(error)))
+    if not sample.takes(fetched.url):
+        return None
     try:
         if record.record_type == WarcRecordType.revisit:
             raise Failed(Failure("revisit", "refers to an earlier capture of the same content", status="refused"))
