@@ -127,8 +127,9 @@ def _not_made(usable: pa.Table, found: pa.Table, refusals: list[str | None]) -> 
     unread = usable.filter(
         pc.invert(pc.is_in(usable.column("page_id"), value_set=found.column("document_id").combine_chunks()))
     )
-    said = "its row could be found, and its text and pictures not be read"
-    why |= {page_id: ("drop", "damaged_file", said) for page_id in unread.column("page_id").to_pylist()}
+    for row in unread.select(["page_id", "provenance"]).to_pylist():
+        place = f"{row['provenance']['file']}, {row['provenance']['offset']}"
+        why[row["page_id"]] = "drop", "damaged_file", f"{place}: its text and pictures cannot be read"
     if not why:
         return []
     urls = dict(zip(usable.column("page_id").to_pylist(), usable.column("url").to_pylist(), strict=True))

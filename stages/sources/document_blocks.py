@@ -38,22 +38,27 @@ _PARQUET = (pa.ArrowException, OSError, ValueError, EOFError)
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that could be read, and where each stands, int64 (n,)."""
+    """Rows, where each stands, int64 (n,), and what could not be read of them: (index, why); those values are null."""
 
     table: pa.Table
     places: NDArray[np.int64]
+    faults: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A row, or all rows from here to the next block, that could not be read."""
+    """A row, or all rows from here to the next block, of which nothing could be read."""
 
     place: int
-    reason: str  # damaged_file | not_json | bad_row | too_large
+    reason: str  # damaged_file | not_json | too_large
     detail: str
 
 
 Read = Block | Unreadable
+
+
+class DamagedFile(ValueError):
+    """A file of which nothing can be read; the message is one line."""
 
 
 def is_parquet(name: str) -> bool:
@@ -68,13 +73,13 @@ def is_packed(name: str) -> bool:
 def column_names(stream: BinaryIO, name: str) -> list[str]:
     """Columns of a Parquet file; keys of the first object of a JSON Lines file, [] where there is none.
 
-    Raises ValueError, one line, for a file that cannot be read so far.
+    Raises DamagedFile for a file that cannot be read so far.
     """
     if is_parquet(name):
         try:
             return list(pq.ParquetFile(stream).schema_arrow.names)
         except _PARQUET as error:
-            raise ValueError(f"not a Parquet file, or a damaged one: {one_line(str(error), 200)}") from None
+            raise DamagedFile(f"not a Parquet file, or a damaged one: {one_line(str(error), 200)}") from None
     try:
         for text, _ in _texts(stream, name):
             for lines in _lines(text, 0, None):
@@ -83,15 +88,29 @@ def column_names(stream: BinaryIO, name: str) -> list[str]:
                         if isinstance(found := json.loads(line), dict):
                             return list(found)
     except _UNPACKING as error:
-        raise ValueError(f"cannot be unpacked: {one_line(str(error), 200)}") from None
+        raise DamagedFile(f"cannot be unpacked: {one_line(str(error), 200)}") from None
     return []
+
+
+def misfit(stream: BinaryIO, name: str, schema: pa.Schema) -> str | None:
+    """Which column of a Parquet file can never be of the type asked for."""
+    if not is_parquet(name):
+        return None
+    table = pq.ParquetFile(stream).schema_arrow.empty_table()
+    for field in schema:
+        if field.name in table.column_names:
+            try:
+                table.column(field.name).cast(field.type)
+            except (pa.ArrowException, ValueError):
+                return f"column {field.name} is {one_line(str(table.schema.field(field.name).type), 200)}"
+    return None
 
 
 def read_blocks(stream: BinaryIO, name: str, schema: pa.Schema, piece: int = 0, pieces: int = 1) -> Iterator[Read]:
     """Piece `piece` of `pieces` of a file: its rows with the columns of `schema`, nulls where the file has none.
 
     Pieces are disjoint and together are the file; what is packed (.gz, .zip) is one piece. Memory is bounded by a batch
-    of rows, whatever the file's size. A column that does not fit its type makes every row that is concerned Unreadable.
+    of rows, whatever the file's size. A Parquet file must have no `misfit`.
     """
     if is_parquet(name):
         yield from _parquet(stream, schema, piece, pieces)
@@ -119,14 +138,9 @@ def _parquet(stream: BinaryIO, schema: pa.Schema, piece: int, pieces: int) -> It
         there = [field.name for field in schema if field.name in file.schema_arrow.names]
         groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
         sizes = [(group.num_rows, group.total_byte_size) for group in groups]
-        misfit = _misfit(file.schema_arrow.empty_table().select(there), schema)
     except _PARQUET as error:
         if piece == 0:
             yield Unreadable(0, "damaged_file", f"not a Parquet file, or a damaged one: {one_line(str(error), 200)}")
-        return
-    if misfit:
-        if piece == 0:
-            yield Unreadable(0, "unknown_layout", misfit)
         return
     first = 0
     mine = range(len(sizes) * piece // pieces, len(sizes) * (piece + 1) // pieces)
@@ -136,7 +150,8 @@ def _parquet(stream: BinaryIO, schema: pa.Schema, piece: int, pieces: int) -> It
             done = 0
             try:
                 for batch in file.iter_batches(batch_rows, row_groups=[index], columns=there):
-                    yield from _checked(pa.Table.from_batches([batch]), schema, first + done)
+                    places = np.arange(first + done, first + done + batch.num_rows)
+                    yield _checked(pa.Table.from_batches([batch]), schema, places)
                     done += batch.num_rows
             except _PARQUET as error:
                 where = f"row group {index}, rows {first + done} to {first + num_rows - 1}"
@@ -144,33 +159,32 @@ def _parquet(stream: BinaryIO, schema: pa.Schema, piece: int, pieces: int) -> It
         first += num_rows
 
 
-def _checked(table: pa.Table, schema: pa.Schema, first: int) -> Iterator[Read]:
-    """Consecutive rows in the types asked for; where that fails, those that fail by themselves."""
-    places = np.arange(first, first + table.num_rows)
+def _checked(table: pa.Table, schema: pa.Schema, places: NDArray[np.int64]) -> Block:
+    """Rows in the types asked for; where that fails, row by row."""
     try:
-        yield Block(_typed(table, schema), places)
-        return
-    except (pa.ArrowException, ValueError) as error:
-        said = one_line(str(error), 200)
-    if table.num_rows == 1:
-        yield Unreadable(first, "bad_row", said)
-        return
-    half = table.num_rows // 2
-    yield from _checked(table.slice(0, half), schema, first)
-    yield from _checked(table.slice(half), schema, first + half)
+        return Block(_typed(table, schema), places)
+    except (pa.ArrowException, ValueError):
+        rows = [_checked_row(table.slice(index, 1), schema) for index in range(table.num_rows)]
+    faults = tuple((index, fault) for index, (_, fault) in enumerate(rows) if fault)
+    return Block(pa.concat_tables([row for row, _ in rows]).combine_chunks(), places, faults)
 
 
-def _misfit(table: pa.Table, schema: pa.Schema) -> str | None:
-    """Why a file's columns can never be of the types asked for."""
-    for name in table.column_names:
+def _checked_row(row: pa.Table, schema: pa.Schema) -> tuple[pa.Table, str]:
+    """A row in the types asked for, null where that fails, and what failed."""
+    fault = ""
+    columns = []
+    for field in schema:
+        one = pa.schema([field])
         try:
-            table.column(name).cast(schema.field(name).type)
-        except (pa.ArrowException, ValueError):
-            return f"column {name} is {one_line(str(table.schema.field(name).type), 200)}"
-    return None
+            columns.append(_typed(row.select([name for name in row.column_names if name == field.name]), one).column(0))
+        except (pa.ArrowException, ValueError) as error:
+            fault = fault or f"{field.name}: {one_line(str(error), 200)}"
+            columns.append(pa.nulls(1, field.type))
+    return pa.Table.from_arrays(columns, schema=schema), fault
 
 
 def _typed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns in the types asked for, null where there are none; ArrowException or ValueError where that fails."""
     columns = [
         table.column(field.name).cast(field.type)
         if field.name in table.column_names
@@ -303,45 +317,49 @@ def _parse(data: bytes, schema: pa.Schema) -> pa.Table:
 
 
 def _one_by_one(lines: _Lines, schema: pa.Schema) -> Iterator[Read]:
-    """Lines each by itself, at most some thousands a block."""
+    """Lines each by itself."""
     good: list[pa.Table] = []
     places: list[int] = []
+    faults: list[tuple[int, str]] = []
     place = lines.start
     for line in lines.data.split(b"\n"):
         if line.strip():
             try:
-                good.append(_row(line, schema))
+                row, fault = _row(_object(line), schema)
+                if fault:
+                    faults.append((len(good), fault))
+                good.append(row)
                 places.append(place)
-            except _Bad as bad:
-                yield Unreadable(place, bad.reason, bad.detail)
+            except ValueError as error:
+                yield Unreadable(place, "not_json", one_line(str(error), 200))
         place += len(line) + 1
     if good:
-        yield Block(pa.concat_tables(good).combine_chunks(), np.array(places, np.int64))
+        yield Block(pa.concat_tables(good).combine_chunks(), np.array(places, np.int64), tuple(faults))
 
 
-class _Bad(Exception):
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = one_line(detail, 200)
-
-
-def _row(line: bytes, schema: pa.Schema) -> pa.Table:
-    """A line as a table of one row; _Bad says why it is none."""
+def _object(line: bytes) -> dict[str, Any]:
+    """The JSON object that a line is; ValueError, one line, when it is none."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _Bad("not_json", f"not JSON: {error}") from None
+        raise ValueError(f"not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise _Bad("not_json", f"not a JSON object: {type(found).__name__}")
+        raise ValueError(f"not a JSON object: {type(found).__name__}")
+    return found
+
+
+def _row(found: dict[str, Any], schema: pa.Schema) -> tuple[pa.Table, str]:
+    """An object as a table of one row, null where a value is of another type, and what was."""
+    fault = ""
     columns = []
     for field in schema:
         value = _as_text(found.get(field.name)) if pa.types.is_string(field.type) else found.get(field.name)
         try:
             columns.append(pa.array([value], field.type))
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-            raise _Bad("bad_row", f"{field.name}: {error}") from None
-    return pa.Table.from_arrays(columns, schema=schema)
+            fault = fault or f"{field.name}: {one_line(str(error), 200)}"
+            columns.append(pa.nulls(1, field.type))
+    return pa.Table.from_arrays(columns, schema=schema), fault
 
 
 def _as_text(value: Any) -> Any:

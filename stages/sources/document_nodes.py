@@ -163,20 +163,19 @@ def _images(table: pa.Table, rows: NDArray[np.int64], at: NDArray[np.int64], url
     found: list[str | None] = []
     ids: list[str | None] = []
     dropped: list[tuple[int, dict[str, Any]]] = []
-    carried: list[dict[str, Any]] = []
-    carried_rows: list[int] = []
+    carried_ids: list[str | None] = []
+    contents: list[str] = []
     for index, (item, given) in enumerate(zip(at.tolist(), raw, strict=True)):
         row = int(rows[item])
         url, said = _image_url(given, urls[row])
         image_id = None if url is None else url_id(url)
         if has_bytes[index]:
-            body = bodies[index].as_buffer()
-            content = xxhash.xxh3_128_hexdigest(body)
+            content = xxhash.xxh3_128_hexdigest(bodies[index].as_buffer())
             # Where nobody says under which address it lay, its content is its name.
             url = url or f"urn:xxh3:{content}"
             image_id = digest(url, content)
-            carried.append({"image_id": image_id, "content_hash": content, "bytes": body})
-            carried_rows.append(row)
+            carried_ids.append(image_id)
+            contents.append(content)
         if url is None:
             dropped.append((row, {"kind": "image", "rule": said, "detail": (given or "")[:_DETAIL] or None}))
         usable[item] = url is not None
@@ -190,8 +189,11 @@ def _images(table: pa.Table, rows: NDArray[np.int64], at: NDArray[np.int64], url
         urls=pa.array(found, pa.string()).take(where),
         ids=pa.array(ids, pa.string()).take(where),
         dropped=dropped,
-        carried=pa.array(carried, CARRIED_IMAGE),
-        carried_rows=np.array(carried_rows, np.int64),
+        carried=pa.StructArray.from_arrays(
+            [pa.array(carried_ids, pa.string()), pa.array(contents, pa.string()), bodies.drop_null()],
+            fields=list(CARRIED_IMAGE),
+        ),
+        carried_rows=rows[at[has_bytes]],
     )
 
 

@@ -19,7 +19,7 @@ import xxhash
 from schemas.document import DOCUMENT
 from schemas.keys import digest
 from stages.sources import layout_interloom, layout_mmc4, layout_obelics
-from stages.sources.document_blocks import Block, Unreadable, column_names, is_parquet, read_blocks
+from stages.sources.document_blocks import Block, DamagedFile, Unreadable, column_names, is_parquet, misfit, read_blocks
 from stages.sources.document_nodes import CARRIED_IMAGE, Nodes
 from stages.sources.sample import Sample
 from stages.web.urls import canonicalize
@@ -75,7 +75,8 @@ class Layout:
 def find_layout(stream: BinaryIO, name: str, wanted: str = "auto") -> Layout | None:
     """The layout of a file, by the columns that it has; None for an empty file of JSON Lines.
 
-    Raises ValueError, one line, for a file that cannot be read, is of no layout, or not of the `wanted` one.
+    Raises ValueError, one line, for a file of no layout or not of the `wanted` one; DamagedFile for one that cannot be
+    read.
     """
     names = column_names(stream, name)
     stream.seek(0)
@@ -88,9 +89,12 @@ def find_layout(stream: BinaryIO, name: str, wanted: str = "auto") -> Layout | N
         shown = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
         raise ValueError(f"its columns are {shown[:200]}, and of the layouts {known}")
     module = LAYOUTS[fits[0]]
-    if module is layout_obelics and _has_pictures(stream, name):
-        return Layout(fits[0], layout_obelics.schema(names, pictures=True), module.HEADER)
-    return Layout(fits[0], module.schema(names), module.HEADER)
+    pictures = {"pictures": True} if module is layout_obelics and _has_pictures(stream, name) else {}
+    layout = Layout(fits[0], module.schema(names, **pictures), module.HEADER)
+    if said := misfit(stream, name, layout.schema):
+        raise ValueError(f"{said}, which does not fit layout {layout.name}")
+    stream.seek(0)
+    return layout
 
 
 def _has_pictures(stream: BinaryIO, name: str) -> bool:
@@ -104,8 +108,8 @@ def _has_pictures(stream: BinaryIO, name: str) -> bool:
 
 def read_headers(stream: BinaryIO, piece: Piece, wanted: str, sample: Sample) -> Iterator[pa.Table]:
     """HEADER tables of a piece's rows, those of the sample alone; no nodes are read."""
-    for table, _, _ in _rows(stream, piece, wanted, sample, header_only=True):
-        yield table
+    for read in _rows(stream, piece, wanted, sample, header_only=True):
+        yield read.header
 
 
 def read_documents(stream: BinaryIO, piece: Piece, wanted: str, sample: Sample) -> Iterator[pa.Table]:
@@ -113,32 +117,49 @@ def read_documents(stream: BinaryIO, piece: Piece, wanted: str, sample: Sample) 
 
     Reasons: damaged_file, unknown_layout, not_json, bad_row, too_large, no_url, bad_url.
     """
-    for header, block, layout in _rows(stream, piece, wanted, sample, header_only=False):
-        yield header if block is None or layout is None else _documents(header, block, layout)
+    for read in _rows(stream, piece, wanted, sample, header_only=False):
+        yield read.header if read.block is None else _documents(read.header, read.block)
 
 
-def _rows(
-    stream: BinaryIO, piece: Piece, wanted: str, sample: Sample, *, header_only: bool
-) -> Iterator[tuple[pa.Table, pa.Table | None, Layout | None]]:
-    """(HEADER rows, their columns in the file, its layout); no columns for what could not be read."""
+@dataclass(frozen=True)
+class _Found:
+    """Columns of rows in their file, their layout, and by row what could not be read."""
+
+    table: pa.Table
+    layout: Layout
+    faults: list[str | None]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """HEADER rows, and what they hold; nothing for what could not be read."""
+
+    header: pa.Table
+    block: _Found | None = None
+
+
+def _rows(stream: BinaryIO, piece: Piece, wanted: str, sample: Sample, *, header_only: bool) -> Iterator[_Read]:
     try:
         layout = find_layout(stream, piece.name, wanted)
     except ValueError as error:
         if piece.index == 0:
-            reason = "damaged_file" if str(error).startswith(("not a Parquet", "cannot be")) else "unknown_layout"
-            yield _unreadable(piece, Unreadable(0, reason, str(error)), header_only), None, None
+            reason = "damaged_file" if isinstance(error, DamagedFile) else "unknown_layout"
+            yield _Read(_unreadable(piece, Unreadable(0, reason, str(error)), header_only))
         return
     if layout is None:
         return
     columns = layout.header if header_only else layout.schema
     for read in read_blocks(stream, piece.name, columns, piece.index, piece.count):
         if isinstance(read, Unreadable):
-            yield _unreadable(piece, read, header_only), None, None
+            yield _Read(_unreadable(piece, read, header_only))
             continue
         header = _header(read, piece, layout)
-        taken = pa.array(sample.mask(header.column("url").to_pylist()))
-        if (header := header.filter(taken)).num_rows:
-            yield header, read.table.filter(taken), layout
+        taken = sample.mask(header.column("url").to_pylist())
+        if taken.any():
+            told = dict(read.faults)
+            faults = [told.get(index) for index in np.flatnonzero(taken).tolist()]
+            mask = pa.array(taken)
+            yield _Read(header.filter(mask), _Found(read.table.filter(mask), layout, faults))
 
 
 def _unreadable(piece: Piece, row: Unreadable, header_only: bool) -> pa.Table:
@@ -197,24 +218,23 @@ def _ids(table: pa.Table, urls: Sequence[str], name: str, places: Sequence[int])
     ]
 
 
-def _documents(header: pa.Table, block: pa.Table, layout: Layout) -> pa.Table:
-    """READ rows of HEADER rows and their columns."""
-    faults = layout.module.faults(block)
-    told = header.column("reason").to_pylist()
-    if any(fault is not None for fault in faults):
-        reasons = [reason or (fault and "bad_row") for reason, fault in zip(told, faults, strict=True)]
-        details = [
-            detail if reason else fault
-            for reason, detail, fault in zip(told, header.column("detail").to_pylist(), faults, strict=True)
-        ]
-        header = header.set_column(4, HEADER.field("reason"), pa.array(reasons, pa.string()))
-        header = header.set_column(5, HEADER.field("detail"), pa.array(details, pa.string()))
+def _documents(header: pa.Table, block: _Found) -> pa.Table:
+    """READ rows of HEADER rows and what they hold."""
+    faults = [
+        unread or fault for unread, fault in zip(block.faults, block.layout.module.faults(block.table), strict=True)
+    ]
+    if any(faults):
+        told = zip(header.column("reason").to_pylist(), header.column("detail").to_pylist(), faults, strict=True)
+        why = [(reason, detail) if reason or not fault else ("bad_row", fault) for reason, detail, fault in told]
+        for at, name in enumerate(("reason", "detail")):
+            values = pa.array([each[at] for each in why], pa.string())
+            header = header.set_column(HEADER.get_field_index(name), HEADER.field(name), values)
     usable = np.asarray(header.column("reason").is_null())
     if usable.all():
-        return _filled(header, block, layout)
+        return _filled(header, block.table, block.layout)
     mask = pa.array(usable)
     failed = _padded(header.filter(pa.array(~usable)))
-    return pa.concat_tables([_filled(header.filter(mask), block.filter(mask), layout), failed])
+    return pa.concat_tables([_filled(header.filter(mask), block.table.filter(mask), block.layout), failed])
 
 
 def _filled(header: pa.Table, block: pa.Table, layout: Layout) -> pa.Table:
