@@ -43,7 +43,7 @@ class SiteSource(Settings):
     one moment until another is named."""
     sample: Share = 1.0
     """Share of the pages that become documents, "1%" or 0.01, chosen by a hash of their URLs: what is in 1% is in 2%.
-    The crawl itself is whole, as links are followed on every page. Default: ours, all of them."""
+    The crawl itself is whole, as links are followed on every page. Default: ours, all, as a part must be asked for."""
 
 
 class UrlsSource(Settings):
@@ -56,7 +56,8 @@ class UrlsSource(Settings):
     snapshot: Snapshot = "default"
     """Name of the moment that is fetched, as for kind site. Default: ours, one moment until another is named."""
     sample: Share = 1.0
-    """Share of the pages that are fetched, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all of them."""
+    """Share of the pages that are fetched, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all, as a part
+    must be asked for."""
 
 
 class HtmlSource(Settings):
@@ -72,7 +73,8 @@ class HtmlSource(Settings):
     """Name of the moment that images outside the folder are fetched in. Default: ours, one moment until another is
     named."""
     sample: Share = 1.0
-    """Share of the files that are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all of them."""
+    """Share of the files that are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all, as a part must
+    be asked for."""
 
 
 class WarcSource(Settings):
@@ -85,8 +87,8 @@ class WarcSource(Settings):
     snapshot: Snapshot = "default"
     """Name of the moment that images are fetched in. Default: ours, one moment until another is named."""
     sample: Share = 1.0
-    """Share of the pages whose captures are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all of
-    them."""
+    """Share of the pages whose captures are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all, as
+    a part must be asked for."""
 
 
 class DocumentsSource(Settings):
@@ -103,8 +105,8 @@ class DocumentsSource(Settings):
     snapshot: Snapshot = "default"
     """Name of the moment that images are fetched in. Default: ours, one moment until another is named."""
     sample: Share = 1.0
-    """Share of the documents that are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all of
-    them."""
+    """Share of the documents that are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all, as a part
+    must be asked for."""
 
 
 Source = Annotated[SiteSource | UrlsSource | HtmlSource | WarcSource | DocumentsSource, Field(discriminator="kind")]

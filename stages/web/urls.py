@@ -26,6 +26,14 @@ _HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|\[[0-9a-f:]+\]")
 _MAX_HOST = 253  # RFC 1035, less the dots' own bytes
 # An escape; before it, what would make one with the character it stands for ("%4%31" is no "%41").
 _ESCAPE = re.compile(r"(%[0-9A-Fa-f]?)?%([0-9A-Fa-f]{2})")
+# What most URLs are made of: named hosts, no port, nothing to escape. Without dot segments and punycode, and short
+# enough for any bound on its parts, such a URL is its own canonical form, and need not be taken apart to be told so.
+_PLAIN = re.compile(
+    r"https?://(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}"
+    r"/[\w~!$&()*+,;=:@/.-]*(?:\?[\w~!$&()*+,;=:@/?.-]+)?",
+    re.ASCII,
+)
+_MAX_PLAIN = 250
 _OUTSIDE_ASCII = re.compile(r"[^\x00-\x7f]+")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -41,6 +49,8 @@ def canonicalize(
     The result is ASCII, at most MAX_URL_LENGTH characters long, and its own canonical form.
     ValueError, one line, for everything that is not a usable http(s) URL.
     """
+    if not drop_parameters and len(url) <= _MAX_PLAIN and _is_plain(url):
+        return url
     if len(url) > MAX_URL_LENGTH:
         raise ValueError(f"URL longer than {MAX_URL_LENGTH} characters: {url[:80]!r}")
     try:
@@ -65,6 +75,10 @@ def canonicalize(
     if len(result) > MAX_URL_LENGTH:
         raise ValueError(f"URL longer than {MAX_URL_LENGTH} characters when escaped: {url[:80]!r}")
     return result
+
+
+def _is_plain(url: str) -> bool:
+    return _PLAIN.fullmatch(url) is not None and "/." not in url and "xn--" not in url
 
 
 def canonicalize_image(url: str, base: str | None = None, *, encoding: str = "utf-8") -> str:

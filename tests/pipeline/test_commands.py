@@ -103,6 +103,35 @@ def test_sources_on_disk_that_hold_nothing(mistaken: Try, tmp_path: Path) -> Non
         assert said.startswith("source.paths: nosuch://x: cannot be read: ")
 
 
+def test_documents_that_are_none(mistaken: Try, tmp_path: Path) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    (folder / "README.md").write_text("about it")
+    given = f"kind: documents, path: {folder}"
+    kinds = "*.parquet, *.jsonl, *.jsonl.gz, *.jsonl.zip"
+    assert mistaken(*source(f"{given}")) == f"source.path: {folder}: holds no file {kinds}"
+    assert mistaken(*source(f"{given}/README.md")) == f"source.path: {folder}/README.md: holds no file {kinds}"
+    for nowhere in ("nosuch.parquet", "*.parquet"):
+        assert mistaken(*source(f"{given}/{nowhere}")) == f"source.path: {folder}/{nowhere}: no such file"
+    (folder / "a.jsonl").write_text('{"caption": "a cat"}\n')
+    unknown = (
+        f"source.path: {folder}/a.jsonl: its columns are caption, and of the layouts interloom has nodes; "
+        "obelics has images, texts; mmc4 has image_info, text_list"
+    )
+    assert mistaken(*source(given), "--dry-run") == mistaken(*source(f"{given}/*"), "--dry-run") == unknown
+    (folder / "a.parquet").write_text("nothing of the kind")
+    said = mistaken(*source(f"{given}/a.parquet"))
+    assert said.startswith(f"source.path: {folder}/a.parquet: not a Parquet file, or a damaged one: ")
+    (folder / "b.jsonl").write_text('{"url": "http://site.test/", "nodes": []}\n')
+    assert mistaken(*source(given), "--out", f"{folder}/out") == (
+        f"output: {folder}/out lies in source.path {folder}: a corpus is no source of itself"
+    )
+    assert mistaken(*source("kind: documents, path: 'nosuch://x'")).startswith(
+        "source.path: nosuch://x: cannot be read"
+    )
+    assert "source.sample: " in mistaken("--sample", "200%")
+
+
 def test_weights_that_are_not_there_are_told_before_anything_runs(
     mistaken: Try, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ _PROVENANCE = tuple(f"provenance.{name}" for name in ("snapshot", "file", "offse
 # Every contract there is, and what a digest of its rows must not see. A new contract is decided here.
 ROLES: dict[tuple[str, int], tuple[str, ...]] = {
     ("page", 1): ("detail", "retryable", "body", *_PROVENANCE),
-    ("document", 1): (),
+    ("document", 1): ("image_bodies.body",),
     ("image", 1): _IMAGE,
     ("embedding", 1): (),
     ("decision", 1): ("detail",),

@@ -261,3 +261,24 @@ def test_a_word_that_yaml_takes_for_a_truth_value_is_told_to_be_quoted(word: str
     with pytest.raises(UserMistake, match=r"filter.document.languages.1: YAML reads a bare no.* write it in quotes"):
         parse("x.yaml", given)
     assert parse("x.yaml", given.replace(word, '"no"')).filter.document.languages == ("en", "no")
+
+
+@pytest.mark.parametrize(
+    ("given", "share"), [("1%", 0.01), ("0.5%", 0.005), ("0.01", 0.01), ("100%", 1), ("1", 1), ("' 2 % '", 0.02)]
+)
+@pytest.mark.parametrize("kind", ["site, seeds: ['http://site.test/']", "documents, path: x", "warc, paths: [x]"])
+def test_a_sample_is_a_share_however_it_is_written(given: str, share: float, kind: str) -> None:
+    source = parse("a", MINIMAL, [f"source={{kind: {kind}}}", f"source.sample={given}"]).source
+    assert source.sample == pytest.approx(share)
+
+
+@pytest.mark.parametrize("given", ["0", "0%", "101%", "1.5", "-1%", "a tenth", "nan%", "inf", "true", "[1]", "1%%"])
+def test_a_sample_that_is_no_share_is_one_line(given: str) -> None:
+    with pytest.raises(UserMistake, match=r"^a: source\.sample: ") as told:
+        parse("a", MINIMAL, [f"source.sample={given}"])
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_layout_that_is_unknown() -> None:
+    with pytest.raises(UserMistake, match=r"source\.layout: .*'interloom', 'obelics' or 'mmc4', got 'laion'"):
+        parse("a", MINIMAL, ["source={kind: documents, path: x, layout: laion}"])

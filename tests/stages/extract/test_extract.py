@@ -67,7 +67,8 @@ def test_golden(name: str) -> None:
 def test_row_function_gives_the_contract() -> None:
     function = Extract(ExtractSettings())
     assert isinstance(function, RowFunction)
-    assert OUTPUT.names == [n for n in DOCUMENT.names if n not in ("document_id", "page_id", "modified")] + ["error"]
+    added = ("document_id", "page_id", "modified", "image_bodies")
+    assert OUTPUT.names == [name for name in DOCUMENT.names if name not in added] + ["error"]
     rows = pa.table(
         {
             "url": [URL, URL],
@@ -80,7 +81,9 @@ def test_row_function_gives_the_contract() -> None:
     good = out.slice(0, 1).drop_columns(["error"])
     for name in ("document_id", "page_id"):
         good = good.append_column(name, pa.array(["x"]))
-    conform(good.append_column("modified", pa.nulls(1, pa.timestamp("s", tz="UTC"))), DOCUMENT)
+    for name in ("modified", "image_bodies"):
+        good = good.append_column(name, pa.nulls(1, DOCUMENT.field(name).type))
+    conform(good, DOCUMENT)
     bad = out.to_pylist()[1]
     assert bad["error"] == "not HTML: the body is PDF"
     assert bad["nodes"] == [] and bad["dropped"] == []

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.web.urls import MAX_URL_LENGTH, canonicalize, canonicalize_image, host_of, origin_of, read_url_list, url_id
+from stages.web.urls import (
+    _PLAIN,
+    MAX_URL_LENGTH,
+    _is_plain,
+    canonicalize,
+    canonicalize_image,
+    host_of,
+    origin_of,
+    read_url_list,
+    url_id,
+)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +137,18 @@ def test_the_form_is_final_and_all_else_is_a_value_error(url: str, base: str | N
     assert once.isascii() and once.isprintable() and len(once) <= MAX_URL_LENGTH
     assert "#" not in once and "@" not in host_of(once) and " " not in once
     assert host_of(once) and origin_of(once) + once.removeprefix(origin_of(once)) == once
+
+
+@given(st.from_regex(_PLAIN, fullmatch=True).filter(_is_plain))
+def test_what_is_taken_for_canonical_at_sight_is(url: str) -> None:
+    """A parameter to drop, which none of them has, makes it be taken apart."""
+    assert canonicalize(url) == url == canonicalize(url, drop_parameters=["\0"])
+
+
+@pytest.mark.parametrize("end", ["a/../b", "./", "..", "%41", "a#b", "a b", "a'b", "é", "?", "?'"])
+def test_what_needs_work_is_not_taken_at_sight(end: str) -> None:
+    assert not _is_plain(f"http://site.test/{end}")
+    assert not _is_plain(f"http://xn--mnchen-3ya.de/{end}") and not _is_plain(f"http://127.0.0.1/{end}")
 
 
 def test_a_url_that_grows_past_the_limit_is_none() -> None:
