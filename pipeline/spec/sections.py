@@ -73,8 +73,8 @@ class HtmlSource(Settings):
     """Name of the moment that images outside the folder are fetched in. Default: ours, one moment until another is
     named."""
     sample: Share = 1.0
-    """Share of the files that are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all, as a part must
-    be asked for."""
+    """Share of the files that are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all, as a part
+    must be asked for."""
 
 
 class WarcSource(Settings):
