@@ -4,7 +4,7 @@ import pyarrow as pa
 
 CONSENT = pa.struct(
     [
-        # robots.txt (RFC 9309) verdict for our agent; null when the source was not crawled (html, warc).
+        # robots.txt (RFC 9309) verdict for our agent; null when the source was not crawled (html, warc, documents).
         pa.field("robots_allowed", pa.bool_()),
         # The robots.txt URL and status that decided, e.g. "http://h/robots.txt 404".
         pa.field("robots_source", pa.string()),

@@ -155,9 +155,11 @@ def _rows(stream: BinaryIO, piece: Piece, wanted: str, sample: Sample, *, header
             continue
         header = _header(read, piece, layout)
         taken = sample.mask(header.column("url").to_pylist())
-        if taken.any():
-            told = dict(read.faults)
-            faults = [told.get(index) for index in np.flatnonzero(taken).tolist()]
+        told = dict(read.faults)
+        faults = [told.get(index) for index in np.flatnonzero(taken).tolist()]
+        if taken.all():
+            yield _Read(header, _Found(read.table, layout, faults))
+        elif taken.any():
             mask = pa.array(taken)
             yield _Read(header.filter(mask), _Found(read.table.filter(mask), layout, faults))
 

@@ -274,6 +274,13 @@ def test_damaged_files_say_so_and_keep_what_can_be_read() -> None:
     assert row["reason"] == "damaged_file" and "zip" in row["detail"]
 
 
+def test_a_file_without_the_column_that_says_of_which_page() -> None:
+    row = obelics(URL, [text("a")])
+    del row["general_metadata"]
+    for data, name in ((parquet([row, row]), "a.parquet"), (lines([row, row]), "a.jsonl")):
+        assert [found["reason"] for found in read(data, name)] == ["no_url", "no_url"]
+
+
 def test_a_file_of_no_layout() -> None:
     (row,) = read(parquet([{"caption": "a", "image": "b"}]), "a.parquet")
     assert row["reason"] == "unknown_layout"

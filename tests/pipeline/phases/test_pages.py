@@ -1,0 +1,126 @@
+"""The first phase of every kind of source: which pages a sample lets in, and which of equal ids stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.engine.phase import Part
+from pipeline.engine.storage import Storage
+from pipeline.phases.graph import graph
+from pipeline.spec.loading import Spec
+from stages.sources.sample import in_sample
+from tests.end_to_end.test_sources import write_warc
+from tests.given import lines, parquet
+from tests.servers import Site, answer, routes
+
+NUM_PAGES = 24
+NAMES = [f"/page-{number}.html" for number in range(NUM_PAGES)]
+
+
+class Here:
+    """A scout that visits every unit in this process."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def each(self, units: Sequence[Any], visit: Callable[[Part, Any], dict[str, Any]]) -> list[dict[str, Any]]:
+        return [visit(Part("pages", "", 0, 1, self.storage, {}), unit) for unit in units]
+
+
+def pages(folder: Path, source: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Part]:
+    """(rows of the phase by URL, its part) of a source, on one worker."""
+    crawl = {"allow_private_networks": True, "per_host_delay": 0, "obey_robots": False}
+    spec = Spec.model_validate({"name": "a", "output": {"url": str(folder)}, "source": source, "crawl": crawl})
+    phase = graph(spec, 0)[0]
+    storage = Storage(str(folder))
+    part = Part("pages", "", 0, 1, storage, {})
+    assert phase.units is not None and phase.exchange is not None
+    tables = [phase.exchange.emit(part, unit) for unit in phase.units(Here(storage))]
+    assert all(table.schema.equals(phase.exchange.schema) for table in tables)
+    rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in phase.exchange.order])
+    made = phase.run(part, rows).to_pylist()
+    found = {row["url"]: row for row in made}
+    assert len(found) == len(made) == part.counts["pages"]
+    return found, part
+
+
+def page(number: int) -> bytes:
+    """Each page links to the next two: whichever is left out, some can be reached over it alone."""
+    linked = [NAMES[following] for following in (number + 1, number + 2) if following < NUM_PAGES]
+    return f"<p>page {number}".encode() + b"".join(f'<a href="{name}">next</a>'.encode() for name in linked)
+
+
+def sources(kind: str, folder: Path, site: Site) -> dict[str, Any]:
+    """The same pages by each kind of source."""
+    folder.mkdir(exist_ok=True)
+    urls = [site.url + name for name in NAMES]
+    if kind == "site":
+        return {"kind": kind, "seeds": urls[:1]}
+    if kind == "urls":
+        (folder / "urls.txt").write_text("\n".join(urls))
+        return {"kind": kind, "path": str(folder / "urls.txt")}
+    if kind == "html":
+        for number, name in enumerate(NAMES):
+            (folder / name[1:]).write_bytes(page(number))
+        return {"kind": kind, "path": str(folder), "base_url": f"{site.url}/"}
+    if kind == "warc":
+        write_warc(folder / "a.warc.gz", {url: page(number) for number, url in enumerate(urls)})
+        return {"kind": kind, "paths": [str(folder / "a.warc.gz")]}
+    (folder / "a.jsonl").write_bytes(lines([{"url": url, "nodes": []} for url in urls]))
+    return {"kind": kind, "path": str(folder)}
+
+
+@pytest.mark.parametrize("kind", ["site", "urls", "html", "warc", "documents"])
+def test_a_sample_is_the_same_pages_from_every_source(kind: str, tmp_path: Path) -> None:
+    with routes({name: answer(body=page(number)) for number, name in enumerate(NAMES)}) as site:
+        source = sources(kind, tmp_path / "in", site)
+        whole, told = pages(tmp_path / "whole", source)
+        assert sorted(whole) == sorted(site.url + name for name in NAMES) and told.counts["sampled_out"] == 0
+        asked = len(site.log)
+        found = {share: pages(tmp_path / share, source | {"sample": share}) for share in ("20%", "60%")}
+        for share, (rows, part) in found.items():
+            wanted = {url for url in whole if in_sample(url, float(share[:-1]) / 100)}
+            assert set(rows) == wanted and part.counts["sampled_out"] == NUM_PAGES - len(wanted)
+            assert not part.decisions
+            for url in wanted:
+                same = ("page_id", "status", "content_hash", "depth")
+                assert [rows[url][name] for name in same] == [whole[url][name] for name in same]
+        assert set(found["20%"][0]) < set(found["60%"][0]) < set(whole)
+        # A crawl follows links on every page; a list is fetched as far as the sample goes.
+        fetched = {"site": 2 * NUM_PAGES, "urls": sum(len(rows) for rows, _ in found.values())}
+        assert len(site.log) - asked == fetched.get(kind, 0)
+
+
+def test_of_documents_with_one_id_the_first_by_place_stands(tmp_path: Path) -> None:
+    rows = [{"document_id": "ab" * 16, "url": "http://site.test/a", "nodes": []}] * 2
+    other = [{"document_id": "cd" * 16, "url": "http://site.test/b", "nodes": []}, *rows[:1]]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/b.parquet").write_bytes(parquet(rows))
+    (tmp_path / "in/a.parquet").write_bytes(parquet(other))
+    found, part = pages(tmp_path / "out", {"kind": "documents", "path": str(tmp_path / "in")})
+    assert found["http://site.test/a"]["provenance"]["file"] == "a.parquet" and len(found) == 2
+    (decided,) = (table.to_pylist() for table in part.decisions)
+    assert [(row["rule"], row["kind"], row["url"]) for row in decided] == [
+        ("duplicate_id", "page", "http://site.test/a")
+    ] * 2
+    assert {row["detail"] for row in decided} == {
+        f"{'ab' * 16} at b.parquet, {place}; kept is the one at a.parquet, 1" for place in (0, 1)
+    }
+    assert len({row["subject_id"] for row in decided} | {"ab" * 16}) == 3
+
+
+def test_ids_do_not_depend_on_where_the_files_lie(tmp_path: Path) -> None:
+    ids = []
+    for name in ("here", "there"):
+        root = tmp_path / name
+        (root / "part").mkdir(parents=True)
+        (root / "part/a.jsonl").write_bytes(lines([{"url": "http://site.test/a", "nodes": []}]))
+        for path in (root, root / "*/*.jsonl", f"file://{root}"):
+            found, _ = pages(tmp_path / "out", {"kind": "documents", "path": str(path)})
+            ids.append(found["http://site.test/a"]["page_id"])
+    assert len(ids) == 6 and len(set(ids)) == 1
