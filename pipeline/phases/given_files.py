@@ -20,7 +20,6 @@ from pipeline.spec.sections import DocumentsSource
 from schemas.page import PAGE
 from stages.sources.document_blocks import is_packed
 from stages.sources.documents import PATTERNS, Piece, find_layout, read_headers
-from stages.sources.folder import list_files
 from stages.sources.sample import Sample
 
 # Bytes of a file that one worker reads at a time, where it can be read in pieces.
@@ -60,15 +59,21 @@ def given_files(source: DocumentsSource) -> list[GivenFile]:
 
 def _local_files(path: str) -> list[GivenFile]:
     if os.path.isdir(path):
-        try:
-            names = list_files(path)
-        except ValueError as error:
-            raise UserMistake(f"source.path: {error}") from None
-        return [_local_file(os.path.join(path, name), path) for name in names]
+        return [_local_file(each, path) for each in _below(path)]
     if os.path.isfile(path):
         return [_local_file(path, os.path.dirname(path))]
     matches = (each for each in glob.glob(path, recursive=True) if os.path.isfile(each))
     return [_local_file(each, os.path.dirname(_MAGIC.split(path)[0])) for each in matches]
+
+
+def _below(folder: str) -> list[str]:
+    """Files at any depth. Linked ones too, as a download cache has nothing else; linked folders are not entered."""
+
+    def refuse(error: OSError) -> None:
+        raise UserMistake(f"source.path: {error.filename}: {error.strerror}") from None
+
+    found = [os.path.join(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names]
+    return [each for each in found if os.path.isfile(each)]
 
 
 def _local_file(path: str, folder: str) -> GivenFile:

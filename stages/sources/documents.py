@@ -90,7 +90,7 @@ def find_layout(stream: BinaryIO, name: str, wanted: str = "auto") -> Layout | N
         raise ValueError(f"its columns are {shown[:200]}, and of the layouts {known}")
     module = LAYOUTS[fits[0]]
     pictures = {"pictures": True} if module is layout_obelics and _has_pictures(stream, name) else {}
-    layout = Layout(fits[0], module.schema(names, **pictures), module.HEADER)
+    layout = Layout(fits[0], module.schema(**pictures), module.HEADER)
     if said := misfit(stream, name, layout.schema):
         raise ValueError(f"{said}, which does not fit layout {layout.name}")
     stream.seek(0)

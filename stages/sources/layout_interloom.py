@@ -19,7 +19,7 @@ HEADER = pa.schema([pa.field("document_id", pa.string()), pa.field("url", pa.str
 ABOUT = ("canonical_url", "title", "language", "license", "meta_robots", "modified")
 
 
-def schema(names: Sequence[str]) -> pa.Schema:
+def schema() -> pa.Schema:
     """Columns that are read."""
     nodes = pa.struct([field for field in NODE if field.name != "image_id"])
     about = [pa.field(name, DOCUMENT.field(name).type) for name in ABOUT]

@@ -20,7 +20,7 @@ HEADER = pa.schema([pa.field("url", pa.string())])
 _IMAGE = pa.struct([pa.field("raw_url", pa.string()), pa.field("matched_text_index", pa.int64())])
 
 
-def schema(names: Sequence[str]) -> pa.Schema:
+def schema() -> pa.Schema:
     """Columns that are read."""
     return pa.schema([*HEADER, pa.field("text_list", pa.list_(pa.string())), pa.field("image_info", pa.list_(_IMAGE))])
 

@@ -34,7 +34,7 @@ _ABOUT = pa.struct(
 _END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
 
 
-def schema(names: Sequence[str], *, pictures: bool = False) -> pa.Schema:
+def schema(*, pictures: bool = False) -> pa.Schema:
     """Columns that are read; `pictures`: images are bytes."""
     return pa.schema(
         [

@@ -90,15 +90,15 @@ def test_documents_come_in_as_they_were_extracted(out: Path, built: Path, extrac
     """Ids, words and pictures, in their order."""
     found = {row["url"]: row for row in documents(out)}
     assert set(found) == {_page(site, number) for number in range(16)}
-    expected = {row["url"]: row for row in documents(built)}
+    known = {image["sha256"] for row in documents(built) for image in row["image_info"]}
     ids = {row["url"]: row["document_id"] for row in extracted.to_pylist()}
     for number in range(16):
-        row, whole = found[_page(site, number)], expected[_page(site, number)]
+        row = found[_page(site, number)]
         if number in OWN:
             assert row["document_id"] == ids[row["url"]]
         assert row["language"] == "en" and row["provenance"]["kind"] == "documents"
         images = {image["sha256"] for image in row["image_info"]}
-        assert images <= {image["sha256"] for image in whole["image_info"]} and images
+        assert images and images <= known
     assert found[_page(site, 5)]["provenance"] == {
         "kind": "documents", "snapshot": "given", "file": "urls.parquet", "offset": 1, "length": None
     }  # fmt: skip
@@ -169,8 +169,10 @@ def test_the_commands_know_them(out: Path, site: Site, given: Path) -> None:
     spec = out.parent / "given.yaml"
     assert build(spec, out, "--dry-run").check().out.strip().endswith("nothing to do")
     assert "nothing to do" in build(spec, out).check().out and tree(out) == before
-    (given / "own/few.jsonl").write_bytes((given / "own/few.jsonl").read_bytes() * 2)
+    few = (given / "own/few.jsonl").read_bytes()
+    (given / "own/few.jsonl").write_bytes(few * 2)
     changed = build(spec, out, "--dry-run").check().out.splitlines()
+    (given / "own/few.jsonl").write_bytes(few)
     assert "pages              would run   settings.fingerprint changed" in changed[0]
 
 
