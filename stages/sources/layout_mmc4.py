@@ -1,7 +1,7 @@
 """Layout mmc4: sentences, and pictures that are each matched to one of them.
 
 `text_list`: sentences; `image_info`: `raw_url`, `matched_text_index`. Source: README of allenai/mmc4. A picture stands
-before the sentence it is matched to, as in the reader that its authors train with (mlfoundations/open_flamingo,
+before the sentence it is matched to, as OpenFlamingo reads MMC4 (mlfoundations/open_flamingo,
 open_flamingo/train/data.py, preprocess_interleaved); several of one sentence in the order they are listed.
 """
 
