@@ -6,10 +6,16 @@ lie, whether a failure may pass, how a snapshot was called: it travels with the 
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
+
+from schemas.arrow_threads import let_threads_finish
+
+# Whoever makes tables has threads of Arrow's.
+atexit.register(let_threads_finish)
 
 NAME_KEY = b"interloom.schema"
 VERSION_KEY = b"interloom.version"
