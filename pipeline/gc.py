@@ -3,63 +3,105 @@
 Kept are the newest N versions and the one that `latest` names, with all their tables, and of the row stores the
 folders of functions that any kept table was made with, plus everything that was fetched: fetches are what a corpus
 cannot make again by itself. The newest build is kept too, with all it has made, so that one that was stopped goes on
-where it was; what other builds left that made no kept version goes, and their records with it. Collect when no build
-is running.
+where it was, and so is every build that is at work; what other builds left that made no kept version goes, and their
+records with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import typer
 
+from pipeline.builds.lease import at_work
 from pipeline.command import run_command
-from pipeline.corpus.records import build_ids, newest_record, read_record
+from pipeline.corpus.records import build_ids, newest_build, read_build
 from pipeline.corpus.version import Corpus, latest, open_storage, version_manifest
 from pipeline.engine.damage import Damaged
 from pipeline.engine.keys import digest_json
 from pipeline.engine.layout import BUILDS, version_folder, version_of
 from pipeline.engine.mistake import UserMistake
-from pipeline.engine.row_store import store_folder
+from pipeline.engine.row_store import linked, store_folder
 from pipeline.engine.storage import HALF_WRITTEN, Storage
+from pipeline.engine.table import Table, read_record, record_at
+from pipeline.engine.work_folder import WorkFolder
+from schemas.manifest import VERSION
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # Row stores that hold what came from outside.
 _FETCHED = ("fetch_page", "fetch_image", "read_source", "generations")
 
 
+@dataclass
+class Marked:
+    """What is kept, named from the corpus root: objects, and folders with all that lies in them."""
+
+    objects: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
+    stores: set[str] = field(default_factory=set)
+
+    def record(self, storage: Storage, name: str) -> None:
+        """Mark a finished phase; Damaged when it does not say what it needs."""
+        if name in self.objects:
+            return
+        record = read_record(storage, name)
+        if record is None:
+            raise Damaged(f"{storage.path(name)} is missing: build again")
+        functions = record.ingredients.get("functions")
+        if not isinstance(functions, dict):
+            raise Damaged(f"{storage.path(name)} names no functions: delete it and build again")
+        for function, made_by in functions.items():
+            self.stores |= set(linked(storage, store_folder(function, digest_json(made_by))))
+        self.objects |= {name, record.table, *(file.name for file in record.decisions)}
+        self.objects |= {part.name for part in Table(storage, record).parts}
+        # Which key ranges there were: what is lost of a table is made again by itself.
+        self.folders.add(WorkFolder(storage, record.phase, record.key).name)
+
+    def unfinished(self, storage: Storage, place: str) -> None:
+        """Mark what a phase has made so far that has no record yet."""
+        self.folders.add(place)
+        _, phase, key = place.split("/")
+        for receipt in WorkFolder(storage, phase, key).receipts(0):
+            self.objects |= {file.name for file in (receipt.part, *receipt.decisions)}
+
+    def keeps(self, name: str) -> bool:
+        """Whether an object under records, work or tables is marked."""
+        return not name.endswith(HALF_WRITTEN) and (name in self.objects or _top(name, 3) in self.folders)
+
+
 def doomed(storage: Storage, keep: int) -> list[str]:
     """Objects that nothing kept refers to, sorted; Damaged when what is kept does not say what it needs."""
-    newest = newest_record(storage)
+    newest = newest_build(storage)
     if not storage.names("versions") and newest is None:
         raise UserMistake(f"--corpus {storage}: no version there, nor a record of a build")
     published = latest(storage)
     kept = _newest_versions(storage, keep) | ({published} if published is not None else set())
-    tables: set[str] = set()
-    stores: set[str] = set()
+    marked = Marked()
     for version in sorted(kept):
         corpus = Corpus(storage.url, None if version == published else version)
-        for phase, key in corpus.manifest.phases.items():
-            tables.add(f"tables/{phase}/{key}")
-            functions = corpus.phase_manifest(phase).ingredients.get("functions")
-            if not isinstance(functions, dict):
-                raise Damaged(f"tables/{phase}/{key}/manifest.json names no functions: delete it and build again")
-            stores |= _stores(functions)
+        if version != published and corpus.manifest.manifest_version != VERSION:
+            continue  # of an earlier release: its shards stay, and nothing here reads its tables
+        for phase in corpus.phases:
+            marked.record(storage, corpus.table(phase).record_name)
     folders = {version_folder(version) for version in kept}
     builds = {build for build in build_ids(storage) if _made(storage, build) in kept}
-    if newest is not None:
-        builds.add(newest.id)
-        tables |= {f"tables/{phase}/{key}" for phase, key in newest.phases.items() if key}
-        stores |= set(newest.stores)
-        if shards := newest.phases.get("shards"):
-            folders.add(version_folder(version_of(shards)))
-    found = []
-    for name in storage.walk("tables"):
-        if _top(name, 3) not in tables or name.endswith(HALF_WRITTEN):
-            found.append(name)
+    for build in (newest, *at_work(storage)):
+        if build is None:
+            continue
+        builds.add(build.id)
+        marked.stores |= {folder for store in build.stores for folder in linked(storage, store)}
+        for place in filter(None, build.phases.values()):
+            record = record_at(storage, place)
+            if record is not None:
+                marked.record(storage, Table(storage, record).record_name)
+            else:
+                marked.unfinished(storage, place)
+        if shards := build.phases.get("shards"):
+            folders.add(version_folder(version_of(shards.split("/")[2])))
+    found = [name for top in ("records", "work", "tables") for name in storage.walk(top) if not marked.keeps(name)]
     for name in storage.walk("rows"):
-        wanted = name.split("/")[1] in _FETCHED or _top(name, 3) in stores
+        wanted = name.split("/")[1] in _FETCHED or _top(name, 3) in marked.stores
         if not wanted or name.endswith(HALF_WRITTEN):
             found.append(name)
     for name in storage.walk("versions"):
@@ -82,14 +124,9 @@ def _newest_versions(storage: Storage, keep: int) -> set[str]:
     return {each.version for each in newest}
 
 
-def _stores(functions: Mapping[str, Any]) -> set[str]:
-    """Folders of row stores of functions, from their ingredients by name."""
-    return {store_folder(name, digest_json(ingredients)) for name, ingredients in functions.items()}
-
-
 def _made(storage: Storage, build: str) -> str | None:
     """The version that a build made."""
-    record = read_record(storage, build)
+    record = read_build(storage, build)
     return record.version if record is not None else None
 
 
@@ -111,10 +148,11 @@ def collect(
     versions = sorted({name.split("/")[1] for name in names if name.startswith("versions/")} - stays)
     named = f"; versions {', '.join(versions)}" if versions else ""
     if not dry_run:
-        # Records and manifests go first: what is left of a killed collection is then no build and no table.
-        for name in sorted(
-            names, key=lambda each: (not each.startswith(f"{BUILDS}/"), not each.endswith("manifest.json"), each)
-        ):
+        # What says that there is a build, a version, a phase or a range goes before what it is made of: what is left of
+        # a killed collection is then none.
+        order = (BUILDS, "versions", "records", "work")
+        place = {name: order.index(top) if (top := name.split("/")[0]) in order else len(order) for name in names}
+        for name in sorted(names, key=lambda each: (place[each], not each.endswith("manifest.json"), each)):
             storage.delete(name)
         for folder in ("versions", BUILDS):
             storage.prune(folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 from schemas.strict_json import parsed
 
-VERSION = 1
+VERSION = 2
 RUNNING, STOPPED, FAILED, FINISHED = "running", "stopped", "failed", "finished"
 STATES = (RUNNING, STOPPED, FAILED, FINISHED)
 
@@ -21,13 +21,16 @@ class BuildRecord:
     label: str  # what --spec named
     overrides: tuple[str, ...]  # key=value, as --set took them
     spec: dict[str, Any]  # resolved, every default filled in
-    # every phase in build order -> its key, "" for one that was not begun: tables/<phase>/<key>
+    # every phase in build order -> its record, or the folder of its receipts while it is not finished, both named from
+    # the corpus root; "" for one that was not begun
     phases: dict[str, str]
     stores: tuple[str, ...]  # folders of row stores that the phases begun work with, from the corpus root, sorted
     state: str  # one of STATES
     cause: str  # one line, "" while it runs and when it is finished
     started: str  # ISO 8601, UTC
-    updated: str
+    updated: str  # of one that runs, every half minute: who finds it older than two takes it for dead
+    host: str  # that its driver runs on
+    process: int  # id of the driver there
     version: str = ""  # of the version that it made, whether or not it is published; "" before
     record_version: int = VERSION
 

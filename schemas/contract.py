@@ -19,6 +19,7 @@ atexit.register(let_threads_finish)
 
 NAME_KEY = b"interloom.schema"
 VERSION_KEY = b"interloom.version"
+KEY_KEY = b"interloom.key"
 ROLE_KEY = b"interloom.role"
 
 # Metadata of a carried field, at the top or inside structs; an unmarked field is identity: a column that is digested
@@ -31,14 +32,30 @@ class ContractError(ValueError):
 
 
 def contract(
-    name: str, version: int, fields: Iterable[pa.Field], metadata: Mapping[bytes, bytes] | None = None
+    name: str,
+    version: int,
+    fields: Iterable[pa.Field],
+    metadata: Mapping[bytes, bytes] | None = None,
+    *,
+    key: str | None = None,
 ) -> pa.Schema:
     """A versioned schema; name, version and further metadata travel in the schema into every file.
 
-    A change that an old reader would misread takes a new version.
+    `key` is the column by which the rows of a table lie in order and are cut into ranges: hex text whose leading
+    digits are those of a hash. A change that an old reader would misread takes a new version.
     """
     own = {NAME_KEY: name.encode(), VERSION_KEY: str(version).encode()}
+    if key is not None:
+        own[KEY_KEY] = key.encode()
     return pa.schema(list(fields), metadata={**own, **(metadata or {})})
+
+
+def key_of(schema: pa.Schema) -> str:
+    """The key column of a table's contract; ContractError for one that is no table's."""
+    try:
+        return str(schema.metadata[KEY_KEY].decode())
+    except (KeyError, TypeError):
+        raise ContractError(f"{identity(schema)[0]}: a contract without a key column") from None
 
 
 def identity(schema: pa.Schema) -> tuple[str, int]:
@@ -61,7 +78,7 @@ def identity_schema(schema: pa.Schema) -> pa.Schema:
     A struct of nothing but carried fields is left out; name and version stay. ContractError as `identity`.
     """
     identity(schema)
-    metadata = {key: schema.metadata[key] for key in (NAME_KEY, VERSION_KEY)}
+    metadata = {key: schema.metadata[key] for key in (NAME_KEY, VERSION_KEY, KEY_KEY) if key in schema.metadata}
     return pa.schema([kept for field in schema if (kept := _identity_field(field)) is not None], metadata=metadata)
 
 

@@ -58,4 +58,5 @@ DOCUMENT = contract(
         pa.field("dropped", pa.list_(DROPPED), nullable=False),
         pa.field("image_bodies", pa.list_(IMAGE_BODY)),  # null where pages carry no pictures
     ],
+    key="document_id",
 )

@@ -16,4 +16,5 @@ EMBEDDING = contract(
         pa.field("primary", VECTOR),  # unit norm, within a modality; null when the encoder failed on this content
         pa.field("shared", VECTOR),  # unit norm, across modalities
     ],
+    key="content_id",
 )

@@ -1,4 +1,4 @@
-"""Manifests: the JSON file, written last, that makes a table exist."""
+"""Manifests and records: the JSON files, written last, that make a table, a finished phase and a version exist."""
 
 from __future__ import annotations
 
@@ -8,17 +8,31 @@ from typing import Any
 
 from schemas.strict_json import parsed
 
-VERSION = 1
+VERSION = 2
+# In version 1 the phases of a corpus named tables that this release does not read; the shards are listed alike.
+OLDEST = 1
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """One file of a table: name inside the table's folder, rows, bytes, xxh3-128 hex of the bytes."""
+    """One file: its name, rows, bytes, xxh3-128 hex of the bytes."""
 
     name: str
     rows: int
     bytes: int
     hash: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a table, named from the corpus root, with the key range that its rows lie in: 32 bits, inclusive."""
+
+    name: str
+    rows: int
+    bytes: int
+    hash: str
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,7 @@ class VersionManifest:
     shards: tuple[ListedFile, ...]  # names relative to the version's folder
     schema: str
     schema_version: int
-    phases: dict[str, str]  # phase -> key, in build order: tables/<phase>/<key>
+    phases: dict[str, str]  # phase -> its record, in build order, named from the corpus root
     spec: dict[str, Any]  # resolved, every default filled in
     counts: dict[str, int]
     run: dict[str, Any] = field(default_factory=dict)  # volatile
@@ -42,33 +56,56 @@ class VersionManifest:
     @staticmethod
     def from_json(text: str | bytes) -> VersionManifest:
         """Parse a version's manifest; ValueError, one line, when it is another version or no manifest."""
-        return parsed(VersionManifest, text, "manifest", "manifest_version", VERSION)
+        return parsed(VersionManifest, text, "manifest", "manifest_version", VERSION, oldest=OLDEST)
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What a finished phase left: its key, why it has that key, its parts and its decisions."""
+class TableManifest:
+    """A table: what it says, as a digest, and the files that hold it.
 
-    phase: str
-    key: str
+    Two tables of one digest may differ in carried columns, so a table is named by its digest and its files.
+    """
+
     schema: str
     schema_version: int
-    parts: tuple[ListedFile, ...]
-    decisions: tuple[ListedFile, ...]
-    # everything that went into the key, by name: settings, code, libraries, weights, inputs
-    ingredients: dict[str, Any]
-    # files it wrote outside its folder, named from the corpus root (shards)
-    files: tuple[ListedFile, ...] = ()
-    # decisions by rule, rows in and out and the like: deterministic, shown by the report
-    counts: dict[str, int] = field(default_factory=dict)
-    # volatile: seconds, cache hits, when; never part of a key
-    run: dict[str, Any] = field(default_factory=dict)
-    version: int = VERSION
+    digest: str  # schemas.digests.table_digest
+    parts: tuple[Part, ...]  # in the order of their keys
+    table_version: int = VERSION
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True)
 
     @staticmethod
-    def from_json(text: str | bytes) -> Manifest:
-        """Parse a manifest; ValueError, one line, when it is another version or not a manifest."""
-        return parsed(Manifest, text, "manifest", "version", VERSION)
+    def from_json(text: str | bytes) -> TableManifest:
+        """Parse a table's manifest; ValueError, one line, when it is another version or not one."""
+        return parsed(TableManifest, text, "table", "table_version", VERSION)
+
+
+@dataclass(frozen=True)
+class PhaseRecord:
+    """A phase that is finished under a key: its table, what it decided, and why it has that key."""
+
+    phase: str
+    key: str
+    generation: int  # how often failures that may pass had been asked for again
+    table: str  # the table's manifest, named from the corpus root
+    digest: str  # of the table: what the keys of phases that read it are made of
+    rows: int
+    decisions: tuple[ListedFile, ...]  # named from the corpus root
+    # everything that went into the key, by name: settings, code, libraries, weights, the inputs' digests
+    ingredients: dict[str, Any]
+    # files it wrote outside the tables, named from the corpus root (shards)
+    files: tuple[ListedFile, ...] = ()
+    # decisions by rule, rows in and out and the like: deterministic, shown by the report
+    counts: dict[str, int] = field(default_factory=dict)
+    # volatile: seconds, cache hits, when; never part of a key
+    run: dict[str, Any] = field(default_factory=dict)
+    record_version: int = VERSION
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> PhaseRecord:
+        """Parse a phase's record; ValueError, one line, when it is another version or no record."""
+        return parsed(PhaseRecord, text, "record", "record_version", VERSION)

@@ -46,4 +46,5 @@ PAGE = contract(
         pa.field("consent", CONSENT),
         pa.field("provenance", PROVENANCE),
     ],
+    key="page_id",
 )

@@ -96,9 +96,6 @@ def shard_order(name: str) -> tuple[int, str]:
     return next((index for index, split in enumerate(SPLITS) if file.startswith(f"{split}-")), len(SPLITS)), name
 
 
-def shard_name(split: str, partition: int, piece: int) -> str:
-    """Name of a shard in the version's folder shards/: its split, the key range it is of, and which of its files.
-
-    A name depends on the rows of its own partition alone, so that a file never has to be renamed; names sort like keys.
-    """
-    return f"{split}-{partition:05d}-{piece:05d}.arrow"
+def shard_name(split: str, number: int, count: int) -> str:
+    """Name of shard `number` of `count` of a split, in the version's folder shards/; names sort like keys."""
+    return f"{split}-{number:05d}-of-{count:05d}.arrow"

@@ -9,8 +9,13 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 _Made = TypeVar("_Made")
 
 
-def parsed(kind: type[_Made], text: str | bytes, what: str, version_field: str, version: int) -> _Made:
-    """A dataclass out of JSON; ValueError, one line that calls it `what`, for another version and for anything else."""
+def parsed(
+    kind: type[_Made], text: str | bytes, what: str, version_field: str, version: int, *, oldest: int | None = None
+) -> _Made:
+    """A dataclass out of JSON; ValueError, one line that calls it `what`, for another version and for anything else.
+
+    Versions from `oldest` on, where it is given, have the same fields.
+    """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -18,7 +23,7 @@ def parsed(kind: type[_Made], text: str | bytes, what: str, version_field: str, 
     found = data.get(version_field) if isinstance(data, dict) else None
     if type(found) is not int:
         raise ValueError(f"not a {what}: it has no {version_field}")
-    if found != version:
+    if not (version if oldest is None else oldest) <= found <= version:
         raise ValueError(f"{what} version {found}, and this program reads version {version}")
     try:
         return _made(kind, data, "")

@@ -15,17 +15,19 @@ _DOCUMENT_ID = pa.field("document_id", pa.string(), nullable=False)
 # Documents on their way through exact deduplication.
 CANDIDATE = contract(
     "candidate",
-    1,
+    2,
     [
+        pa.field("key", pa.string(), nullable=False),  # of what they may share: the URL's id, the text's hash
         _DOCUMENT_ID,
         pa.field("url", pa.string(), nullable=False),
         pa.field("canonical_url", pa.string()),
         pa.field("text_hash", pa.string()),
         pa.field("modified", pa.timestamp("s", tz="UTC")),
     ],
+    key="key",
 )
 
-UNIQUE = contract("unique", 1, [_DOCUMENT_ID])
+UNIQUE = contract("unique", 1, [_DOCUMENT_ID], key="document_id")
 
 # Text scores of the unique documents, ordered by document: what every rule over words decides by.
 SCORED = contract(
@@ -36,10 +38,20 @@ SCORED = contract(
         pa.field("url", pa.string(), nullable=False),
         *TEXT_SCORES,
     ],
+    key="document_id",
 )
 
 # One paragraph that is cut from a document, for standing in too many.
-CUT = contract("cut", 1, [_DOCUMENT_ID, pa.field("position", pa.int32(), nullable=False)])
+CUT = contract(
+    "cut",
+    2,
+    [
+        pa.field("key", pa.string(), nullable=False),  # of the domain and the paragraph
+        _DOCUMENT_ID,
+        pa.field("position", pa.int32(), nullable=False),
+    ],
+    key="key",
+)
 
 # Documents that passed the text side: which nodes are left.
 SELECTED = contract(
@@ -53,6 +65,7 @@ SELECTED = contract(
         pa.field("text", pa.large_string(), nullable=False),  # kept paragraphs, joined
         pa.field("modified", pa.timestamp("s", tz="UTC")),
     ],
+    key="document_id",
 )
 
 SIGNATURE = contract(
@@ -64,9 +77,20 @@ SIGNATURE = contract(
         pa.field("num_images", pa.int32(), nullable=False),
         pa.field("modified", pa.timestamp("s", tz="UTC")),
     ],
+    key="document_id",
 )
 
-EDGE = contract("edge", 1, [pa.field("a", pa.string(), nullable=False), pa.field("b", pa.string(), nullable=False)])
+# Two documents that share a band of their signatures; two that share several are there as often.
+EDGE = contract(
+    "edge",
+    2,
+    [
+        pa.field("key", pa.string(), nullable=False),  # of the band, 16 hex digits
+        pa.field("a", pa.string(), nullable=False),
+        pa.field("b", pa.string(), nullable=False),
+    ],
+    key="key",
+)
 
 CLUSTER = contract(
     "cluster",
@@ -76,6 +100,7 @@ CLUSTER = contract(
         pa.field("cluster_id", pa.string(), nullable=False),  # smallest document id of its near-duplicates
         pa.field("kept", pa.bool_(), nullable=False),
     ],
+    key="document_id",
 )
 
 # One image URL of one document, on its way to being fetched.
@@ -93,8 +118,9 @@ IMAGE_REFERENCE = pa.schema(
 # One image URL as fetched: the bytes of the server, and who wants them.
 FETCHED_IMAGE = contract(
     "fetched_image",
-    1,
+    2,
     [
+        pa.field("host_key", pa.string(), nullable=False),  # of its host; its own where it has none
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
@@ -107,17 +133,20 @@ FETCHED_IMAGE = contract(
         pa.field("consent", IMAGE.field("consent").type),
         pa.field("documents", pa.list_(pa.string()), nullable=False),  # distinct, sorted
     ],
+    key="host_key",
 )
 
 # An image with the documents that show it and how many show the same bytes, whatever the URL.
 IMAGE_USE = contract(
     "image_use",
-    1,
+    2,
     [
+        pa.field("content_key", pa.string(), nullable=False),  # of the fetched bytes, else of the URL
         *IMAGE,
         pa.field("documents", pa.list_(pa.string()), nullable=False),
         pa.field("num_documents", pa.int32(), nullable=False),
     ],
+    key="content_key",
 )
 
 # A document after all filters: nodes left, with the images that stand in them.
@@ -136,6 +165,7 @@ KEPT = contract(
         # facts of the distinct images among the nodes, by image_id
         pa.field("images", pa.list_(pa.struct(list(IMAGE))), nullable=False),
     ],
+    key="document_id",
 )
 
 SPLIT = contract(
@@ -146,6 +176,7 @@ SPLIT = contract(
         pa.field("cluster_id", pa.string(), nullable=False),  # the smallest document_id of the group
         pa.field("split", pa.string(), nullable=False),  # one of schemas.shard.SPLITS
     ],
+    key="document_id",
 )
 
 SLICED = contract(
@@ -159,6 +190,7 @@ SLICED = contract(
         pa.field("ends", pa.list_(pa.int32()), nullable=False),
         pa.field("content_ids", pa.list_(pa.string()), nullable=False),
     ],
+    key="document_id",
 )
 
 # One distinct content with its vectors and the slices that hold it.
@@ -172,6 +204,7 @@ EMBEDDED = contract(
         pa.field("shared", VECTOR),
         pa.field("documents", pa.list_(pa.string()), nullable=False),
     ],
+    key="content_id",
 )
 
 # One slice after pairing: what mining searches and shards store. Ordered by document and slice.
@@ -198,7 +231,10 @@ PAIRED = contract(
         pa.field("similarities", pa.list_(pa.float32())),
         pa.field("position", pa.int32(), nullable=False),  # node index in the extracted document
     ],
+    key="document_id",
 )
 
 # Hard negatives of a document: by slice, direction, falling score, candidate.
-MINED = contract("mined", 2, [_DOCUMENT_ID, pa.field("negatives", pa.list_(NEGATIVE), nullable=False)])
+MINED = contract(
+    "mined", 2, [_DOCUMENT_ID, pa.field("negatives", pa.list_(NEGATIVE), nullable=False)], key="document_id"
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("airflow")
         elif folder == "end_to_end" or STARTS_RAY & set(getattr(item, "fixturenames", ())):
             item.add_marker("ray")
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[dict[str, float]]:
+    """A local Ray, started once, for all tests that need none of their own."""
+    from pipeline.engine.cluster import connected
+    from pipeline.engine.runner import configure_ray_data
+
+    with connected(2, 200_000_000) as resources:
+        configure_ray_data()
+        yield resources
 
 
 @pytest.hookimpl(trylast=True)

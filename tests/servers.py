@@ -56,6 +56,7 @@ class Site:
 
     url: str
     log: list[Entry] = field(default_factory=list)
+    table: dict[str, Route] = field(default_factory=dict)  # of `routes`: may be changed while it runs
 
     def paths(self) -> list[str]:
         """Paths asked for, in order of arrival."""
@@ -182,10 +183,13 @@ def routes(
 ) -> Iterator[Site]:
     """Serve each path (without query) by its route, anything else as 404; `context` makes it https."""
 
+    served = dict(table)
+
     def respond(handler: Handler) -> None:
-        table.get(urlsplit(handler.path).path, answer(404, b"not found\n", "text/plain"))(handler)
+        served.get(urlsplit(handler.path).path, answer(404, b"not found\n", "text/plain"))(handler)
 
     with _running(respond, host, context) as site:
+        site.table = served
         yield site
 
 

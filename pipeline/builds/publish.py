@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from pipeline.corpus.card_facts import summary
 from pipeline.corpus.expectations import unmet
 from pipeline.corpus.version import Corpus, latest, manifest_of, version_manifest
 from pipeline.engine.layout import LATEST, REPORT, version_folder
+from pipeline.engine.moment import now
 from pipeline.engine.runner import PhaseFailed, Runner
 from pipeline.report import write_report
 from pipeline.spec.loading import Spec
@@ -22,12 +22,12 @@ def make_version(spec: Spec, runner: Runner, seconds: float) -> Corpus:
     storage = runner.storage
     resolved: dict[str, Any] = spec.model_dump(mode="json")
     run = {
-        "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "built": now(),
         "seconds": round(seconds, 1),
         "cpus": runner.resources.cpus,
         "gpus": runner.resources.gpus,
     }
-    manifest = manifest_of(resolved, runner.manifests, run)
+    manifest = manifest_of(resolved, [runner.table(phase) for phase in runner.records], run)
     folder = version_folder(manifest.version)
     there = version_manifest(storage, manifest.version)
     if there is None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from pipeline.builds.lease import HEARTBEAT_SECONDS, at_work, this_machine
 from pipeline.corpus.records import new_id, record_name
 from pipeline.engine.credentials import masked
 from pipeline.engine.ending import Terminated
+from pipeline.engine.moment import now
 from pipeline.engine.recovery import line_for_people
 from pipeline.engine.runner import Runner
-from pipeline.engine.storage import Storage
+from pipeline.engine.storage import Storage, StorageError
 from pipeline.spec.loading import Spec
 from schemas.build_record import FAILED, FINISHED, RUNNING, STOPPED, BuildRecord
 
@@ -22,11 +25,31 @@ class Recording:
 
     def __init__(self, storage: Storage, record: BuildRecord) -> None:
         self._storage = storage
+        self._lock = threading.Lock()
         self.record = record
 
     def _put(self, **changes: object) -> None:
-        self.record = replace(self.record, updated=_now(), **changes)  # type: ignore[arg-type]  # names of its fields
-        self._storage.write(record_name(self.record.id), self.record.to_json().encode())
+        with self._lock:
+            self.record = replace(self.record, updated=now(), **changes)  # type: ignore[arg-type]  # names of its fields
+            self._storage.write(record_name(self.record.id), self.record.to_json().encode())
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Says within the block, every now and then, that the build is at work."""
+        ended = threading.Event()
+
+        def speak() -> None:
+            while not ended.wait(HEARTBEAT_SECONDS):
+                with contextlib.suppress(Exception):  # a lease that runs out is no reason for a build to fail
+                    self._put()
+
+        speaker = threading.Thread(target=speak, name="lease")
+        speaker.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            speaker.join()
 
     def begun(self, runner: Runner) -> None:
         """A phase begins: those before it are finished, and what it works with is not to be collected."""
@@ -41,7 +64,7 @@ class Recording:
 
 
 def _reached(record: BuildRecord, runner: Runner) -> dict[str, object]:
-    phases = {name: runner.keys.get(name, "") for name in record.phases}
+    phases = {name: runner.places.get(name, "") for name in record.phases}
     return {"phases": phases, "stores": tuple(sorted(runner.stores))}
 
 
@@ -51,8 +74,14 @@ def recorded(
 ) -> Iterator[Recording]:
     """A record for the build within the block, which says how that ended.
 
-    The block says `ended(STOPPED, …)` itself where it stops as it was asked to.
+    The block says `ended(STOPPED, …)` itself where it stops as it was asked to. StorageError where another build is at
+    work in the same output.
     """
+    for other in at_work(storage):
+        raise StorageError(
+            f"output: build {other.id} of {other.label} is at work in {storage} (process {other.process} on "
+            f"{other.host.split('/')[0]}, last heard of at {other.updated}): let it end, or end it"
+        )
     recording = Recording(
         storage,
         BuildRecord(
@@ -65,13 +94,16 @@ def recorded(
             stores=(),
             state=RUNNING,
             cause="",
-            started=_now(),
+            started=now(),
             updated="",
+            host=this_machine(),
+            process=os.getpid(),
         ),
     )
     recording.ended(RUNNING)
     try:
-        yield recording
+        with recording.heard():
+            yield recording
     except BaseException as error:
         # What ended the build may keep its record from being written too, and is what people are to be told.
         with contextlib.suppress(Exception):
@@ -89,7 +121,3 @@ def _ending(error: BaseException) -> tuple[str, str]:
         return STOPPED, "interrupted"
     said = line_for_people(error) if isinstance(error, Exception) else None
     return FAILED, " ".join(masked(said or f"{type(error).__name__}: {error}").split())
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.builds.dry_run import finished, finished_until
+from pipeline.builds.dry_run import finished_until, version_at_hand
 from pipeline.builds.publish import make_version, publish
 from pipeline.builds.reached import out_of_reach
 from pipeline.builds.recording import Recording, recorded
@@ -65,7 +65,7 @@ def build(order: Order) -> Iterator[str]:
 def _nothing_left(order: Order) -> bool:
     if order.retry_failed:
         return False
-    return finished(order.spec) is not None if order.until is None else finished_until(order.spec, order.until)
+    return version_at_hand(order.spec) is not None if order.until is None else finished_until(order.spec, order.until)
 
 
 def _nothing(order: Order, began: float) -> Iterator[str]:
@@ -90,7 +90,6 @@ def _build(
             generation.advance()
         runner = Runner(
             storage=storage,
-            num_partitions=spec.output.partitions,
             resources=Resources(
                 cpus=found.get("CPU", 1.0),
                 gpus=found.get("GPU", 0.0),
@@ -108,7 +107,7 @@ def _build(
                 raise PhaseFailed(f"pages: {cause}")
 
         wanted = names() if order.until is None else names()[: names().index(order.until) + 1]
-        run_phases(runner, graph(spec, runner.generation)[: len(wanted)], after)
+        run_phases(runner, graph(spec)[: len(wanted)], after)
         if order.until is not None:
             progress.say(f"stopped after {order.until}, as asked")
             recording.ended(STOPPED, f"--until {order.until}")

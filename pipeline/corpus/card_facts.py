@@ -11,6 +11,7 @@ from pipeline.corpus.card import CardSummary
 from pipeline.corpus.funnel import SAMPLED_OUT, Funnel
 from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import sample_words
+from pipeline.engine.table import side_by_side
 
 
 def summary(corpus: Corpus) -> CardSummary:
@@ -24,7 +25,7 @@ def summary(corpus: Corpus) -> CardSummary:
     funnel.add_sampled_out(corpus.manifest.counts.get(SAMPLED_OUT, 0))
     for decisions in corpus.decisions():
         funnel.add(decisions)
-    for rows, kept in zip(corpus.table("shards").read_all(), corpus.table("kept").read_all(), strict=True):
+    for kept, rows in side_by_side(corpus.table("kept"), corpus.table("shards")):
         splits.update(rows.column("split").to_pylist())
         alive = set(rows.column("document_id").to_pylist())
         for document in kept.select(["document_id", "url", "language", "license", "images"]).to_pylist():
@@ -36,7 +37,7 @@ def summary(corpus: Corpus) -> CardSummary:
     counts = corpus.manifest.counts
     spec = corpus.manifest.spec
     share = sample_words(spec["source"])
-    ingredients = corpus.phase_manifest("embeddings").ingredients["functions"]
+    ingredients = corpus.table("embeddings").record.ingredients["functions"]
     encoders = {
         f"{vector} {modality}": f"{name} (weights {function['weights']})"
         for function_name, modality in (("embed_image", "image"), ("embed_sentence", "sentence"))

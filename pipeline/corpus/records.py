@@ -31,7 +31,7 @@ def build_ids(storage: Storage) -> list[str]:
     return sorted(name for name in names if _ID.fullmatch(name))
 
 
-def read_record(storage: Storage, build: str) -> BuildRecord | None:
+def read_build(storage: Storage, build: str) -> BuildRecord | None:
     """The record of a build, None where there is none; Damaged when the file is not one."""
     if not _ID.fullmatch(build):
         return None
@@ -47,17 +47,17 @@ def read_record(storage: Storage, build: str) -> BuildRecord | None:
     return record
 
 
-def newest_record(storage: Storage) -> BuildRecord | None:
-    """The record of the build that started last; Damaged as `read_record`."""
+def newest_build(storage: Storage) -> BuildRecord | None:
+    """The record of the build that started last; Damaged as `read_build`."""
     ids = build_ids(storage)
-    return read_record(storage, ids[-1]) if ids else None
+    return read_build(storage, ids[-1]) if ids else None
 
 
 def record_of_version(storage: Storage, version: str) -> BuildRecord | None:
     """The record of the last build that made a version, None where none is there to be read."""
     for build in reversed(build_ids(storage)):
         try:
-            record = read_record(storage, build)
+            record = read_build(storage, build)
         except Damaged:
             continue
         if record is not None and record.version == version:

@@ -25,7 +25,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 def seconds_by_group(corpus: Corpus) -> dict[str, float]:
     """Seconds that the phases took when they ran, by what they are for."""
     return {
-        group: sum(float(corpus.phase_manifest(phase).run["seconds"]) for phase in phases if phase in corpus.phases)
+        group: sum(float(corpus.table(phase).record.run["seconds"]) for phase in phases if phase in corpus.phases)
         for group, phases in _GROUPS
     }
 

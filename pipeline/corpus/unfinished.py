@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from pipeline.corpus.records import build_command, build_ids, how_it_ended, newest_record, read_record
+from pipeline.corpus.records import build_command, build_ids, how_it_ended, newest_build, read_build
 from pipeline.corpus.version import Corpus, latest, manifest_of, open_storage, version_manifest
 from pipeline.engine.layout import BUILDS, REPORT, version_folder
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Table
+from pipeline.engine.table import Table, record_at
 from schemas.build_record import FINISHED, BuildRecord
-from schemas.manifest import Manifest
 
 
 class UnfinishedBuild(Corpus):
     """The phases of a build up to the first that is not finished."""
 
     def __init__(self, storage: Storage, record: BuildRecord) -> None:
-        finished: dict[str, Manifest] = {}
-        for phase, key in record.phases.items():
-            manifest = Table(storage, phase, key).manifest() if key else None
-            if manifest is None:
+        finished: dict[str, Table] = {}
+        for phase, place in record.phases.items():
+            found = record_at(storage, place)
+            if found is None:
                 break
-            finished[phase] = manifest
+            finished[phase] = Table(storage, found)
         self.storage = storage
         self.record = record
-        self.manifest = manifest_of(record.spec, finished, {"built": record.updated})
+        self.manifest = manifest_of(record.spec, list(finished.values()), {"built": record.updated})
         self.version = record.id
         self.called = f"build {record.id}"
         self.folder = version_folder(self.manifest.version)
@@ -46,11 +45,11 @@ def open_corpus(url: str, version: str | None = None, build: str | None = None) 
         return _version(url, version)
     storage = open_storage(url)
     if build is None:
-        record = newest_record(storage)
+        record = newest_build(storage)
         if record is None or record.state == FINISHED or (record.version and record.version == latest(storage)):
             return _version(url, None)
     else:
-        record = read_record(storage, build)
+        record = read_build(storage, build)
         if record is None:
             there = ", ".join(build_ids(storage)) or "none"
             raise UserMistake(f"--corpus {url}: no build {build!r}; there are: {there}")

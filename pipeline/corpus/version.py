@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -13,19 +13,23 @@ from pydantic import ValidationError
 
 from pipeline.corpus.records import build_command, record_of_version
 from pipeline.engine.credentials import refuse_credentials
-from pipeline.engine.damage import Damaged, damaged
+from pipeline.engine.damage import Damaged
 from pipeline.engine.layout import LATEST, REPORT, version_folder, version_of
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import Storage, StorageError
-from pipeline.engine.table import Table
+from pipeline.engine.table import Table, read_record
 from schemas.build_record import BuildRecord
 from schemas.contract import identity
-from schemas.manifest import ListedFile, Manifest, VersionManifest
-from schemas.shard import SHARD
+from schemas.manifest import VERSION, ListedFile, VersionManifest
+from schemas.shard import SHARD, shard_order
 from schemas.shard_file import NotAShard, ShardFile
 from stages.row_function import Settings
 
 _Settings = TypeVar("_Settings", bound=Settings)
+EARLIER_RELEASE = (
+    "the tables of this version are of an earlier release: build again, which takes what was fetched and computed from "
+    "the folder rows; its shards can be trained on as they are"
+)
 _VERSION_NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
@@ -67,9 +71,10 @@ def version_manifest(storage: Storage, version: str) -> VersionManifest | None:
     return manifest
 
 
-def manifest_of(spec: dict[str, Any], manifests: Mapping[str, Manifest], run: dict[str, Any]) -> VersionManifest:
-    """What a version of these finished phases says of itself; one without shards has no name."""
-    shards = manifests.get("shards")
+def manifest_of(spec: dict[str, Any], tables: Sequence[Table], run: dict[str, Any]) -> VersionManifest:
+    """What a version of these finished phases, in build order, says of itself; one without shards has no name."""
+    records = {table.record.phase: table.record for table in tables}
+    shards = records.get("shards")
     version = version_of(shards.key) if shards else ""
     files = shards.files if shards else ()
     schema, schema_version = identity(SHARD)
@@ -78,15 +83,14 @@ def manifest_of(spec: dict[str, Any], manifests: Mapping[str, Manifest], run: di
         version=version,
         shards=tuple(
             ListedFile(file.name.removeprefix(f"{version_folder(version)}/"), file.rows, file.bytes, file.hash)
-            for file in files
-            if file.rows
+            for file in sorted(files, key=lambda each: shard_order(each.name))
         ),
         schema=schema,
         schema_version=schema_version,
-        phases={phase: manifest.key for phase, manifest in manifests.items()},
+        phases={table.record.phase: table.record_name for table in tables},
         spec=spec,
         # Each name is used by one phase.
-        counts={f"{phase}.{name}": n for phase, manifest in manifests.items() for name, n in manifest.counts.items()},
+        counts={f"{phase}.{name}": n for phase, record in records.items() for name, n in record.counts.items()},
         run=run,
     )
 
@@ -157,22 +161,31 @@ class Corpus:
         """Versions of all that shaped the corpus, by distribution, sorted."""
         found: dict[str, str] = {}
         for phase in self.phases:
-            ingredients = self.phase_manifest(phase).ingredients
+            ingredients = self.table(phase).record.ingredients
             found |= ingredients.get("libraries", {})
             for function in ingredients.get("functions", {}).values():
                 found |= function.get("libraries", {})
         return dict(sorted(found.items()))
 
     def table(self, phase: str) -> Table:
-        """A phase's table: `.read_all()` yields its parts."""
-        return Table(self.storage, phase, self.manifest.phases[phase])
+        """A phase's table: `.read_all()` yields its parts, `.record` has counts, seconds, ingredients.
 
-    def phase_manifest(self, phase: str) -> Manifest:
-        """A phase's manifest: counts, seconds, ingredients."""
-        manifest = self.table(phase).manifest()
-        if manifest is None:
-            raise damaged(f"tables/{phase}/{self.manifest.phases[phase]}/manifest.json", "is missing")
-        return manifest
+        Damaged when its record is not there, and for a corpus of an earlier release.
+        """
+        if phase not in self._tables:
+            name = self.manifest.phases[phase]
+            if self.manifest.manifest_version != VERSION:
+                raise Damaged(f"{self.storage.path(self._said_by)}: {EARLIER_RELEASE}")
+            record = read_record(self.storage, name)
+            if record is None:
+                raise Damaged(f"{self.storage.path(name)} is missing: build again")
+            self._tables[phase] = Table(self.storage, record)
+        return self._tables[phase]
+
+    @cached_property
+    def _tables(self) -> dict[str, Table]:
+        """The tables that have been asked for."""
+        return {}
 
     def rows(self, phase: str, columns: list[str] | None = None) -> pa.Table:
         """A whole table, or some of its columns; where it may be large, iterate `table().read_all()` instead."""

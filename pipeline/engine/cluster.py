@@ -32,21 +32,32 @@ def submitted() -> bool:
 
 @contextlib.contextmanager
 def connected(workers: int | None, object_store_bytes: int | None) -> Iterator[dict[str, float]]:
-    """A Ray to run on, as its resources; a local one ends with the block.
+    """A Ray to run on, as its resources: the one that this process has started already, the cluster that it was
+    submitted to, or a local one that ends with the block.
 
-    `workers` bounds the CPUs of a local Ray; a cluster keeps its own.
+    `workers` bounds the CPUs of a local Ray; any other keeps its own.
     """
+    if ray.is_initialized():
+        try:
+            yield _resources()
+        finally:
+            _end_readers()
+        return
     try:
         with own_sigterm():
             if submitted():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR)
             else:
                 _start_local(workers, object_store_bytes)
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray annotates half of its API
-        yield resources
+        yield _resources()
     finally:
         _end_readers()
         ray.shutdown()
+
+
+def _resources() -> dict[str, float]:
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray annotates half of its API
+    return found
 
 
 def _end_readers() -> None:

@@ -21,17 +21,15 @@ class Damaged(RuntimeError):
 def damaged(name: str, what: str) -> Damaged:
     """The damage of an object of a table or of a row store; `what` is "is missing" or the like."""
     folder, store, *_ = [*name.split("/"), ""]
-    if name.endswith("/manifest.json"):
-        remedy = "build again"
-    elif folder == "tables":
-        remedy = f"delete {name.rpartition('/')[0]} and build again"
+    if folder == "tables":
+        remedy = f"delete records/{store} and work/{store} and build again"
     elif store in NETWORK_STORES:
         remedy = (
             "it holds what was fetched and cannot be made again: put it back from a copy, or give source.snapshot "
             "another name to fetch everything afresh"
         )
     else:
-        remedy = "delete it and the folder tables and build again, which makes again what is not remembered"
+        remedy = "delete it and the folders records and work and build again, which makes again what is not remembered"
     return Damaged(f"{name} is damaged: it {what}: {remedy}", name)
 
 

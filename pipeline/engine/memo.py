@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.engine.key_range import KeyRange
 from pipeline.engine.keys import function_key
 from pipeline.engine.packs import read_packed
-from pipeline.engine.partition import KeyRange
 from pipeline.engine.resident import QUARANTINED, RESIDENT, Resident, RowEnded
 from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.engine.storage import Storage

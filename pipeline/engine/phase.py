@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pipeline.engine import memo
-from pipeline.engine.keys import code_key, digest_json, function_ingredients, settings_json
-from pipeline.engine.partition import KeyRange, key_range
+from pipeline.engine.adoption import Probe
+from pipeline.engine.key_range import KeyRange
+from pipeline.engine.keys import code_key, function_ingredients, settings_json
 from pipeline.engine.row_store import ROW_KEY
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table, described
@@ -24,48 +25,53 @@ from stages.row_function import RowFunction
 
 # What every table goes through: who makes a part, remembers its rows and spreads them.
 _EVERY_MODULE = tuple(
-    f"pipeline.engine.{name}" for name in ("memo", "packs", "partition", "phase", "row_store", "worker")
+    f"pipeline.engine.{name}" for name in ("key_range", "memo", "packs", "phase", "row_store", "worker")
 )
 _EVERY_LIBRARY = ("numpy", "pyarrow", "xxhash")
 
 
 @dataclass
 class Part:
-    """One partition of one phase at work: what its code may see and say. Lives in a worker."""
+    """One key range of one phase at work: what its code may see and say. Lives in a worker."""
 
     phase: str
     key: str
-    index: int
-    count: int
+    keys: KeyRange
     storage: Storage
     inputs: Mapping[str, Table]
     isolate: bool = False
     generation: int = 0  # how often failures that may pass have been asked for again
     tell: Callable[[int, int], None] = lambda looked_up, computed: None
+    # Where earlier rows are only compared: function -> [rows computed again, of these otherwise].
+    probe: Probe | None = None
+    compared: dict[str, list[int]] = field(default_factory=dict)
     decisions: list[pa.Table] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     files: list[ListedFile] = field(default_factory=list)
 
     @property
-    def keys(self) -> KeyRange:
-        return key_range(self.index, self.count)
+    def counted(self) -> dict[str, dict[str, int]]:
+        """What the inputs' records count, by phase."""
+        return {name: table.record.counts for name, table in self.inputs.items()}
 
     def read(self, phase: str) -> pa.Table:
-        """The same partition of an input table."""
-        return self.inputs[phase].read(self.index)
+        """The same key range of an input table, by key."""
+        return self.inputs[phase].read(self.keys)
 
     def read_all(self, phase: str) -> Iterator[pa.Table]:
-        """All partitions of an input table, one after the other."""
+        """All of an input table, a file after the other."""
         return self.inputs[phase].read_all()
 
     def apply(self, function: RowFunction, rows: pa.Table, *, owner: str, key: Sequence[str]) -> pa.Table:
         """Memoised results of a row function, aligned with `rows`, its input columns.
 
-        `owner` is the column this table is partitioned by, `key` the columns that decide a result. Locator columns
+        `owner` is the key column of this table, `key` the columns that decide a result. Locator columns
         reach the function as bytes; large_binary columns of the result come as locators. What failed in a way that may
         pass says so in the column `retryable`, and is counted under that name.
         """
         keyed = rows.append_column(ROW_KEY, memo.row_keys(rows, owner, key))
+        if self.probe is not None:
+            return self.probe.apply(function, keyed, self.keys, self.compared)
         found = memo.apply(
             function,
             keyed,
@@ -119,16 +125,16 @@ class Scout(Protocol):
 
 @dataclass(frozen=True)
 class Exchange:
-    """Re-keying: `emit` turns a unit into rows, which meet again by the partition of their `key` column.
+    """Re-keying: `emit` turns a unit into rows, which meet again by the key range of their `key` column.
 
-    Units are the partitions of the phase's inputs, or what the phase's `units` lists. Rows arrive sorted by `order`,
+    Units are key ranges of the phase's inputs, or what the phase's `units` lists. Rows arrive sorted by `order`,
     whatever the cluster's blocks were; `order` must therefore determine them fully.
     """
 
     key: str
     order: tuple[str, ...]
     schema: pa.Schema
-    # (partition, unit): the unit is None where units are partitions
+    # (part, unit): the unit is None where units are key ranges
     emit: Callable[[Part, Any], pa.Table]
 
 
@@ -151,18 +157,21 @@ class Phase:
     actors: bool = False
     # Steps that compute on a GPU where the cluster has one; all others see none.
     gpu: bool = False
-    # Global steps run once and return every partition's rows, which this column spreads.
-    spread_by: str | None = None
+    # Steps that ask the network for what it has now.
+    network: bool = False
+    # Global steps run once, on all of the key space.
+    whole: bool = False
+    # Where ranges are no matter of processors: cut by what the inputs' records count, by phase (shards).
+    layout: Callable[[Mapping[str, Mapping[str, int]]], Sequence[KeyRange]] | None = None
 
-    def ingredients(self, num_partitions: int, input_keys: Mapping[str, str]) -> dict[str, Any]:
-        """Everything that shapes the table, by name; its digest is the phase key."""
+    def ingredients(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that shapes the table, by name; its digest is the phase key. `digests`: of the inputs' tables."""
         name, version = identity(self.schema)
         module = self.run.__module__
         return {
             "phase": self.name,
             "schema": f"{name}/{version}",
             "columns": digest(*map(str, self.schema)),
-            "partitions": num_partitions,
             "settings": {
                 key: settings_json(value) if isinstance(value, BaseModel) else value
                 for key, value in self.settings.items()
@@ -170,8 +179,5 @@ class Phase:
             "functions": {function.name: function_ingredients(function) for function in self.functions},
             "code": {each: code_key(each) for each in sorted({*_EVERY_MODULE, *self.modules, module})},
             "libraries": library_versions((*_EVERY_LIBRARY, *self.libraries)),
-            "inputs": {each: input_keys[each] for each in self.inputs},
+            "inputs": {each: digests[each] for each in self.inputs},
         }
-
-    def key(self, ingredients: Mapping[str, Any]) -> str:
-        return digest_json(ingredients)

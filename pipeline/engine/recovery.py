@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from ray.exceptions import RayTaskError
 
 from pipeline.engine.damage import Damaged, can_be_made_again, damaged
 from pipeline.engine.phase import Phase
-from pipeline.engine.runner import PhaseFailed, Runner
-from pipeline.engine.storage import StorageError, StorageFull
-from pipeline.engine.table import Table
+from pipeline.engine.runner import PhaseFailed, Runner, reopen
+from pipeline.engine.storage import Storage, StorageError, StorageFull
+from pipeline.engine.table import newest_record, read_listed
+from pipeline.engine.work_folder import Receipt, WorkFolder
 from schemas.page import LOCATOR
 from stages.row_function import CannotRun
 
@@ -73,45 +73,50 @@ def run_phases(runner: Runner, phases: Sequence[Phase], after: Callable[[Phase],
 
 
 def _reopened(runner: Runner, phases: Sequence[Phase], name: str) -> list[int]:
-    """Take back that parts are complete which hold the object or point to it; the places of their phases."""
+    """Take back that ranges are finished which hold the object or point to it; the places of their phases."""
     found = []
     for place, phase in enumerate(phases):
-        table = runner.table(phase.name)
-        if name.startswith("tables/"):
-            if not name.startswith(f"{table.folder}/"):
-                continue
-            number = re.search(r"-(\d{5})\.parquet$", name)
-            lost = [int(number[1])] if number else []
-        elif not (lost := _pointing_nowhere(table, phase.schema)):
+        if phase.name not in runner.keys:
             continue
-        table.reopen(lost)
+        folder = WorkFolder(runner.storage, phase.name, runner.keys[phase.name])
+        record = newest_record(runner.storage, phase.name, runner.keys[phase.name])
+        receipts = folder.receipts(0)
+        if name.startswith("tables/"):
+            lost = [each for each in receipts if name in {file.name for file in (each.part, *each.decisions)}]
+            if not lost and (record is None or name != record.table):
+                continue
+        elif not (lost := _pointing_nowhere(runner.storage, receipts, phase.schema)):
+            continue
+        reopen(folder, record, lost)
         found.append(place)
     return found
 
 
-def _pointing_nowhere(table: Table, schema: pa.Schema) -> list[int]:
-    """Parts of a table with a locator whose pack is not there; Damaged when nothing can make such a pack again."""
+def _pointing_nowhere(storage: Storage, receipts: Sequence[Receipt], schema: pa.Schema) -> list[Receipt]:
+    """Receipts of rows with a locator whose pack is not there; Damaged when nothing can make such a pack again."""
     columns = [field.name for field in schema if _holds_locators(field.type)]
-    lost: list[int] = []
+    lost: list[Receipt] = []
     there: dict[str, set[str]] = {}
-    for index, receipt in table.receipts().items() if columns else ():
+    for receipt in receipts if columns else ():
         packs: set[str] = set()
-        for part in receipt.parts:
-            try:
-                rows = pq.read_table(pa.BufferReader(table.read_file(part)), columns=columns)
-            except Damaged:
-                lost.append(index)
-                continue
-            packs.update(*(_packs(rows.column(name).combine_chunks()) for name in columns))
+        try:
+            rows = read_listed(storage, receipt.part)
+        except Damaged:
+            lost.append(receipt)
+            continue
+        packs.update(*(_packs(rows.column(name).combine_chunks()) for name in columns))
+        gone = False
         for pack in sorted(packs):
             folder, _, name = pack.rpartition("/")
             if folder not in there:
-                there[folder] = set(table.storage.names(folder))
+                there[folder] = set(storage.names(folder))
             if name not in there[folder]:
                 if not can_be_made_again(pack):
                     raise damaged(pack, "is missing")
-                lost.append(index)
-    return sorted(set(lost))
+                gone = True
+        if gone:
+            lost.append(receipt)
+    return lost
 
 
 def _holds_locators(kind: pa.DataType) -> bool:

@@ -2,6 +2,7 @@
 
 rows/<function>/<key>/<first>-<last>-<hash>.parquet   rows whose keys start within first..last
 rows/<function>/<key>/<hash>.pack                      their large_binary values, end to end
+rows/<function>/<key>/link.json                        the key of a store whose rows are this one's too
 
 A file is named by the hash of its bytes, so writing it twice changes nothing, and a pack is written before the
 rows that point into it. Rows whose file is not what its name says (a power cut, a killed writer on a store without
@@ -12,7 +13,9 @@ they cannot be, and it is Damaged.
 from __future__ import annotations
 
 import io
+import json
 import logging
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,13 +23,14 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipeline.engine.damage import NETWORK_STORES, damaged
+from pipeline.engine.key_range import WHOLE, KeyRange, leading_bits
 from pipeline.engine.packs import write_pack
-from pipeline.engine.partition import WHOLE, KeyRange, leading_bits
 from pipeline.engine.storage import Storage
 from schemas.page import LOCATOR
 
 ROW_KEY = "row_key"
 GENERATION = "generation"
+LINK = "link.json"
 _log = logging.getLogger(__name__)
 
 
@@ -43,9 +47,29 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def parquet_rows(data: bytes) -> pa.Table:
+    """The rows of a Parquet file, read by the caller's thread alone: workers fill the processors by themselves."""
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+
+
 def store_folder(function: str, key: str) -> str:
     """Where the rows lie that a function computed under a key (pipeline.engine.keys.function_key)."""
     return f"rows/{function}/{key}"
+
+
+def linked(storage: Storage, folder: str) -> list[str]:
+    """The folder of a store, and those that its links lead to, the nearest first; a broken link leads nowhere."""
+    found = [folder]
+    while LINK in storage.names(found[-1]):
+        try:
+            key = str(json.loads(storage.read(f"{found[-1]}/{LINK}"))["of"])
+        except (ValueError, KeyError, TypeError, FileNotFoundError):
+            break
+        following = f"{found[-1].rpartition('/')[0]}/{key}"
+        if following in found:
+            break
+        found.append(following)
+    return found
 
 
 class RowStore:
@@ -79,18 +103,7 @@ class RowStore:
 
     def read(self, within: KeyRange = WHOLE) -> pa.Table:
         """Every row with a key in the range, once: of several, the newest generation, then the first file by name."""
-        tables = []
-        names = self.storage.names(self.folder)
-        packs = pa.array([f"{self.folder}/{name}" for name in names if name.endswith(".pack")], pa.string())
-        for name in (each for each in names if each.endswith(".parquet")):
-            first, last, _ = name.split("-")
-            covers = KeyRange(int(first, 16), int(last, 16))
-            if not covers.overlaps(within) or (table := self._rows(name)) is None:
-                continue
-            if covers.first < within.first or covers.last > within.last:
-                bits = leading_bits(table.column(ROW_KEY))
-                table = table.filter(pa.array((bits >= within.first) & (bits <= within.last)))
-            tables.append(self._with_packs(table, packs))
+        tables = [table for folder in linked(self.storage, self.folder) for table in self._files(folder, within)]
         if not tables:
             return self.schema.empty_table()
         table = pa.concat_tables(tables).combine_chunks()
@@ -106,14 +119,28 @@ class RowStore:
         newest = [i for i, key in enumerate(keys) if i == 0 or keys[i - 1] != key]
         return table.take(pa.array([indices[i] for i in newest], pa.int64()))
 
-    def _rows(self, name: str) -> pa.Table | None:
+    def _files(self, folder: str, within: KeyRange) -> Iterator[pa.Table]:
+        """Rows of the range out of each file of a folder."""
+        names = self.storage.names(folder)
+        packs = pa.array([f"{folder}/{name}" for name in names if name.endswith(".pack")], pa.string())
+        for name in (each for each in names if each.endswith(".parquet")):
+            first, last, _ = name.split("-")
+            covers = KeyRange(int(first, 16), int(last, 16))
+            if not covers.overlaps(within) or (table := self._rows(f"{folder}/{name}")) is None:
+                continue
+            if covers.first < within.first or covers.last > within.last:
+                bits = leading_bits(table.column(ROW_KEY))
+                table = table.filter(pa.array((bits >= within.first) & (bits <= within.last)))
+            yield self._with_packs(table, packs)
+
+    def _rows(self, path: str) -> pa.Table | None:
         """A file's rows; None, with a warning, when it is not what its name says."""
-        path = f"{self.folder}/{name}"
+        name = path.rpartition("/")[2]
         data = self.storage.read(path)
         if xxhash.xxh3_128_hexdigest(data) != name.removesuffix(".parquet").rpartition("-")[2]:
             self._lost(path, "holds other bytes than were written")
             return None
-        table = pq.read_table(pa.BufferReader(data))
+        table = parquet_rows(data)
         # Files of earlier releases lack what was added since.
         columns = [
             table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)

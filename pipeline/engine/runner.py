@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,17 +16,26 @@ import ray.data
 from ray.data import ActorPoolStrategy
 from ray.data.context import DataContext, ShuffleStrategy
 
+from pipeline.engine.adoption import SAMPLE, Probe, adopt, earlier
+from pipeline.engine.key_range import WHOLE, KeyRange, evenly, left
 from pipeline.engine.keys import digest_json
+from pipeline.engine.moment import now
 from pipeline.engine.phase import Part, Phase
 from pipeline.engine.progress import Progress, Tally
 from pipeline.engine.row_store import store_folder
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Table
-from pipeline.engine.worker import PARTITION, Work, tell
-from schemas.manifest import Manifest
+from pipeline.engine.table import Table, newest_record
+from pipeline.engine.work_folder import Receipt, WorkFolder
+from pipeline.engine.worker import RANGE, Work, tell
+from schemas.digests import BUCKETS
+from schemas.manifest import PhaseRecord
 
 _log = logging.getLogger(__name__)
 
+# Ranges a processor, so that one that takes long does not hold up the rest; and how large their files may get.
+RANGES_A_CPU = 2
+FEWEST_RANGES = 4
+PART_BYTES = 128_000_000
 # Failures in a row without one new row, part or file: two plain tries, then two with every batch in its own process.
 PLAIN_TRIES = 2
 MAX_TRIES = 4
@@ -45,6 +55,29 @@ class PhaseFailed(RuntimeError):
     """A phase did not finish; the message names it and the cause in one line."""
 
 
+def finished(storage: Storage, phase: str, key: str, generation: int) -> PhaseRecord | None:
+    """The record of a phase that is finished in this generation, else None; Damaged when its file is no record."""
+    record = newest_record(storage, phase, key)
+    return record if record is not None and holds(record, generation) else None
+
+
+def holds(record: PhaseRecord, generation: int) -> bool:
+    """Whether a record holds in a generation: one of an earlier one unless something in it failed that may pass."""
+    return record.generation >= generation or not record.counts.get("retryable")
+
+
+def reopen(folder: WorkFolder, record: PhaseRecord | None, receipts: Sequence[Receipt]) -> None:
+    """Make a phase one of which these ranges are still to be made; `record` is there where it was finished."""
+    if record is not None:
+        folder.storage.delete(Table(folder.storage, record).record_name)
+    for receipt in receipts:
+        folder.forget(receipt)
+
+
+def _is_lost(receipt: Receipt, lost: Sequence[str]) -> bool:
+    return any(file.name in lost for file in receipt.files)
+
+
 @dataclass(frozen=True)
 class Resources:
     """What the runner may use; never part of a key."""
@@ -56,110 +89,158 @@ class Resources:
 
 @dataclass
 class Runner:
-    """Runs phases in order; keeps the keys of those that are finished."""
+    """Runs phases in order; keeps the records of those that are finished."""
 
     storage: Storage
-    num_partitions: int
     resources: Resources
     progress: Progress
     tally: Any
     generation: int = 0
+    sample: int = SAMPLE  # rows that are computed again where code changed, to see whether all of them have to be
+    records: dict[str, PhaseRecord] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
-    manifests: dict[str, Manifest] = field(default_factory=dict)
+    # Where each phase met so far lies, from the corpus root: its record, or the folder of its receipts.
+    places: dict[str, str] = field(default_factory=dict)
     # Folders of row stores that the phases met so far work with.
     stores: set[str] = field(default_factory=set)
-    # Told before a phase makes the first part of a table that is not finished; its key is among `keys` by then.
+    # Told before a phase makes the first range of a table that is not finished; it is among `places` by then.
     begun: Callable[[Runner], None] = lambda runner: None
 
     def table(self, phase: str) -> Table:
-        return Table(self.storage, phase, self.keys[phase])
+        return Table(self.storage, self.records[phase])
 
-    def run(self, phase: Phase) -> Manifest:
-        """Bring one phase to a finished table and return its manifest; at once when it is there already."""
-        ingredients = phase.ingredients(self.num_partitions, self.keys)
-        key = phase.key(ingredients)
-        self.keys[phase.name] = key
+    def run(self, phase: Phase) -> PhaseRecord:
+        """Bring one phase to a finished table and return its record; at once when it is there already."""
+        ingredients = phase.ingredients({name: self.records[name].digest for name in phase.inputs})
+        key = self.keys[phase.name] = digest_json(ingredients)
         self.stores |= {store_folder(name, digest_json(each)) for name, each in ingredients["functions"].items()}
-        table = self.table(phase.name)
-        if lost := table.lost():
-            self.progress.say(f"{phase.name}: files of {len(lost)} of {self.num_partitions} parts are lost, made again")
-            table.reopen(lost)
-        manifest = table.manifest()
-        if manifest is not None:
-            self.manifests[phase.name] = manifest
-            self.progress.cached(phase.name, sum(part.rows for part in manifest.parts))
-            return manifest
+        folder = WorkFolder(self.storage, phase.name, key)
+        record = finished(self.storage, phase.name, key, self.generation)
+        if record is not None and (lost := Table(self.storage, record).lost()):
+            self.progress.say(f"{phase.name}: {len(lost)} of its files are lost, made again")
+            reopen(folder, record, [receipt for receipt in folder.receipts(0) if _is_lost(receipt, lost)])
+            record = None
+        if record is not None:
+            self._met(record)
+            self.progress.cached(phase.name, record.rows)
+            return record
         began = time.monotonic()
+        self.places[phase.name] = folder.name
         self.begun(self)
         self.progress.begin(phase.name)
-        resumed = len(table.receipts())
-        tries = self._complete(phase, key, table)
-        receipts = table.receipts()
+        resumed = len(folder.receipts(self.generation))
+        if not resumed and (old := earlier(self.storage, phase.name, ingredients["functions"], self.sample)):
+            self._adopt(phase, key, ingredients["functions"], old)
+        tries = self._complete(phase, key)
+        receipts = folder.receipts(self.generation)
         counts: dict[str, int] = {}
-        for receipt in receipts.values():
+        for receipt in receipts:
             for name, number in receipt.counts.items():
                 counts[name] = counts.get(name, 0) + number
         looked_up, computed, _ = self._told(phase.name)
+        table, digest = folder.finish(receipts, phase.schema)
         seconds = time.monotonic() - began
-        finished = [receipts[index] for index in sorted(receipts)]
-        parts = tuple(part for receipt in finished for part in receipt.parts)
-        decisions = tuple(part for receipt in finished for part in receipt.decisions)
-        manifest = Manifest(
+        record = PhaseRecord(
             phase=phase.name,
             key=key,
-            schema=ingredients["schema"].split("/")[0],
-            schema_version=int(ingredients["schema"].split("/")[1]),
-            parts=parts,
-            decisions=decisions,
-            files=tuple(part for receipt in finished for part in receipt.files),
+            generation=self.generation,
+            table=table,
+            digest=digest,
+            rows=sum(receipt.part.rows for receipt in receipts),
+            decisions=tuple(file for receipt in receipts for file in receipt.decisions),
+            files=tuple(file for receipt in receipts for file in receipt.files),
             ingredients=ingredients,
             counts=dict(sorted(counts.items())),
             run={
                 "seconds": round(seconds, 3),
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "finished": now(),
                 "rows_remembered": looked_up,
                 "rows_computed": computed,
-                "parts_resumed": resumed,
+                "ranges": len(receipts),
+                "ranges_resumed": resumed,
                 "tries": tries,
             },
         )
-        table.finish(manifest)
-        self.manifests[phase.name] = manifest
+        self.storage.write(Table(self.storage, record).record_name, record.to_json().encode())
+        self._met(record)
         remark = f"{looked_up:,} remembered" if looked_up else ""
-        self.progress.end(phase.name, sum(p.rows for p in parts), sum(d.rows for d in decisions), seconds, remark)
-        return manifest
+        dropped = sum(file.rows for file in record.decisions)
+        self.progress.end(phase.name, record.rows, dropped, seconds, remark)
+        return record
+
+    def _met(self, record: PhaseRecord) -> None:
+        self.records[record.phase] = record
+        self.places[record.phase] = Table(self.storage, record).record_name
+
+    def _adopt(self, phase: Phase, key: str, functions: Mapping[str, Any], old: Mapping[str, str]) -> None:
+        """Take over rows of functions whose key changed and whose results did not, and say so."""
+        ranges = self._ranges(phase)
+        probe = Probe(self.storage, old, max(1, self.sample // len(ranges)))
+        work = self._work(phase, key, ranges, isolate=False, probe=probe)
+        try:
+            self._try(work, ranges)
+        except Exception as error:
+            if _crash(error) is None:
+                raise
+            _log.warning("%s: a worker died while rows were compared: they are computed again", phase.name)
+            return
+        for name, (sampled, differing) in sorted(work.folder.take_comparisons().items()):
+            what = f"{phase.name}: {name} is made by other code or libraries than before"
+            if sampled and not differing:
+                adopt(self.storage, name, functions[name], old[name])
+                self.progress.say(f"{what}: {sampled:,} of its rows come out the same, all are kept")
+            elif differing:
+                self.progress.say(f"{what}: {differing:,} of {sampled:,} rows come out otherwise, all are made again")
+
+    def _work(
+        self, phase: Phase, key: str, ranges: Sequence[KeyRange], *, isolate: bool, probe: Probe | None = None
+    ) -> Work:
+        return Work(
+            phase=phase,
+            key=key,
+            ranges=ranges,
+            storage=self.storage,
+            inputs={name: self.table(name) for name in phase.inputs},
+            isolate=isolate,
+            generation=self.generation,
+            tally=self.tally,
+            probe=probe,
+        )
 
     def _told(self, phase: str) -> list[int]:
         return [0, 0, 0] if self.tally is None else told(self.tally, phase)
 
-    def _complete(self, phase: Phase, key: str, table: Table) -> int:
-        """Run until every partition has a receipt; returns the number of tries it took."""
+    def _ranges(self, phase: Phase) -> list[KeyRange]:
+        """What the phase is cut into: by the processors at hand and the bytes of its inputs, unless it says how."""
+        if phase.layout is not None:
+            return list(phase.layout({name: self.records[name].counts for name in phase.inputs}))
+        if phase.whole:
+            return [WHOLE]
+        size = max((sum(part.bytes for part in self.table(name).parts) for name in phase.inputs), default=0)
+        wanted = max(FEWEST_RANGES, RANGES_A_CPU * math.ceil(self.resources.cpus), math.ceil(size / PART_BYTES))
+        return evenly(min(BUCKETS, 1 << (wanted - 1).bit_length()))
+
+    def _complete(self, phase: Phase, key: str) -> int:
+        """Run until every range has a receipt; returns the number of tries it took."""
+        folder = WorkFolder(self.storage, phase.name, key)
+        ranges = self._ranges(phase)
         total = 0
         fruitless = 0
         before: tuple[int, int] | None = None
         while True:
-            complete = table.receipts()
-            pending = [i for i in range(self.num_partitions) if i not in complete]
+            done = [receipt.keys for receipt in folder.receipts(self.generation)]
+            pending = left(done, ranges) if phase.layout is None else [each for each in ranges if each not in done]
             if not pending:
                 return total
-            work = Work(
-                phase=phase,
-                key=key,
-                num_partitions=self.num_partitions,
-                storage=self.storage,
-                input_keys={name: self.keys[name] for name in phase.inputs},
-                isolate=fruitless >= PLAIN_TRIES,
-                generation=self.generation,
-                tally=self.tally,
-            )
+            work = self._work(phase, key, pending, isolate=fruitless >= PLAIN_TRIES)
             total += 1
             try:
-                self._try(work, pending)
+                self._try(work, ranges)
             except Exception as error:
                 crash = _crash(error)
                 if crash is None:
                     raise
-                after = len(table.receipts()), len(self.storage.walk("rows"))
+                after = len(folder.receipts(self.generation)), len(self.storage.walk("rows"))
                 fruitless = fruitless + 1 if after == before else 1
                 before = after
                 _log.warning("%s: a worker died (%s), try %d", phase.name, crash, total)
@@ -168,30 +249,31 @@ class Runner:
                         f"{phase.name}: workers died {fruitless} times without progress: {crash}"
                     ) from None
 
-    def _try(self, work: Work, pending: Sequence[int]) -> None:
+    def _try(self, work: Work, ranges: Sequence[KeyRange]) -> None:
         phase = work.phase
-        if phase.spread_by is not None:
-            self._drain(work, self._mapped(work, [0]), len(pending))
-        elif phase.exchange is None:
-            self._drain(work, self._mapped(work, pending), len(pending))
-        else:
-            units = self._units(phase)
-            if units:
-                self._drain(work, self._exchanged(work, units, set(pending)), len(pending))
-            # Partitions to which no row came are made from no rows.
-            complete = work.table().receipts()
-            left = [index for index in pending if index not in complete]
-            if left:
-                self._drain(work, self._mapped(work, left), len(left))
+        everything = range(len(work.ranges))
+        if phase.exchange is None:
+            self._drain(work, self._mapped(work, everything))
+            return
+        units = self._units(phase, ranges)
+        if units:
+            self._drain(work, self._exchanged(work, units))
+        if work.probe is not None:
+            return
+        # Ranges to which no row came are made from no rows.
+        done = {receipt.keys for receipt in work.folder.receipts(self.generation)}
+        empty = [index for index in everything if work.ranges[index] not in done]
+        if empty:
+            self._drain(work, self._mapped(work, empty))
 
-    def _units(self, phase: Phase) -> list[Any]:
+    def _units(self, phase: Phase, ranges: Sequence[KeyRange]) -> list[Any]:
         if phase.units is not None:
-            return list(phase.units(_Scout(phase.name, self.storage, self.tally, self.progress)))
-        return list(range(self.num_partitions))
+            return list(phase.units(_Scout(phase.name, self.storage, self.generation, self.tally, self.progress)))
+        return list(ranges)
 
-    def _drain(self, work: Work, dataset: ray.data.Dataset, parts: int) -> None:
+    def _drain(self, work: Work, dataset: ray.data.Dataset) -> None:
         for done, _ in enumerate(dataset.iter_rows(), start=1):
-            self.progress.tick(done, parts)
+            self.progress.tick(done, len(work.ranges))
 
     def _mapped(self, work: Work, indices: Sequence[int]) -> ray.data.Dataset:
         def run(row: dict[str, Any]) -> dict[str, Any]:
@@ -204,27 +286,25 @@ class Runner:
             )
         return dataset.map(run, max_retries=0, **self._share(work.phase))
 
-    def _exchanged(self, work: Work, units: Sequence[Any], pending: set[int]) -> ray.data.Dataset:
+    def _exchanged(self, work: Work, units: Sequence[Any]) -> ray.data.Dataset:
         def emit(batch: dict[str, Any]) -> Iterator[pa.Table]:
             for index in batch["unit"]:
                 rows = work.emit(units[int(index)])
                 if rows.num_rows:
                     yield rows
 
-        schema = pa.schema([("partition", pa.int64()), ("rows", pa.int64()), ("dropped", pa.int64())])
-
         def run(block: pa.Table) -> pa.Table:
-            return pa.Table.from_pylist(_run_block(work, block, pending), schema=schema)
+            return pa.Table.from_pylist(_run_block(work, block), schema=_SAID)
 
         dataset = ray.data.from_items([{"unit": i} for i in range(len(units))], override_num_blocks=len(units))
         rows = dataset.map_batches(emit, batch_size=None, max_retries=0)
-        inner: list[int | float] = list(range(1, self.num_partitions))
-        met: ray.data.Dataset = rows.sort(PARTITION, boundaries=inner) if inner else rows.repartition(1)
+        inner: list[int | float] = list(range(1, len(work.ranges)))
+        met: ray.data.Dataset = rows.sort(RANGE, boundaries=inner) if inner else rows.repartition(1)
         if work.phase.actors:
             # The sort ends before its reader begins anyhow; seen through first, its tasks cannot wait for CPUs that
             # the actors hold.
             resident: ray.data.Dataset = met.materialize().map_batches(
-                _Resident, fn_constructor_args=(work, pending), batch_size=None, batch_format="pyarrow", **self._pool()
+                _Resident, fn_constructor_args=(work,), batch_size=None, batch_format="pyarrow", **self._pool()
             )
             return resident
         made: ray.data.Dataset = met.map_batches(
@@ -256,18 +336,20 @@ class _Scout:
 
     phase: str
     storage: Storage
+    generation: int
     tally: Any
     progress: Progress
 
     def each(self, units: Sequence[Any], visit: Callable[[Part, Any], dict[str, Any]]) -> list[dict[str, Any]]:
         """As pipeline.engine.phase.Scout has it."""
-        phase, storage, tally = self.phase, self.storage, self.tally
+        phase, storage, generation, tally = self.phase, self.storage, self.generation, self.tally
 
         def told(found: int, made: int) -> None:
             tell(tally, phase, found, made, 0, seen=True)
 
         def run(row: dict[str, Any]) -> dict[str, Any]:
-            return visit(Part(phase, "", 0, 1, storage, {}, tell=told), units[int(row["unit"])])
+            part = Part(phase, "", WHOLE, storage, {}, generation=generation, tell=told)
+            return visit(part, units[int(row["unit"])])
 
         dataset = ray.data.from_items([{"unit": i} for i in range(len(units))], override_num_blocks=len(units))
         answers = []
@@ -277,31 +359,32 @@ class _Scout:
         return answers
 
 
+_SAID = pa.schema([("range", pa.int64()), ("rows", pa.int64()), ("dropped", pa.int64())])
+
+
 class _Resident:
     """A phase held by an actor, so that its models are loaded once."""
 
-    def __init__(self, work: Work, pending: set[int] | None = None) -> None:
+    def __init__(self, work: Work) -> None:
         self._work = work
-        self._pending = pending
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        if self._pending is not None:
-            said = _run_block(self._work, block, self._pending)
+        if RANGE in block.column_names:
+            said = _run_block(self._work, block)
         else:
             said = [self._work.run(int(i), None) for i in block.column("index").to_pylist()]
-        schema = pa.schema([("partition", pa.int64()), ("rows", pa.int64()), ("dropped", pa.int64())])
-        return pa.Table.from_pylist(said, schema=schema)
+        return pa.Table.from_pylist(said, schema=_SAID)
 
 
-def _run_block(work: Work, block: pa.Table, pending: set[int]) -> list[dict[str, int]]:
-    """Every pending partition of a block: one, unless the cluster packed several into it."""
+def _run_block(work: Work, block: pa.Table) -> list[dict[str, int]]:
+    """Every range of a block: one, unless the cluster packed several into it."""
     if not block.num_rows:
         return []
     said = []
-    owners = block.column(PARTITION)
-    for index in sorted(set(owners.to_pylist()) & pending):
+    owners = block.column(RANGE)
+    for index in sorted(set(owners.to_pylist())):
         mine = pa.compute.equal(owners, index)
-        said.append(work.run(index, block.filter(mine).drop_columns([PARTITION])))
+        said.append(work.run(index, block.filter(mine).drop_columns([RANGE])))
     return said
 
 

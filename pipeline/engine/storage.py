@@ -31,7 +31,7 @@ class StorageFull(OSError):
 
 
 class StorageError(OSError):
-    """The root cannot be used: wrong URL, missing protocol package, no permission."""
+    """The root cannot be used: wrong URL, missing protocol package, no permission, another build at work in it."""
 
 
 def is_local(url: str) -> bool:

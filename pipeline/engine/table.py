@@ -1,22 +1,23 @@
-"""Tables: what a phase leaves. Parts first, a receipt for each, the manifest last; it exists when its manifest does."""
+"""Finished phases as readers see them: a record says which table, and the table which files hold which key ranges.
+
+records/<phase>/<key>/<generation>.json      what made it, what it decided, its table
+tables/<phase>/<digest>/<hash of files>.json its table's files
+tables/<phase>/parts/<hash>.parquet          the files, of tables and of decisions
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
-from pydantic import TypeAdapter
 
 from pipeline.engine.damage import Damaged, damaged
-from pipeline.engine.row_store import parquet_bytes
+from pipeline.engine.key_range import KeyRange, within
+from pipeline.engine.row_store import parquet_bytes, parquet_rows
 from pipeline.engine.storage import Storage
-from schemas.contract import conform
-from schemas.decision import DECISION
-from schemas.manifest import ListedFile, Manifest
+from schemas.contract import key_of
+from schemas.manifest import ListedFile, Part, PhaseRecord, TableManifest
 
 
 def described(name: str, data: bytes, rows: int) -> ListedFile:
@@ -24,125 +25,125 @@ def described(name: str, data: bytes, rows: int) -> ListedFile:
     return ListedFile(name=name, rows=rows, bytes=len(data), hash=xxhash.xxh3_128_hexdigest(data))
 
 
-@dataclass(frozen=True)
-class Receipt:
-    """What one finished partition left."""
-
-    parts: list[ListedFile]
-    decisions: list[ListedFile]
-    files: list[ListedFile]
-    counts: dict[str, int]
+def put_parquet(storage: Storage, phase: str, table: pa.Table) -> ListedFile:
+    """Write rows as a file of a phase, named by the hash of its bytes."""
+    data = parquet_bytes(table)
+    listed = described(f"tables/{phase}/parts/{xxhash.xxh3_128_hexdigest(data)}.parquet", data, table.num_rows)
+    storage.write(listed.name, data)
+    return listed
 
 
-_RECEIPT = TypeAdapter(Receipt)
+def record_folder(phase: str, key: str) -> str:
+    """Where the records of a phase under a key lie, from the corpus root."""
+    return f"records/{phase}/{key}"
+
+
+def read_record(storage: Storage, name: str) -> PhaseRecord | None:
+    """The record of that name, None where there is none; Damaged when the file is not one."""
+    try:
+        return PhaseRecord.from_json(storage.read(name))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise Damaged(f"{storage.path(name)}: {error}: delete it and build again") from None
+
+
+def newest_record(storage: Storage, phase: str, key: str) -> PhaseRecord | None:
+    """The record of the highest generation that a phase has under a key, None where there is none; Damaged as above."""
+    folder = record_folder(phase, key)
+    names = sorted(name for name in storage.names(folder) if name.endswith(".json"))
+    return read_record(storage, f"{folder}/{names[-1]}") if names else None
+
+
+def record_at(storage: Storage, place: str) -> PhaseRecord | None:
+    """The record of a phase of a build that lies at a place: the record itself, or the folder of its receipts.
+
+    None where the phase was not finished, or not begun. Damaged as above.
+    """
+    if place.startswith("work/"):
+        _, phase, key = place.split("/")
+        return newest_record(storage, phase, key)
+    return read_record(storage, place) if place else None
 
 
 class Table:
-    """One phase's table under one key: tables/<phase>/<key>/."""
+    """What a finished phase left: its rows, and its decisions."""
 
-    def __init__(self, storage: Storage, phase: str, key: str) -> None:
+    def __init__(self, storage: Storage, record: PhaseRecord) -> None:
         self.storage = storage
-        self.folder = f"tables/{phase}/{key}"
-        self._manifest: Manifest | None = None
+        self.record = record
+        self._manifest: TableManifest | None = None
 
-    def manifest(self) -> Manifest | None:
-        """The manifest, or None while the phase is unfinished; Damaged when the file is not one."""
+    @property
+    def record_name(self) -> str:
+        """Its record, named from the corpus root."""
+        return f"{record_folder(self.record.phase, self.record.key)}/{self.record.generation:05d}.json"
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Its files; Damaged when their list is not there, or is none."""
         if self._manifest is None:
-            name = f"{self.folder}/manifest.json"
+            name = self.record.table
             try:
-                self._manifest = Manifest.from_json(self.storage.read(name))
+                self._manifest = TableManifest.from_json(self.storage.read(name))
             except FileNotFoundError:
-                return None
+                raise damaged(name, "is missing") from None
             except ValueError as error:
-                raise Damaged(f"{self.storage.path(name)}: {error}: delete it and build again") from None
-        return self._manifest
+                raise Damaged(f"{self.storage.path(name)}: {error}: delete it and build again", name) from None
+        return self._manifest.parts
 
-    def finish(self, manifest: Manifest) -> None:
-        """Write the manifest: from here on the table exists."""
-        self.storage.write(f"{self.folder}/manifest.json", manifest.to_json().encode())
-        self._manifest = manifest
-
-    def _put(self, name: str, data: bytes, rows: int) -> ListedFile:
-        self.storage.write(f"{self.folder}/{name}", data)
-        return described(name, data, rows)
-
-    def put_part(self, index: int, table: pa.Table, schema: pa.Schema) -> ListedFile:
-        return self._put(f"part-{index:05d}.parquet", parquet_bytes(conform(table, schema)), table.num_rows)
-
-    def put_decisions(self, index: int, decisions: pa.Table) -> ListedFile:
-        table = conform(decisions, DECISION)
-        return self._put(f"decisions-{index:05d}.parquet", parquet_bytes(table), table.num_rows)
-
-    def put_receipt(self, index: int, receipt: Receipt) -> None:
-        """Say that one partition is complete; written after its files."""
-        data = json.dumps(asdict(receipt), sort_keys=True)
-        self.storage.write(f"{self.folder}/receipt-{index:05d}.json", data.encode())
-
-    def forget(self, index: int) -> None:
-        """Take back that a partition is complete."""
-        self.storage.delete(f"{self.folder}/receipt-{index:05d}.json")
-
-    def lost(self) -> list[int]:
-        """Partitions of a finished table whose files outside its folder are gone, or have another size."""
-        manifest = self.manifest()
-        if manifest is None or not manifest.files:
-            return []
-        gone = {
+    def lost(self) -> list[str]:
+        """Files beside the tables that are gone, or have another size."""
+        return [
             file.name
-            for file in manifest.files
+            for file in self.record.files
             if not self.storage.exists(file.name) or self.storage.size(file.name) != file.bytes
-        }
-        receipts = self.receipts() if gone else {}
-        return [index for index, receipt in receipts.items() if any(file.name in gone for file in receipt.files)]
+        ]
 
-    def reopen(self, indices: Sequence[int]) -> None:
-        """Make a finished table one of which these partitions are still to be made."""
-        self.storage.delete(f"{self.folder}/manifest.json")
-        self._manifest = None
-        for index in indices:
-            self.forget(index)
+    def _rows(self, file: ListedFile | Part) -> pa.Table:
+        return read_listed(self.storage, file)
 
-    def receipts(self) -> dict[int, Receipt]:
-        """Complete partitions by index."""
-        found: dict[int, Receipt] = {}
-        for name in self.storage.names(self.folder):
-            if name.startswith("receipt-") and name.endswith(".json"):
-                try:
-                    found[int(name[8:13])] = _RECEIPT.validate_json(self.storage.read(f"{self.folder}/{name}"))
-                except (ValueError, FileNotFoundError):
-                    continue  # no receipt: its partition is made again
-        return found
-
-    def read_file(self, part: ListedFile) -> bytes:
-        """Bytes of a listed file, checked; Damaged when they are not those that were written."""
-        name = f"{self.folder}/{part.name}"
-        try:
-            data = self.storage.read(name)
-        except FileNotFoundError:
-            raise damaged(name, "is missing") from None
-        if xxhash.xxh3_128_hexdigest(data) != part.hash:
-            raise damaged(name, "holds other bytes than were written")
-        return data
-
-    def _require(self) -> Manifest:
-        manifest = self.manifest()
-        if manifest is None:
-            raise damaged(f"{self.folder}/manifest.json", "is missing")
-        return manifest
-
-    def _read(self, parts: tuple[ListedFile, ...], index: int | None) -> Iterator[pa.Table]:
-        for part in parts:
-            if index is None or int(part.name.split("-")[1][:5]) == index:
-                yield pq.read_table(pa.BufferReader(self.read_file(part)))
-
-    def read(self, index: int) -> pa.Table:
-        """The part of one partition."""
-        return pa.concat_tables(self._read(self._require().parts, index))
+    def read(self, keys: KeyRange) -> pa.Table:
+        """The rows of a key range, by key; Damaged when a file is not what was written."""
+        found = []
+        for part in self.parts:
+            held = KeyRange(part.first, part.last)
+            if not held.overlaps(keys):
+                continue
+            rows = self._rows(part)
+            inside = keys.first <= held.first and held.last <= keys.last
+            found.append(rows if inside else within(rows, key_of(rows.schema), keys))
+        if not found:
+            return self._rows(self.parts[0]).slice(0, 0)
+        # Files of a table that is cut by splits too lie beside each other.
+        apart = all(one.last < other.first for one, other in zip(self.parts, self.parts[1:], strict=False))
+        rows = pa.concat_tables(found)
+        return rows if apart else rows.sort_by(key_of(rows.schema))
 
     def read_all(self) -> Iterator[pa.Table]:
-        """Every part, in order."""
-        return self._read(self._require().parts, None)
+        """Every part, in the order of their keys."""
+        for part in self.parts:
+            yield self._rows(part)
 
     def decisions(self) -> Iterator[pa.Table]:
         """Every file of decisions, in order."""
-        return self._read(self._require().decisions, None)
+        for file in self.record.decisions:
+            yield self._rows(file)
+
+
+def read_listed(storage: Storage, file: ListedFile | Part) -> pa.Table:
+    """Rows of a listed file; Damaged when its bytes are not those that were written."""
+    try:
+        data = storage.read(file.name)
+    except FileNotFoundError:
+        raise damaged(file.name, "is missing") from None
+    if xxhash.xxh3_128_hexdigest(data) != file.hash:
+        raise damaged(file.name, "holds other bytes than were written")
+    return parquet_rows(data)
+
+
+def side_by_side(one: Table, other: Table) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """The rows of a key range of both tables at a time, as the first is cut into files."""
+    for part in one.parts:
+        keys = KeyRange(part.first, part.last)
+        yield one.read(keys), other.read(keys)

@@ -1,23 +1,27 @@
-"""What runs inside a Ray worker: one partition of one phase, from input parts to a receipt."""
+"""What runs inside a Ray worker: one key range of one phase, from its inputs to a receipt."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
-from pipeline.engine.partition import partition_of
+from pipeline.engine.adoption import Probe
+from pipeline.engine.key_range import WHOLE, KeyRange, places
 from pipeline.engine.phase import Part, Phase
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Receipt, Table
+from pipeline.engine.table import Table
+from pipeline.engine.work_folder import WorkFolder
 from schemas.decision import DECISION
 
-PARTITION = "partition"
+# Column of an exchange: which of the ranges at work a row belongs to.
+RANGE = "range"
 
 
 def tell(tally: Any, phase: str, looked_up: int, computed: int, dropped: int, *, seen: bool = False) -> None:
@@ -41,74 +45,61 @@ class Work:
 
     phase: Phase
     key: str
-    num_partitions: int
+    ranges: Sequence[KeyRange]  # still to be made, in order
     storage: Storage
-    input_keys: dict[str, str]
+    inputs: Mapping[str, Table]
     isolate: bool
     generation: int
     tally: Any  # actor handle, or None
+    probe: Probe | None = None
 
-    def table(self) -> Table:
-        return Table(self.storage, self.phase.name, self.key)
+    @property
+    def folder(self) -> WorkFolder:
+        return WorkFolder(self.storage, self.phase.name, self.key)
 
-    def part(self, index: int, count: int | None = None) -> Part:
-        """Partition `index` as the phase's code sees it."""
+    def part(self, keys: KeyRange) -> Part:
+        """A key range as the phase's code sees it."""
         return Part(
             phase=self.phase.name,
             key=self.key,
-            index=index,
-            count=count or self.num_partitions,
+            keys=keys,
             storage=self.storage,
-            inputs={name: Table(self.storage, name, key) for name, key in self.input_keys.items()},
+            inputs=self.inputs,
             isolate=self.isolate,
             generation=self.generation,
+            probe=self.probe,
             tell=lambda looked_up, computed: tell(self.tally, self.phase.name, looked_up, computed, 0),
         )
 
     def emit(self, unit: Any) -> pa.Table:
-        """Rows of one exchange unit, with their partition."""
+        """Rows of one exchange unit that belong to a range at work, and to which."""
         exchange = self.phase.exchange
         assert exchange is not None
         hide_unasked_gpus()
         if self.phase.units is None:
-            rows = exchange.emit(self.part(int(unit)), None)
+            rows = exchange.emit(self.part(unit), None)
         else:
-            rows = exchange.emit(self.part(0, 1), unit)
+            rows = exchange.emit(self.part(WHOLE), unit)
             tell(self.tally, self.phase.name, 0, 0, 0, seen=True)
         rows = rows.select(exchange.schema.names).cast(exchange.schema)
-        return rows.append_column(PARTITION, partition_of(rows.column(exchange.key), self.num_partitions))
+        found = pa.array(places(rows.column(exchange.key), self.ranges), pa.int64())
+        rows = rows.append_column(RANGE, found)
+        return rows.filter(pc.greater_equal(found, 0))
 
     def run(self, index: int, rows: pa.Table | None) -> dict[str, int]:
-        """Make one part: table, decisions, receipt. Returns what the driver wants to know at once."""
+        """Make one range: rows, decisions, receipt. Returns what the driver wants to know at once."""
         hide_unasked_gpus()
-        part = self.part(index)
+        part = self.part(self.ranges[index])
         exchange = self.phase.exchange
         if exchange is not None:
             rows = exchange.schema.empty_table() if rows is None else rows.combine_chunks()
             rows = rows.sort_by([(name, "ascending") for name in exchange.order])
         made = self.phase.run(part, rows)
-        table = self.table()
+        if self.probe is not None:
+            self.folder.put_comparison(part.keys, part.compared)
+            return {"range": index, "rows": 0, "dropped": 0}
         decisions = pa.concat_tables(part.decisions) if part.decisions else DECISION.empty_table()
-        if self.phase.spread_by is None:
-            pieces = [made]
-            decided = [decisions]
-            indices = [index]
-        else:
-            owner = np.asarray(partition_of(made.column(self.phase.spread_by), self.num_partitions))
-            indices = list(range(self.num_partitions))
-            pieces = [made.filter(pa.array(owner == each)) for each in indices]
-            decided = [decisions if each == 0 else decisions.slice(0, 0) for each in indices]
-        for each, piece, said in zip(indices, pieces, decided, strict=True):
-            first = each == indices[0]
-            table.put_receipt(
-                each,
-                Receipt(
-                    parts=[table.put_part(each, piece, self.phase.schema)],
-                    decisions=[table.put_decisions(each, said)] if said.num_rows else [],
-                    files=part.files if first else [],
-                    counts=part.counts if first else {},
-                ),
-            )
-        # The driver asks for the sums once this part is done.
+        self.folder.put(part.keys, self.generation, made, self.phase.schema, decisions, part.files, part.counts)
+        # The driver asks for the sums once this range is done.
         tell(self.tally, self.phase.name, 0, 0, decisions.num_rows, seen=True)
-        return {"partition": index, "rows": made.num_rows, "dropped": decisions.num_rows}
+        return {"range": index, "rows": made.num_rows, "dropped": decisions.num_rows}

@@ -35,7 +35,7 @@ def by_host(urls: Sequence[str], depth: int) -> list[HostPages]:
     return [HostPages(hosts[host], depth) for host in sorted(hosts)]
 
 
-def fetch_host(part: Part, unit: HostPages, settings: CrawlSettings, snapshot: str, generation: int) -> pa.Table:
+def fetch_host(part: Part, unit: HostPages, settings: CrawlSettings, snapshot: str) -> pa.Table:
     """FETCHED rows of a unit, from memory or the network; bodies as locators."""
     return fetch_remembered(
         part,
@@ -44,17 +44,16 @@ def fetch_host(part: Part, unit: HostPages, settings: CrawlSettings, snapshot: s
         kind="page",
         max_bytes=settings.max_page_bytes,
         snapshot=snapshot,
-        generation=generation,
     )
 
 
-def crawl(scout: Scout, source: SiteSource, settings: CrawlSettings, generation: int) -> list[HostPages]:
+def crawl(scout: Scout, source: SiteSource, settings: CrawlSettings) -> list[HostPages]:
     """Every page of a crawl, fetched and remembered, as units; what a cap left out is in the units' `left_out`."""
     frontier = first_frontier(source.seeds, settings)
     seeds = tuple(sorted({*frontier.urls, *(each.url for each in frontier.left_out)}))
 
     def visit(part: Part, unit: HostPages) -> dict[str, Any]:
-        return follow(part, unit, seeds, source.snapshot, settings, generation)
+        return follow(part, unit, seeds, source.snapshot, settings)
 
     seen: set[str] = set()
     units: list[HostPages] = []
@@ -82,10 +81,9 @@ def follow(
     seeds: tuple[str, ...],
     snapshot: str,
     settings: CrawlSettings,
-    generation: int,
 ) -> dict[str, Any]:
     """Fetch a unit and read its links: {final_urls, links}, both lists of URLs."""
-    pages = fetch_host(part, unit, settings, snapshot, generation)
+    pages = fetch_host(part, unit, settings, snapshot)
     found: set[str] = set()
     final_urls: set[str] = set()
     for start in range(0, pages.num_rows, 64):

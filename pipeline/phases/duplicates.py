@@ -20,7 +20,7 @@ from stages.text.normal_form import text_hash
 from stages.web.urls import url_id
 
 _CANDIDATE_COLUMNS = ["document_id", "url", "canonical_url", "text_hash", "modified"]
-_BY_KEY = pa.schema([pa.field("key", pa.string()), *CANDIDATE])
+_CANDIDATE = pa.schema(list(CANDIDATE))
 
 
 def _by_url(part: Part, _: Any) -> pa.Table:
@@ -44,12 +44,12 @@ def unique_urls(spec: Spec) -> Phase:
         inputs=("documents",),
         modules=("stages.dedup.exact",),
         libraries=("ada-url", "w3lib"),
-        exchange=Exchange(key="key", order=("key", "document_id"), schema=_BY_KEY, emit=_by_url),
+        exchange=Exchange(key="key", order=("key", "document_id"), schema=_CANDIDATE, emit=_by_url),
     )
 
 
 def _by_text(part: Part, _: Any) -> pa.Table:
-    rows = part.read("unique_urls")
+    rows = part.read("unique_urls").drop_columns(["key"])
     # A document without text is no copy of anything: it stays by itself.
     keys = pc.coalesce(rows.column("text_hash"), rows.column("document_id"))
     return rows.add_column(0, "key", keys)
@@ -68,14 +68,14 @@ def unique_texts(spec: Spec) -> Phase:
         run=run,
         inputs=("unique_urls",),
         modules=("stages.dedup.exact",),
-        exchange=Exchange(key="key", order=("key", "document_id"), schema=_BY_KEY, emit=_by_text),
+        exchange=Exchange(key="key", order=("key", "document_id"), schema=_CANDIDATE, emit=_by_text),
     )
 
 
 def _chosen(part: Part, rows: pa.Table, kept: pa.Array, decisions: pa.Table) -> pa.Table:
     part.decide(decisions)
     part.add("dropped", decisions.num_rows)
-    return rows.filter(pc.is_in(rows.column("document_id"), value_set=kept)).drop_columns(["key"])
+    return rows.filter(pc.is_in(rows.column("document_id"), value_set=kept))
 
 
 def unique(spec: Spec) -> Phase:
@@ -116,7 +116,12 @@ def paragraphs(spec: Spec) -> Phase:
         assert rows is not None
         decisions = choose_paragraphs(rows.drop_columns(["key"]), most)
         part.decide(decisions)
-        return decisions.select(CUT.names)
+        # What is cut, under the key by which it was found.
+        found = zip(*(rows.column(name).to_pylist() for name in ("document_id", "position", "key")), strict=True)
+        key_of = {(document_id, position): key for document_id, position, key in found}
+        places = zip(*(decisions.column(name).to_pylist() for name in ("document_id", "position")), strict=True)
+        keys = pa.array([key_of[place] for place in places], pa.string())
+        return decisions.select(["document_id", "position"]).add_column(0, "key", keys)
 
     return Phase(
         name="paragraphs",
@@ -176,9 +181,9 @@ def edges(spec: Spec) -> Phase:
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
         found, hot = candidate_edges(rows.drop_columns(["key"]), settings.max_bucket)
-        part.add("candidate_pairs", found.num_rows)
         part.add("hot_buckets", hot.num_rows)
-        return found
+        keys = [f"{key:016x}" for key in found.column("band_key").to_pylist()]
+        return found.drop_columns(["band_key"]).add_column(0, "key", pa.array(keys, pa.string()))
 
     return Phase(
         name="edges",
@@ -253,5 +258,5 @@ def clusters(spec: Spec) -> Phase:
         settings={"dedup": spec.dedup},
         modules=("stages.dedup.near", "stages.dedup.components"),
         libraries=("numba",),
-        spread_by="document_id",
+        whole=True,
     )

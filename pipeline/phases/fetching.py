@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.engine.partition import KeyRange
+from pipeline.engine.key_range import KeyRange
 from pipeline.engine.phase import Part
 from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
 from schemas.keys import digest
@@ -76,13 +76,12 @@ def fetch_remembered(
     kind: Kind,
     max_bytes: int,
     snapshot: str,
-    generation: int,
 ) -> pa.Table:
     """FETCHED rows of distinct URLs of one host, in the order given; bodies as locators.
 
     What an earlier build fetched for this snapshot is taken from the store, unless the policy has become stricter
-    since. A failure or a refusal holds under its own policy alone; one that may pass is tried again when `generation`
-    is above the one it was made in.
+    since. A failure or a refusal holds under its own policy alone; one that may pass is tried again when the part's
+    generation is above the one it was made in.
     """
     if not urls:
         return RowStore(part.storage, "none", "none", _OUTPUT).schema.empty_table()
@@ -91,7 +90,7 @@ def fetch_remembered(
     store = RowStore(part.storage, f"fetch_{kind}", digest(snapshot), _OUTPUT)
     policy = policy_of(settings, kind, max_bytes)
     known = store.read(within)
-    known = known.filter(_holds(known, policy, generation))
+    known = known.filter(_holds(known, policy, part.generation))
     there = set(known.column("url").to_pylist())
     missing = [url for url in urls if url not in there]
     part.tell(len(urls) - len(missing), 0)
@@ -100,7 +99,7 @@ def fetch_remembered(
         rows = table.append_column(POLICY, pa.array([policy] * table.num_rows, pa.string()))
         row_keys = pa.array([fetch_key(url, policy) for url in table.column("url").to_pylist()], pa.string())
         rows = rows.append_column(ROW_KEY, row_keys)
-        rows = rows.append_column(GENERATION, pa.array([generation] * table.num_rows, pa.int32()))
+        rows = rows.append_column(GENERATION, pa.array([part.generation] * table.num_rows, pa.int32()))
         found.append(store.append(rows, within))
         part.tell(0, table.num_rows)
     everything = pa.concat_tables(found).combine_chunks()

@@ -23,8 +23,7 @@ def documents(spec: Spec) -> Phase:
     return given_documents(spec) if isinstance(spec.source, DocumentsSource) else extracted_documents(spec)
 
 
-# What becomes of the pages; how they and the pictures are fetched also depends on the retry generation.
-_MAKERS: tuple[Callable[[Spec], Phase] | Callable[[Spec, int], Phase], ...] = (
+_MAKERS: tuple[Callable[[Spec], Phase], ...] = (
     pages,
     documents,
     unique_urls,
@@ -46,12 +45,11 @@ _MAKERS: tuple[Callable[[Spec], Phase] | Callable[[Spec, int], Phase], ...] = (
     negatives,
     shards,
 )
-_FETCHING = (pages, fetched_images)
 
 
-def graph(spec: Spec, generation: int) -> list[Phase]:
+def graph(spec: Spec) -> list[Phase]:
     """The phases of a build, inputs before those that read them."""
-    return [make(spec, generation) if make in _FETCHING else make(spec) for make in _MAKERS]  # type: ignore[call-arg]  # told apart by _FETCHING
+    return [make(spec) for make in _MAKERS]
 
 
 def names() -> list[str]:

@@ -23,6 +23,8 @@ from stages.filter.image_rules import decide_images
 from stages.images.decode import DecodeImage
 from stages.web.urls import host_of
 
+_UNKEYED = pa.schema([field for field in FETCHED_IMAGE if field.name != "host_key"])
+
 
 def _references(part: Part, _: Any) -> pa.Table:
     """Image URLs of the documents that are still in, by host."""
@@ -84,7 +86,7 @@ def _decode_data_uri(uri: str) -> bytes:
         raise ValueError(f"data: URI: {error}") from None
 
 
-def fetched_images(spec: Spec, generation: int) -> Phase:
+def fetched_images(spec: Spec) -> Phase:
     """clusters -> fetched_images: the bytes behind each distinct URL, a host at a time on one worker."""
     snapshot = spec.source.snapshot
     max_bytes = spec.images.max_bytes
@@ -114,13 +116,15 @@ def fetched_images(spec: Spec, generation: int) -> Phase:
                 kind="image",
                 max_bytes=max_bytes,
                 snapshot=snapshot,
-                generation=generation,
             )
             made.append(_as_fetched_image(table, ids, users))
         carried = sorted(image_id for image_id, (url, _) in users.items() if url[:5].lower() == "data:")
         if carried:
             made.append(_from_data_uris(part, carried, users))
         result = pa.concat_tables(made).sort_by([("image_id", "ascending")])
+        urls, ids = (result.column(name).to_pylist() for name in ("url", "image_id"))
+        keys = [_host_key(*each) for each in zip(urls, ids, strict=True)]
+        result = result.add_column(0, "host_key", pa.array(keys, pa.string()))
         part.add_true("images_fetched", pc.equal(result.column("status"), "ok"))
         part.add_true("retryable", result.column("retryable"))
         return result
@@ -134,10 +138,10 @@ def fetched_images(spec: Spec, generation: int) -> Phase:
             "crawl": spec.crawl.at_any_pace(),
             "source": spec.source,
             "max_bytes": max_bytes,
-            "generation": generation,
         },
         modules=("pipeline.phases.fetching", "pipeline.phases.sources"),
         libraries=FETCH_LIBRARIES,
+        network=True,
         exchange=Exchange(key="host_key", order=("image_id", "document_id"), schema=IMAGE_REFERENCE, emit=_references),
     )
 
@@ -147,7 +151,7 @@ def _as_fetched_image(table: pa.Table, ids: list[str], users: dict[str, tuple[st
     columns["image_id"] = pa.array(ids, pa.string())
     columns["url"] = pa.array([users[image_id][0] for image_id in ids], pa.string())
     columns["documents"] = pa.array([users[image_id][1] for image_id in ids], pa.list_(pa.string()))
-    return pa.table({name: columns[name] for name in FETCHED_IMAGE.names}).cast(FETCHED_IMAGE)
+    return pa.table({name: columns[name] for name in _UNKEYED.names}).cast(_UNKEYED)
 
 
 def _came_along(rows: pa.Table, max_bytes: int) -> pa.Table:
@@ -182,15 +186,15 @@ def _from_data_uris(part: Part, ids: list[str], users: dict[str, tuple[str, list
         rows.append(row)
     for row, locator in zip(rows, write_pack(part.storage, "rows/read_source/data", bodies), strict=True):
         row["body"] = locator
-    return pa.Table.from_pylist(rows, schema=FETCHED_IMAGE)
+    return pa.Table.from_pylist(rows, schema=_UNKEYED)
 
 
-_BY_CONTENT = pa.schema([pa.field("content_key", pa.string()), *FETCHED_IMAGE])
+_BY_CONTENT = pa.schema([pa.field("content_key", pa.string()), *_UNKEYED])
 
 
 def _by_content(part: Part, _: Any) -> pa.Table:
     """Fetched images keyed by their bytes, failures by their URL."""
-    table = part.read("fetched_images")
+    table = part.read("fetched_images").drop_columns(["host_key"])
     keys = pc.coalesce(table.column("content_hash"), table.column("image_id"))
     return table.add_column(0, "content_key", keys)
 
@@ -217,7 +221,7 @@ def images(spec: Spec) -> Phase:
         decoded = iter(result.to_pylist())
         made: list[dict[str, Any]] = []
         for row in rows.drop_columns(["body"]).to_pylist():
-            image = {name: row.get(name) for name in (*IMAGE.names, "documents")}
+            image = {name: row.get(name) for name in ("content_key", *IMAGE.names, "documents")}
             image["num_documents"] = len(users[row["content_key"]])
             if row["status"] == "ok":
                 facts = next(decoded)
@@ -251,7 +255,7 @@ def _by_document(part: Part, _: Any) -> pa.Table:
     """Each image's facts, once for every document that shows it."""
     table = part.read("images")
     owners = pc.list_parent_indices(table.column("documents"))
-    facts = table.drop_columns(["documents"]).take(owners)
+    facts = table.drop_columns(["content_key", "documents"]).take(owners)
     return facts.add_column(0, "owner_id", pc.list_flatten(table.column("documents")))
 
 

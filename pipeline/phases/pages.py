@@ -94,13 +94,13 @@ def _duplicates(rows: pa.Table, again: Sequence[bool]) -> list[dict[str, Any]]:
     return found
 
 
-def pages(spec: Spec, generation: int) -> Phase:
+def pages(spec: Spec) -> Phase:
     """The source -> pages, one row for each URL or record, fetched or not."""
     source, settings = spec.source, spec.crawl
 
     def units(scout: Scout) -> list[Any]:
         if isinstance(source, SiteSource):
-            return list(crawl(scout, source, settings, generation))
+            return list(crawl(scout, source, settings))
         if isinstance(source, UrlsSource):
             return list(by_host(read_url_list(source.path), 0))
         if isinstance(source, DocumentsSource):
@@ -120,7 +120,7 @@ def pages(spec: Spec, generation: int) -> Phase:
             return left_out
         # What a crawl fetched it has counted already.
         quiet = replace(part, tell=lambda looked_up, computed: None) if isinstance(source, SiteSource) else part
-        fetched = fetch_host(quiet, replace(unit, urls=urls), settings, source.snapshot, generation)
+        fetched = fetch_host(quiet, replace(unit, urls=urls), settings, source.snapshot)
         return pa.concat_tables([_page_rows(fetched, unit.depth, source.kind, source.snapshot), left_out])
 
     def emit(part: Part, unit: Any) -> pa.Table:
@@ -151,10 +151,10 @@ def pages(spec: Spec, generation: int) -> Phase:
             "source": source,
             "crawl": settings.at_any_pace(),
             "fingerprint": fingerprint(source),
-            "generation": generation,
         },
         modules=(*modules, *given),
         libraries=(*FETCH_LIBRARIES, "chardetng-py", "fastwarc", "selectolax"),
         units=units,
+        network=isinstance(source, SiteSource | UrlsSource),
         exchange=Exchange(key="page_id", order=_ORDER, schema=_EMITTED, emit=emit),
     )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.engine.phase import Exchange, Part, Phase
 from pipeline.spec.loading import Spec
 from schemas.embedding import VECTOR
+from schemas.shard import SPLITS
 from schemas.tables import MINED, PAIRED, SPLIT
 from stages.dedup.split import RELATIONS, split
 from stages.encoders.cosine import from_column
 from stages.mining.mine import SLICES, mine
 from stages.pairing.pair import match_kinds, pair
 
+# Counted by split: bytes of pictures, words and vectors, which tell how many shards they fill.
+STORED_BYTES = "stored_bytes"
 _VECTOR_OF = pa.schema(
     [
         pa.field("document_id", pa.string()),
@@ -52,7 +57,7 @@ def splits(spec: Spec) -> Phase:
         settings={"held_out_fraction": fraction},
         modules=("stages.dedup.split",),
         libraries=("scipy",),
-        spread_by="document_id",
+        whole=True,
     )
 
 
@@ -132,6 +137,7 @@ def pairs(spec: Spec) -> Phase:
                     ]
                 )
                 continue
+            part.add(f"{STORED_BYTES}.{facts[document_id]['split']}", _words_and_pictures(document, sliced, found.kept))
             standing = [document["nodes"][sliced["nodes"][index]] for index in found.kept]
             how = match_kinds(found.matched, standing, spec.pair)
             for position, index in enumerate(found.kept):
@@ -163,6 +169,9 @@ def pairs(spec: Spec) -> Phase:
         table = pa.Table.from_pylist(made, schema=plain)
         for name in ("primary", "shared"):
             table = table.append_column(PAIRED.field(name), rows.column(name).take(taken))
+            for side in SPLITS:
+                mine = table.filter(pc.equal(table.column("split"), side)).column(name)
+                part.add(f"{STORED_BYTES}.{side}", 2 * int(pc.sum(pc.list_value_length(mine)).as_py() or 0))
         return table.select(PAIRED.names)
 
     return Phase(
@@ -175,6 +184,15 @@ def pairs(spec: Spec) -> Phase:
         libraries=("scipy",),
         exchange=Exchange(key="document_id", order=("document_id", "content_id"), schema=_VECTOR_OF, emit=_vectors),
     )
+
+
+def _words_and_pictures(document: dict[str, Any], sliced: dict[str, Any], kept: Sequence[int]) -> int:
+    """Bytes of a document's text and of the distinct pictures among its kept slices, as they are stored."""
+    size: dict[str, int] = {image["image_id"]: image["body"]["length"] for image in document["images"]}
+    places = [sliced["nodes"][index] for index in kept if sliced["kinds"][index] == "image"]
+    shown = {document["nodes"][place]["image_id"] for place in places}
+    words = sum(len(node["text"].encode()) for node in document["nodes"] if node["kind"] == "text")
+    return words + sum(size[image_id] for image_id in shown)
 
 
 def negatives(spec: Spec) -> Phase:

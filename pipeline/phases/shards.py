@@ -1,25 +1,28 @@
 """The last phase: documents with their pictures, vectors and negatives as Arrow IPC files under versions/.
 
-A file holds one split. Each partition writes its own files: their names and bytes follow its rows alone, so that they
-are right whatever ran before or beside it, and are never renamed.
+A file holds one split: shard i of n has the i-th of n equal key ranges, n being what the split's bytes ask for. Names
+and bytes follow the documents alone, whatever machine writes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.engine.key_range import KeyRange, evenly
 from pipeline.engine.layout import version_folder, version_of
 from pipeline.engine.phase import Part, Phase
+from pipeline.phases.pairs import STORED_BYTES
 from pipeline.spec.loading import Spec
 from schemas.contract import CARRIED, contract
 from schemas.image import IMAGE
-from schemas.shard import SPLITS, shard_name
+from schemas.shard import SHARD, SPLITS, shard_name
 from stages.encoders.cosine import from_column
-from stages.shards.rows import ShardDocument, Vectors, cut, row_bytes, shard_bytes, shard_table
+from stages.shards.rows import ShardDocument, Vectors, row_bytes, shard_bytes, shard_table
 from stages.shards.slices import Slice
 
 # Where each document went: the index a reader needs to find one without opening every shard.
@@ -38,6 +41,7 @@ SHARD_ROW = contract(
         pa.field("num_negatives", pa.int32(), nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
     ],
+    key="document_id",
 )
 # Stored pictures that are held at a time, besides those of the shard that is being filled.
 _GROUP_BYTES = 256 << 20
@@ -137,9 +141,18 @@ def shards(spec: Spec) -> Phase:
     """Everything -> shards, and a row for each document that says where it lies."""
     settings = spec.shard
 
+    def layout(counts: Mapping[str, Mapping[str, int]]) -> list[KeyRange]:
+        stored = {split: counts["pairs"].get(f"{STORED_BYTES}.{split}", 0) for split in SPLITS}
+        wanted = {split: -(-stored[split] // settings.target_bytes) for split in SPLITS}
+        if not any(wanted.values()):
+            wanted[SPLITS[0]] = 1  # a table has a part, even where no document is left
+        return [keys for split in SPLITS for keys in evenly(wanted[split], split)]
+
     def run(part: Part, _: pa.Table | None) -> pa.Table:
         folder = version_folder(version_of(part.key))
+        split = part.keys.side
         pairs = part.read("pairs")
+        pairs = pairs.filter(pc.equal(pairs.column("split"), split))
         plain = pairs.drop_columns(["primary", "shared", "phash"]).to_pylist()
         rows_of: dict[str, list[dict[str, Any]]] = {}
         for row in plain:
@@ -156,18 +169,13 @@ def shards(spec: Spec) -> Phase:
             documents.append(_document(row, rows_of[document_id], mined.get(document_id, []), pages[document_id]))
             facts |= {image["image_id"]: image for image in row["images"]}
         vectors = _vectors(pairs)
-        made: list[dict[str, Any]] = []
-        for split in SPLITS:
-            mine = [document for document in documents if document.split == split]
-            waiting = iter(mine)
-            tables = (_table(part, group, facts, vectors) for group in _groups(mine, facts))
-            for number, piece in enumerate(cut(tables, settings)):
-                name = f"shards/{shard_name(split, part.index, number)}"
-                part.put_file(f"{folder}/{name}", shard_bytes(piece, settings), piece.num_rows)
-                for row_number, size in enumerate(row_bytes(piece).tolist()):
-                    made.append(_shard_row(next(waiting), name, row_number, size))
-        place = {document.document_id: index for index, document in enumerate(documents)}
-        made.sort(key=lambda row: place[row["document_id"]])
+        tables = [_table(part, group, facts, vectors) for group in _groups(documents, facts)]
+        shard = pa.concat_tables(tables) if tables else SHARD.empty_table()
+        ranges = [keys for keys in layout(part.counted) if keys.side == split]
+        name = f"shards/{shard_name(split, ranges.index(part.keys), len(ranges))}"
+        part.put_file(f"{folder}/{name}", shard_bytes(shard, settings), shard.num_rows)
+        sizes = row_bytes(shard).tolist()
+        made = [_shard_row(document, name, row, sizes[row]) for row, document in enumerate(documents)]
         for name, column in (
             ("images", "num_images"),
             ("sentences", "num_sentences"),
@@ -176,7 +184,7 @@ def shards(spec: Spec) -> Phase:
         ):
             part.add(name, sum(row[column] for row in made))
         part.add("documents", len(made))
-        part.add("held_out", sum(row["split"] == "held_out" for row in made))
+        part.add("held_out", len(made) if split == "held_out" else 0)
         return pa.Table.from_pylist(made, schema=SHARD_ROW)
 
     return Phase(
@@ -186,4 +194,5 @@ def shards(spec: Spec) -> Phase:
         inputs=("pages", "kept", "pairs", "negatives"),
         settings={"shard": settings},
         modules=("stages.shards.rows", "schemas.shard"),
+        layout=layout,
     )

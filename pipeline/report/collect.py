@@ -14,6 +14,7 @@ from pipeline.corpus.funnel import SAMPLED_OUT, FunnelRow
 from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import counted, number, sample_words
 from pipeline.engine.packs import read_packed
+from pipeline.engine.table import side_by_side
 from pipeline.report.data import Cluster, Copy, Guard, PhaseTime, Picture, ReportData, Step
 from pipeline.report.dropped import Dropped
 from pipeline.report.gallery import Chooser, chosen_negatives, document, look_up
@@ -24,7 +25,7 @@ from pipeline.spec.sections import ReportSettings
 from stages.dedup.near import DedupSettings
 from stages.filter.settings import FilterSettings
 
-# Bytes of shards that are looked at for scores and the gallery; shards are partitions by hash, so the first are
+# Bytes of shards that are looked at for scores and the gallery; shards are cut by hash, so the first are
 # as good as any others.
 MOST_SHARD_BYTES = 4 << 30
 MOST_CLUSTERS = 12
@@ -90,9 +91,9 @@ def _shards(corpus: Corpus) -> Iterator[pa.Table]:
 
 
 def _texts(corpus: Corpus) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Kept documents with the text scores of all, a partition at a time."""
+    """Kept documents with the text scores of all, a key range at a time."""
     if {"kept", "scores"} <= set(corpus.phases):
-        yield from zip(corpus.table("kept").read_all(), corpus.table("scores").read_all(), strict=True)
+        yield from side_by_side(corpus.table("kept"), corpus.table("scores"))
 
 
 def _looked_at(corpus: Corpus) -> int:
@@ -152,7 +153,7 @@ def _rows(corpus: Corpus, phase: str) -> int | None:
     """Rows of a phase's table, None when this corpus has no such phase."""
     if phase not in corpus.phases:
         return None
-    return sum(part.rows for part in corpus.phase_manifest(phase).parts)
+    return corpus.table(phase).record.rows
 
 
 def _steps(corpus: Corpus, funnel: list[FunnelRow]) -> list[Step]:
@@ -242,7 +243,7 @@ def _guards(corpus: Corpus) -> list[Guard]:
     if "negatives" not in corpus.phases:
         return []
     found = []
-    for name, pairs in corpus.phase_manifest("negatives").counts.items():
+    for name, pairs in corpus.table("negatives").record.counts.items():
         kind, _, guard = name.removeprefix("guard.").partition(".")
         if name.startswith("guard.") and guard not in ("document", "split"):
             found.append(Guard(kind, guard, pairs))
@@ -253,14 +254,14 @@ def _guards(corpus: Corpus) -> list[Guard]:
 def _times(corpus: Corpus) -> list[PhaseTime]:
     times = []
     for phase in corpus.phases:
-        manifest = corpus.phase_manifest(phase)
+        record = corpus.table(phase).record
         times.append(
             PhaseTime(
                 phase,
-                float(manifest.run.get("seconds", 0)),
-                sum(part.rows for part in manifest.parts),
-                manifest.run.get("rows_computed"),
-                manifest.run.get("rows_remembered"),
+                float(record.run.get("seconds", 0)),
+                record.rows,
+                record.run.get("rows_computed"),
+                record.run.get("rows_remembered"),
             )
         )
     return times

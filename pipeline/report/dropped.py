@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from pipeline.corpus.funnel import Funnel, Rule
 from pipeline.report.data import Picture, RuleSamples, Sample
 
-# Rows of one rule in one file of decisions that are considered as samples: files are partitions by hash, so this
-# many are as good as all.
-CONSIDERED = 400
+RULE = ("phase", "kind", "rule", "action")
 DOCUMENT_ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 
@@ -35,7 +34,7 @@ class Dropped:
 
     examples: int
     funnel: Funnel = field(default_factory=Funnel)
-    _samples: dict[Rule, list[tuple[str, dict[str, Any]]]] = field(default_factory=dict)
+    _samples: dict[Rule, list[tuple[int, dict[str, Any]]]] = field(default_factory=dict)
 
     def add(self, decisions: pa.Table) -> None:
         """Take in one file of schemas.decision.DECISION."""
@@ -44,15 +43,18 @@ class Dropped:
             self._consider(decisions)
 
     def _consider(self, decisions: pa.Table) -> None:
-        seen: Counter[Rule] = Counter()
-        for row in decisions.to_pylist():
-            rule = (row["phase"], row["kind"], row["rule"], row["action"])
-            seen[rule] += 1
-            if seen[rule] > CONSIDERED:
-                continue
-            name = f"{row['subject_id']}/{row['document_id']}/{row['position']}"
-            held = self._samples.setdefault(rule, [])
-            held.append((xxhash.xxh3_64_hexdigest(name.encode()), row))
+        subject = [decisions.column(name).cast(pa.string()) for name in ("subject_id", "document_id", "position")]
+        names = pc.binary_join_element_wise(*subject, "/", null_handling="replace", null_replacement="")
+        draws = np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in names.to_pylist()], np.uint64)
+        ruled = pc.binary_join_element_wise(*(decisions.column(name) for name in RULE), "/").dictionary_encode()
+        of = np.asarray(ruled.combine_chunks().indices)
+        for each in np.unique(of):
+            mine = np.flatnonzero(of == each)
+            lowest = mine[np.argsort(draws[mine], kind="stable")[: self.examples]]
+            rows = decisions.take(pa.array(lowest)).to_pylist()
+            phase, kind, rule, action = (rows[0][name] for name in RULE)
+            held = self._samples.setdefault((phase, kind, rule, action), [])
+            held += zip(draws[lowest].tolist(), rows, strict=True)
             held.sort(key=lambda item: item[0])
             del held[self.examples :]
 

@@ -138,7 +138,7 @@ class Scores:
         self._keep("guard", _floats(negatives, "guard")[mined])
 
     def add_text(self, kept: pa.Table, scores: pa.Table, rules: FilterSettings) -> None:
-        """Count the text scores of what is left (schemas.tables.KEPT) of one partition's documents (SCORED)."""
+        """Count the text scores of what is left (schemas.tables.KEPT) of one key range's documents (SCORED)."""
         rows = pc.index_in(kept.column("document_id"), value_set=scores.column("document_id").combine_chunks())
         scores = scores.take(rows)
         paragraphs = flatten(scores.column("paragraphs"))

@@ -187,6 +187,8 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     ]
     name = ".".join(str(step) for step in location) or "spec"
     more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
+    if name in _GONE:
+        return f"{name}: {_GONE[name]}{more}"
     if fault["type"] == "extra_forbidden":
         valid = _fields_at(fault["loc"], model)
         near = difflib.get_close_matches(str(fault["loc"][-1]), valid, 1, cutoff=0.5)
@@ -198,6 +200,10 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
         # Norwegian is the best known victim.
         return f'{name}: YAML reads a bare no, off, yes or on as false or true: write it in quotes, as in "no"{more}'
     return f"{name}: {fault['msg']}, got {_short(_REPR.repr(fault.get('input')))}{more}"
+
+
+# Fields of earlier releases, and what to do about them.
+_GONE = {"output.partitions": "leave it out: tables are cut by bytes and processors, and no longer by the spec"}
 
 
 def _short(text: str) -> str:

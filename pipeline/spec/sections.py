@@ -113,14 +113,10 @@ Source = Annotated[SiteSource | UrlsSource | HtmlSource | WarcSource | Documents
 
 
 class OutputSettings(Settings):
-    """Where the corpus lies and how many parts its tables have."""
+    """Where the corpus lies."""
 
     url: Location
     """Folder, or any fsspec URL with read-after-write (s3://bucket/prefix, gs://…)."""
-    partitions: int = Field(default=8, ge=1, le=99_999)
-    """Parts, a number, of every table, by hash of the row's key. Fixed for the corpus: another number makes other
-    shards; about one per 100 MB of the largest table is a good choice. Default: ours, a few for each core of a small
-    machine."""
 
 
 class ReportSettings(Settings):

@@ -29,6 +29,7 @@ SIGNATURE = pa.list_(pa.uint32())
 OUTPUT = pa.schema([pa.field("signature", SIGNATURE), ERROR])
 BAND_KEYS = pa.schema([pa.field("band_key", pa.uint64()), pa.field("id", pa.string())])
 EDGES = pa.schema([pa.field("a", pa.string()), pa.field("b", pa.string())])
+_BAND_EDGES = ["band_key", *EDGES.names]
 
 
 class DedupSettings(Settings):
@@ -163,7 +164,7 @@ def signature_matrix(column: pa.ChunkedArray, num_perm: int) -> NDArray[np.uint3
 
 
 def candidate_edges(rows: pa.Table, max_bucket: int) -> tuple[pa.Table, pa.Table]:
-    """(EDGES a < b between documents of one bucket, distinct and sorted; hot buckets (band_key, documents)).
+    """(band_key and EDGES a < b, distinct within a bucket and sorted; hot buckets (band_key, documents)).
 
     `rows`: BAND_KEYS, all rows of every band_key. A bucket of up to SMALL_BUCKET documents gives all its pairs. A
     larger one gives a star from its smallest id and a chain through its ids, so that it costs no more than twice its
@@ -183,9 +184,9 @@ def candidate_edges(rows: pa.Table, max_bucket: int) -> tuple[pa.Table, pa.Table
         lower = np.flatnonzero((place + distance < last) & (small | (distance == 1)))
         pairs.append((lower, lower + distance))
     lower, upper = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
-    edges = pa.table([ids.take(pa.array(lower)), ids.take(pa.array(upper))], schema=EDGES)
+    edges = pa.table([keys[lower], ids.take(pa.array(lower)), ids.take(pa.array(upper))], names=_BAND_EDGES)
     edges = edges.filter(pc.not_equal(edges.column("a"), edges.column("b")))
-    edges = edges.group_by(["a", "b"]).aggregate([]).sort_by([("a", "ascending"), ("b", "ascending")])
+    edges = edges.group_by(_BAND_EDGES).aggregate([]).sort_by([(name, "ascending") for name in _BAND_EDGES])
     hot = np.flatnonzero(sizes > max_bucket)
     return edges, pa.table({"band_key": keys[starts[hot]], "documents": sizes[hot].astype(np.int64)})
 

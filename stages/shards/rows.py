@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -29,9 +29,9 @@ class ShardSettings(Settings):
     """How documents are laid out in files (spec section `shard`)."""
 
     target_bytes: int = Field(default=256 << 20, ge=1 << 10)
-    """Bytes of a shard before compression; a shard is closed before the row that would exceed it. Default: ours, large
-    enough for sequential reads from object storage, small enough to spread over ranks (datasets cuts at 500 MB,
-    webdataset at 3 GB)."""
+    """Bytes of a shard before compression, about: a split is cut by hash of the document into as few equal ranges as
+    keep below it on average. Default: ours, large enough for sequential reads from object storage, small enough to
+    spread over ranks (datasets cuts at 500 MB, webdataset at 3 GB)."""
 
     max_rows_per_batch: int = Field(default=64, ge=1)
     """Rows of a record batch: with compression, what one random read has to unpack. Default: ours, somewhat below the
@@ -121,26 +121,6 @@ def _batch_row_bytes(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
     add(["negatives", "text"], pc.binary_length)
     add(["similarity_matrix"], lambda items: pc.multiply(pc.list_value_length(items), 4))
     return total
-
-
-def cut(tables: Iterable[pa.Table], settings: ShardSettings) -> Iterator[pa.Table]:
-    """Rows of consecutive tables in pieces of at most target_bytes, one a shard, however they lie in the tables.
-
-    A larger row stands alone. No rows, no shards. Holds one shard and one table at a time.
-    """
-    held: list[pa.Table] = []
-    size = 0
-    for table in tables:
-        start = 0
-        for row, value in enumerate(row_bytes(table).tolist()):
-            if (held or row > start) and size + value > settings.target_bytes:
-                yield pa.concat_tables([*held, table.slice(start, row - start)])
-                held, start, size = [], row, 0
-            size += value
-        if start < len(table):
-            held.append(table.slice(start))
-    if held:
-        yield pa.concat_tables(held)
 
 
 def write_shard(table: pa.Table, sink: BinaryIO, settings: ShardSettings) -> None:

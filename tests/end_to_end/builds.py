@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -15,7 +17,8 @@ import yaml
 from pipeline.corpus.version import Corpus
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTITIONS = 3
+# Small enough for several shards a split.
+TARGET_BYTES = 180_000
 # Encoders that load nothing: what is tested here is the build.
 SHARED = "hash:64"
 
@@ -65,6 +68,25 @@ def build(spec: Path, out: Path | str, *more: str, **env: str) -> Ended:
     return run("pipeline.build", "--spec", str(spec), "--out", str(out), *more, **env)
 
 
+def build_here(spec: Path, out: Path | str, *more: str) -> Ended:
+    """The same command in this process, on the tests' Ray (fixture `local_ray`): for all but how a process fares."""
+    from pipeline.build import app
+    from pipeline.command import run_command
+
+    said, told = io.StringIO(), io.StringIO()
+    before, sys.argv = sys.argv, ["pipeline.build", "--spec", str(spec), "--out", str(out), *more]
+    code: object = None
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
+            run_command(app)
+    except SystemExit as exit:
+        code = exit.code
+    finally:
+        sys.argv = before
+    assert isinstance(code, int)
+    return Ended(code, said.getvalue(), told.getvalue())
+
+
 def setting(**fields: str | float) -> list[str]:
     """--set options: dots as double underscores, resources__workers=1."""
     return [word for name, value in fields.items() for word in ("--set", f"{name.replace('__', '.')}={value}")]
@@ -74,13 +96,13 @@ def write_spec(path: Path, url: str, **more: object) -> Path:
     """A spec for a site on loopback; `more` overrides sections."""
     data: dict[str, object] = {
         "name": "prints",
-        "output": {"url": str(path.parent / "out"), "partitions": PARTITIONS},
+        "output": {"url": str(path.parent / "out")},
         "source": {"kind": "site", "seeds": [f"{url}/index.html"], "snapshot": "one"},
         "crawl": {"allow_private_networks": True, "per_host_delay": 0, "per_host_concurrency": 8, "retries": 0},
         "embed": {"image_primary": "hash:48", "sentence_primary": "hash:48", "shared": SHARED},
         "pair": {"min_similarity": None},
         "mine": {"top_k": 3},
-        "shard": {"held_out_fraction": 0.5},
+        "shard": {"held_out_fraction": 0.5, "target_bytes": TARGET_BYTES},
         "resources": {"workers": 2, "object_store_megabytes": 200},
     }
     path.write_text(yaml.safe_dump({**data, **more}))
@@ -116,6 +138,6 @@ def decisions(out: Path) -> list[dict[str, Any]]:
 
 
 def ran(out: Path) -> dict[str, dict[str, Any]]:
-    """phase -> the `run` of its manifest: rows_computed, rows_remembered, seconds."""
+    """phase -> the `run` of its record: rows_computed, rows_remembered, seconds."""
     corpus = Corpus(str(out))
-    return {phase: corpus.phase_manifest(phase).run for phase in corpus.phases}
+    return {phase: corpus.table(phase).record.run for phase in corpus.phases}

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.corpus.records import newest_record
+from pipeline.corpus.records import newest_build
 from pipeline.corpus.version import Corpus
 from pipeline.engine.storage import Storage
 from schemas.build_record import FINISHED
 from schemas.contract import conform
-from schemas.shard import SHARD
+from schemas.shard import SHARD, SPLITS, shard_name
 from schemas.shard_file import ShardFile
 from stages.web.urls import url_id
-from tests.end_to_end.builds import PARTITIONS, build, decisions, documents, tree
+from tests.end_to_end.builds import build, decisions, documents, tree
 from tests.end_to_end.site import EXPECTED_IMAGES, EXPECTED_PAGES, NEVER_FETCHED, NUM_ARTICLES, SERIES
 from tests.servers import Site
 
@@ -133,7 +133,10 @@ def test_the_version_folder_opens_with_datasets(built: Path, monkeypatch: pytest
 def test_shards_follow_their_schema_and_hold_one_split(built: Path) -> None:
     corpus = Corpus(str(built))
     names = [part.name for part in corpus.manifest.shards]
-    assert len(names) == len(set(names)) <= 2 * PARTITIONS
+    of = {split: [name for name in names if name.startswith(f"shards/{split}-")] for split in SPLITS}
+    assert len(of["train"]) > 1 and len(of["held_out"]) > 0 and names == [*of["train"], *of["held_out"]]
+    for split, found in of.items():
+        assert found == [f"shards/{shard_name(split, number, len(found))}" for number in range(len(found))]
     for name, table in zip(names, corpus.shards(), strict=True):
         assert table.schema.equals(SHARD, check_metadata=True)
         conform(table, SHARD)
@@ -213,12 +216,12 @@ def test_a_second_build_does_nothing_and_says_so(built: Path, spec: Path, site: 
     assert "nothing to do" in ended.out and ended.err == ""
     assert tree(built) == before and len(site.log) == asked
     dry = build(spec, built, "--dry-run").check()
-    assert dry.out.splitlines()[-1] == "nothing to do" and dry.out.count("finished ") == len(Corpus(str(built)).phases)
+    assert dry.out.splitlines()[-1] == "nothing to do" and dry.out.count(" cached ") == len(Corpus(str(built)).phases)
     assert tree(built) == before
 
 
 def test_the_record_says_what_was_built(built: Path, spec: Path) -> None:
-    record = newest_record(Storage(str(built)))
+    record = newest_build(Storage(str(built)))
     assert record is not None and (record.state, record.cause, record.label) == (FINISHED, "", str(spec))
     corpus = Corpus(str(built))
     assert record.version == corpus.version and record.phases == corpus.manifest.phases

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.corpus.records import newest_record
+from pipeline.corpus.records import newest_build
 from pipeline.engine.storage import Storage
 from schemas.build_record import STOPPED
 from tests.end_to_end.processes import started
@@ -31,5 +31,5 @@ def test_a_build_ends_in_one_line_when_it_is_told_to(
     said = log.read_text().splitlines()
     assert said[-1] == f"error: {word}; run the same command again to go on"
     assert not [line for line in said if line.startswith(("***", "@", "[")) or "Traceback" in line], said
-    record = newest_record(Storage(str(tmp_path / "out")))
+    record = newest_build(Storage(str(tmp_path / "out")))
     assert record is not None and (record.state, record.cause) == (STOPPED, word)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from fastwarc.warc import WarcRecord, WarcRecordType
 
-from tests.end_to_end.builds import build, documents, run, setting, tree, write_spec
+from tests.end_to_end.builds import build_here, documents, run, setting, tree, write_spec
 from tests.end_to_end.site import ROUTED, SERIES
 from tests.servers import Site, answer, in_turn, routes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 
 def texts(out: Path) -> dict[str, list[str]]:
@@ -51,7 +51,7 @@ def test_a_folder_gives_the_same_documents_without_a_request(
 ) -> None:
     asked = len(site.log)
     spec = _spec(tmp_path, site, kind="html", path=str(folder), base_url=f"{site.url}/")
-    build(spec, out).check()
+    build_here(spec, out).check()
     assert len(site.log) == asked
     found, expected = texts(out), _files_of(texts(built))
     # Nobody asks a folder's robots.txt.
@@ -69,7 +69,7 @@ def test_a_list_of_urls_gives_the_same_documents(out: Path, built: Path, site: S
     lines = "".join(f"{n},{url}\n" for n, url in enumerate([*listed, listed[0]]))
     (tmp_path / "urls.csv").write_text(f"number,url\n{lines}{len(listed)},{site.url}/gone.html\n")
     asked = len(site.log)
-    build(_spec(tmp_path, site, kind="urls", path=str(tmp_path / "urls.csv")), out).check()
+    build_here(_spec(tmp_path, site, kind="urls", path=str(tmp_path / "urls.csv")), out).check()
     assert texts(out) == texts(built) and pictures(out) == pictures(built)
     fetched = [path for path in site.paths()[asked:] if path != "/robots.txt"]
     assert sorted(path for path in fetched if path.endswith(".html")) == sorted(
@@ -102,7 +102,7 @@ def test_a_warc_gives_the_same_documents(out: Path, built: Path, folder: Path, s
         half = dict(list(pages.items())[number::2])
         write_warc(tmp_path / f"crawl-{number}.warc.gz", half)
     asked = len(site.log)
-    build(_spec(tmp_path, site, kind="warc", paths=[str(tmp_path / "crawl-*.warc.gz")]), out).check()
+    build_here(_spec(tmp_path, site, kind="warc", paths=[str(tmp_path / "crawl-*.warc.gz")]), out).check()
     assert texts(out) == expected and pictures(out) == _files_of(pictures(built))
     assert not [path for path in site.paths()[asked:] if path.endswith(".html")]
     assert {row["provenance"]["file"] for row in documents(out)} == {
@@ -116,7 +116,7 @@ def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder
     with routes({"/index.html": in_turn(answer(503, b"", "text/plain"), good)}) as down:
         spec = write_spec(tmp_path / "down.yaml", down.url)
         before = tree(out)
-        said = build(spec, out).failed(1)
+        said = build_here(spec, out).failed(1)
         assert said == (
             "error: pages: not one page could be read: the server answered with an error status (1); "
             f"the first is {down.url}/index.html: HTTP status 503; "
@@ -126,9 +126,9 @@ def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder
         assert {name: after[name] for name in before} == before
         assert not [name for name in after if name.startswith("versions/") and name not in before]
         asked = down.paths().count("/index.html")
-        assert build(spec, out, "--until", "documents").failed(1) == said
+        assert build_here(spec, out, "--until", "documents").failed(1) == said
         assert down.paths().count("/index.html") == asked == 1, "a remembered failure was asked for again"
-        ended = build(spec, out, "--until", "documents", "--retry-failed").check()
+        ended = build_here(spec, out, "--until", "documents", "--retry-failed").check()
         assert "stopped after documents" in ended.err and down.paths().count("/index.html") == 2
         told = run("pipeline.explain", "--corpus", str(out), "--url", f"{down.url}/index.html").check().out
         assert " stopped after documents: --until documents; phases from unique_urls on did not finish\n" in told
@@ -140,7 +140,7 @@ def test_an_expectation_that_fails_leaves_a_report_and_latest(built: Path, spec:
     out = Path(shutil.copytree(built, tmp_path / "out"))
     published = (out / "latest").read_text().strip()
     more = setting(mine__top_k=1, expect__negatives__min=100_000)
-    said = build(spec, out, *more).failed(1)
+    said = build_here(spec, out, *more).failed(1)
     assert "expect: negatives is " in said and "expected at least 100000" in said
     assert (out / "latest").read_text().strip() == published
     (version,) = {path.name for path in (out / "versions").iterdir()} - {published}

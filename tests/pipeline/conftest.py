@@ -1,26 +1,17 @@
-"""A local Ray for the tests of this folder, started once."""
+"""Phases brought to finished tables on the tests' Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline.engine.adoption import SAMPLE
 from pipeline.engine.phase import Phase
 from pipeline.engine.runner import Runner
 
 Run = Callable[..., Runner]
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[dict[str, float]]:
-    from pipeline.engine.cluster import connected
-    from pipeline.engine.runner import configure_ray_data
-
-    with connected(2, 200_000_000) as resources:
-        configure_ray_data()
-        yield resources
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +23,11 @@ def run_phases(local_ray: dict[str, float]) -> Run:
 
     tally = start_tally()
 
-    def run(out: Path | str, *phases: Phase, partitions: int = 4) -> Runner:
+    def run(out: Path | str, *phases: Phase, cpus: float = 2.0, sample: int = SAMPLE) -> Runner:
         import ray
 
         with Progress(lambda phase: ray.get(tally.get.remote(phase))) as progress:
-            runner = Runner(Storage(str(out)), partitions, Resources(2.0, 0.0), progress, tally)
+            runner = Runner(Storage(str(out)), Resources(cpus, 0.0), progress, tally, sample=sample)
             for phase in phases:
                 runner.run(phase)
             return runner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,16 +13,18 @@ from PIL import Image
 
 from pipeline.corpus.records import new_id, record_name
 from pipeline.corpus.version import Corpus
+from pipeline.engine.key_range import WHOLE
 from pipeline.engine.layout import LATEST, version_folder
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table, described
+from pipeline.engine.work_folder import WorkFolder
 from pipeline.phases.shards import SHARD_ROW
 from pipeline.spec.loading import parse
 from schemas.build_record import BuildRecord
 from schemas.contract import identity, table_from_rows
 from schemas.decision import DECISION
 from schemas.document import DOCUMENT
-from schemas.manifest import ListedFile, Manifest, VersionManifest
+from schemas.manifest import ListedFile, PhaseRecord, VersionManifest
 from schemas.page import PAGE
 from schemas.shard import SHARD, shard_name
 from schemas.tables import CLUSTER, IMAGE_USE, KEPT, MINED, PAIRED, SCORED, SELECTED, UNIQUE
@@ -236,6 +239,7 @@ def image_rows(storage: Storage) -> list[dict[str, Any]]:
         url = f"{SITE}/img/{number}.jpg"
         rows.append(
             {
+                "content_key": url_id(url),
                 "image_id": url_id(url),
                 "url": url,
                 "status": "ok",
@@ -281,8 +285,9 @@ def write(folder: str) -> Corpus:
     }
     table = shard_table(documents, facts, vectors)
     data = shard_bytes(table, ShardSettings())
-    shard = described(f"shards/{shard_name('train', 0, 0)}", data, len(table))
-    storage.write(f"{version_folder(VERSION)}/{shard.name}", data)
+    shard = described(f"shards/{shard_name('train', 0, 1)}", data, len(table))
+    stored = described(f"{version_folder(VERSION)}/{shard.name}", data, len(table))
+    storage.write(stored.name, data)
 
     rows: dict[str, tuple[pa.Schema, list[dict[str, Any]]]] = {
         "pages": (PAGE, PAGES),
@@ -385,9 +390,12 @@ def write(folder: str) -> Corpus:
         "negatives": {"guard.image_to_sentence.cluster": 4, "guard.image_to_sentence.split": 9},
         "shards": {"documents": 2, "images": 3, "sentences": 4, "matched_images": 3, "negatives": 4, "held_out": 0},
     }
-    phases = {name: f"{index:032x}" for index, name in enumerate(rows)}
-    for name, (schema, found) in rows.items():
-        put(storage, name, phases[name], schema, found, decisions().get(name, []), counts.get(name, {}))
+    phases = {}
+    for index, (name, (schema, found)) in enumerate(rows.items()):
+        key = f"{VERSION if name == 'shards' else ''}{index:0{20 if name == 'shards' else 32}x}"
+        files = [stored] if name == "shards" else []
+        decided = decisions().get(name, [])
+        phases[name] = put(storage, name, key, schema, found, decided, counts.get(name, {}), files)
     manifest = VersionManifest(
         name="small",
         version=VERSION,
@@ -413,27 +421,30 @@ def put(
     rows: list[dict[str, Any]],
     decided: list[dict[str, Any]],
     counts: dict[str, int],
-) -> None:
-    """One phase's table as one part."""
-    table = Table(storage, phase, key)
-    part = table.put_part(0, table_from_rows(rows, schema), schema)
-    logged: tuple[ListedFile, ...] = ()
-    if decided:
-        logged = (table.put_decisions(0, table_from_rows([{**row, "phase": phase} for row in decided], DECISION)),)
-    name, version = identity(schema)
-    table.finish(
-        Manifest(
-            phase=phase,
-            key=key,
-            schema=name,
-            schema_version=version,
-            parts=(part,),
-            decisions=logged,
-            ingredients={"libraries": {"pyarrow": pa.__version__}},
-            counts=counts,
-            run={"seconds": 1.5, "rows_computed": len(rows), "rows_remembered": 0},
-        )
+    files: Sequence[ListedFile] = (),
+) -> str:
+    """One finished phase, whose table is one part; its record, named from the corpus root."""
+    folder = WorkFolder(storage, phase, key)
+    said = table_from_rows([{**row, "phase": phase} for row in decided], DECISION)
+    folder.put(WHOLE, 0, table_from_rows(rows, schema), schema, said, list(files), counts)
+    receipts = folder.receipts(0)
+    table, digest = folder.finish(receipts, schema)
+    record = PhaseRecord(
+        phase=phase,
+        key=key,
+        generation=0,
+        table=table,
+        digest=digest,
+        rows=len(rows),
+        decisions=tuple(file for receipt in receipts for file in receipt.decisions),
+        files=tuple(files),
+        ingredients={"libraries": {"pyarrow": pa.__version__}},
+        counts=counts,
+        run={"seconds": 1.5, "rows_computed": len(rows), "rows_remembered": 0},
     )
+    name = Table(storage, record).record_name
+    storage.write(name, record.to_json().encode())
+    return name
 
 
 def record_build(corpus: Corpus, until: str, state: str, cause: str = "", **more: Any) -> BuildRecord:
@@ -451,6 +462,8 @@ def record_build(corpus: Corpus, until: str, state: str, cause: str = "", **more
         cause=cause,
         started="2026-01-03T00:00:00Z",
         updated="2026-01-03T00:01:00Z",
+        host="elsewhere.test/boot",
+        process=1,
     )
     record = replace(record, **more)
     corpus.storage.write(record_name(record.id), record.to_json().encode())

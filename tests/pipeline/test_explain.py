@@ -27,7 +27,7 @@ def test_a_kept_page_is_told_node_by_node(corpus: Corpus) -> None:
     assert text.startswith(f"{SITE}/cats\n  crawl: HTTP 200, text/html, 1 link from the seeds\n")
     assert "extract: 2 paragraphs and 2 images" in text
     assert (
-        f"result: in versions/{VERSION}/shards/train-00000-00000.arrow, row 0, train: 1 image (1 with a sentence)"
+        f"result: in versions/{VERSION}/shards/train-00000-of-00001.arrow, row 0, train: 1 image (1 with a sentence)"
         in text
     )
     assert "   0 paragraph: kept\n       A tabby cat sleeps." in text
@@ -99,7 +99,7 @@ def test_a_page_is_found_by_every_address_it_has(corpus: Corpus) -> None:
 def test_an_image_is_told_with_every_place_it_stands_in(corpus: Corpus) -> None:
     kept = told(corpus, f"{SITE}/img/1.jpg")
     assert "fetched: jpeg, 480 x 320 pixels" in kept and "shown by 2 documents" in kept
-    assert f"in {SITE}/dogs, node 1\n       in versions/{VERSION}/shards/train-00000-00000.arrow, row 1" in kept
+    assert f"in {SITE}/dogs, node 1\n       in versions/{VERSION}/shards/train-00000-of-00001.arrow, row 1" in kept
     assert f"in {SITE}/dogs-copy, node 1\n       went with its document: near-duplicates" in kept
     assert "image filters: dropped, too long and thin: 4.2" in told(corpus, f"{SITE}/img/3.jpg")
 

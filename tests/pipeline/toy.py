@@ -14,16 +14,18 @@ from pipeline.engine.phase import Exchange, Part, Phase
 from schemas.contract import contract
 from stages.row_function import ERROR, CannotRun, Limits, Settings
 
-NUMBER = contract("number", 1, [pa.field("id", pa.string(), nullable=False), pa.field("n", pa.int64())])
+NUMBER = contract("number", 1, [pa.field("id", pa.string(), nullable=False), pa.field("n", pa.int64())], key="id")
 SQUARE = contract(
     "square",
     1,
     [pa.field("id", pa.string(), nullable=False), pa.field("n", pa.int64()), pa.field("square", pa.int64())],
+    key="id",
 )
 LAST_DIGIT = contract(
     "last_digit",
     1,
     [pa.field("digit", pa.string(), nullable=False), pa.field("n", pa.list_(pa.int64())), pa.field("sum", pa.int64())],
+    key="digit",
 )
 
 
@@ -78,7 +80,7 @@ class Square:
 
 
 def numbers(count: int) -> Phase:
-    """0 .. count - 1, each in the partition of its id."""
+    """0 .. count - 1, each in the range of its id."""
 
     def emit(part: Part, unit: Any) -> pa.Table:
         return pa.table({"id": [digest(str(n)) for n in unit], "n": pa.array(unit, pa.int64())})
@@ -98,9 +100,9 @@ def numbers(count: int) -> Phase:
     )
 
 
-def squares(settings: SquareSettings, actors: bool = False) -> Phase:
+def squares(settings: SquareSettings, actors: bool = False, kind: type[Square] = Square) -> Phase:
     """numbers -> squares, by the memoised function; what it could not square is a decision."""
-    function = Square(settings)
+    function = kind(settings)
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
         rows = part.read("numbers")
@@ -128,7 +130,7 @@ def squares(settings: SquareSettings, actors: bool = False) -> Phase:
 
 
 def last_digits() -> Phase:
-    """squares -> one row a last digit, gathered from all partitions."""
+    """squares -> one row a last digit, gathered from all ranges."""
 
     def emit(part: Part, _: Any) -> pa.Table:
         rows = part.read("squares")
@@ -161,14 +163,14 @@ def last_digits() -> Phase:
 
 
 def total() -> Phase:
-    """A global step: one row for each last digit, spread by its key."""
+    """A global step: one row for each last digit."""
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
         tables = [table.drop_columns(["n"]) for table in part.read_all("last_digits")]
         rows = pa.concat_tables(tables).sort_by([("digit", "ascending")])
         return pa.table({"id": rows.column("digit"), "n": rows.column("sum")})
 
-    return Phase(name="total", schema=NUMBER, run=run, inputs=("last_digits",), spread_by="id")
+    return Phase(name="total", schema=NUMBER, run=run, inputs=("last_digits",), whole=True)
 
 
 def tree(root: Path, under: str = "tables") -> dict[str, bytes]:

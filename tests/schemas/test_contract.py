@@ -21,6 +21,7 @@ from schemas.contract import (
     contract,
     identity,
     identity_schema,
+    key_of,
 )
 from schemas.page import LOCATOR
 from schemas.shard import SHARD
@@ -37,16 +38,16 @@ ROLES: dict[tuple[str, int], tuple[str, ...]] = {
     ("shard", 1): (),
     ("shard", 2): _PROVENANCE,
     ("shard_row", 1): ("file", "row"),
-    ("candidate", 1): (),
+    ("candidate", 2): (),
     ("unique", 1): (),
     ("scored", 1): (),
-    ("cut", 1): (),
+    ("cut", 2): (),
     ("selected", 1): (),
     ("signature", 1): (),
-    ("edge", 1): (),
+    ("edge", 2): (),
     ("cluster", 1): (),
-    ("fetched_image", 1): _IMAGE,
-    ("image_use", 1): _IMAGE,
+    ("fetched_image", 2): _IMAGE,
+    ("image_use", 2): _IMAGE,
     ("kept", 1): tuple(f"images.{name}" for name in _IMAGE),
     ("split", 1): (),
     ("sliced", 1): (),
@@ -118,6 +119,29 @@ def test_identity_keeps_the_rest_in_order_inside_lists_and_structs() -> None:
     assert kept.equals(wanted) and identity(kept) == ("some", 3) and b"more" not in kept.metadata
     with pytest.raises(ContractError, match="not an interloom table"):
         identity_schema(pa.schema([pa.field("id", pa.string())]))
+
+
+def test_every_table_has_a_key_that_is_text_identity_and_never_null() -> None:
+    """All contracts but those of rows that live inside other files: decisions, shards, images inside tables."""
+    without = []
+    for name, schema in contracts().items():
+        try:
+            key = key_of(schema)
+        except ContractError:
+            without.append(name)
+            continue
+        field = identity_schema(schema).field(key)
+        assert field.type == pa.string() and not field.nullable, name
+        assert key_of(identity_schema(schema)) == key
+    assert sorted(without) == [("decision", 1), ("image", 1), ("shard", 1), ("shard", 2)]
+
+
+def test_a_contract_without_a_key_is_named() -> None:
+    with pytest.raises(ContractError, match="some: a contract without a key column"):
+        key_of(contract("some", 1, [pa.field("id", pa.string())]))
+    with pytest.raises(ContractError, match="not an interloom table"):
+        key_of(pa.schema([pa.field("id", pa.string())]))
+    assert key_of(contract("some", 1, [pa.field("id", pa.string())], key="id")) == "id"
 
 
 def test_the_features_of_a_shard_are_those_of_datasets() -> None:

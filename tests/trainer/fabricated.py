@@ -161,7 +161,7 @@ def version_1(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_bare(
-    folder: Path, rows: list[dict[str, Any]], name: str = "train-00000-00000.arrow", schema: pa.Schema = SHARD
+    folder: Path, rows: list[dict[str, Any]], name: str = "train-00000-of-00001.arrow", schema: pa.Schema = SHARD
 ) -> Path:
     """A folder with one shard of these rows and no manifest; returns the shard."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ def write_corpus(
             mine = [row for row in rows[number::shards] if row["split"] == split]
             if not mine:
                 continue
-            path = folder / "shards" / shard_name(split, number, 0)
+            path = folder / "shards" / shard_name(split, number, shards)
             table = conform(table_from_rows(mine, SHARD), SHARD)
             with pa.ipc.new_file(str(path), SHARD) as writer:
                 # More than one batch a shard, as large corpora have.

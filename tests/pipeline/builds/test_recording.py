@@ -9,28 +9,28 @@ import pytest
 
 from pipeline.builds import run
 from pipeline.builds.recording import recorded
-from pipeline.corpus.records import build_ids, newest_record
+from pipeline.corpus.records import build_ids, newest_build
 from pipeline.engine.ending import Terminated
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.progress import Progress
 from pipeline.engine.runner import PhaseFailed, Resources, Runner
 from pipeline.engine.storage import Storage, StorageFull
+from pipeline.phases.graph import graph
 from schemas.build_record import FAILED, FINISHED, RUNNING, STOPPED, BuildRecord
 from schemas.page import PAGE
-from tests.pipeline.builds.test_dry_run import finish, spec_of
+from tests.pipeline.builds.test_dry_run import finish, key_of, spec_of
 from tests.pipeline.small_corpus import page, put
 
 PHASES = ("pages", "documents")
 
 
-def runner(storage: Storage, **keys: str) -> Runner:
-    return Runner(
-        storage, 1, Resources(1.0, 0.0), Progress(lambda phase: [0, 0, 0]), None, keys=keys, stores={"b", "a"}
-    )
+def runner(storage: Storage, **places: str) -> Runner:
+    progress = Progress(lambda phase: [0, 0, 0])
+    return Runner(storage, Resources(1.0, 0.0), progress, None, places=places, stores={"b", "a"})
 
 
 def kept(storage: Storage) -> BuildRecord:
-    record = newest_record(storage)
+    record = newest_build(storage)
     assert record is not None
     return record
 
@@ -40,9 +40,12 @@ def test_a_record_goes_along_with_its_build(tmp_path: Path) -> None:
     label, overrides = "s.yaml", ["a=http://me:sekret@host/", "b=2"]
     with recorded(storage, spec, label, overrides, PHASES) as recording:
         assert (kept(storage).state, kept(storage).phases) == (RUNNING, {"pages": "", "documents": ""})
-        recording.begun(runner(storage, pages="p1"))
-        assert kept(storage).phases == {"pages": "p1", "documents": ""} and kept(storage).stores == ("a", "b")
-        recording.made(runner(storage, pages="p1", documents="d1"), "v1")
+        recording.begun(runner(storage, pages="work/pages/p1"))
+        assert kept(storage).phases == {"pages": "work/pages/p1", "documents": ""}
+        assert kept(storage).stores == ("a", "b")
+        pages, documents = "records/pages/p1/00000.json", "records/documents/d1/00000.json"
+        recording.made(runner(storage, pages=pages, documents=documents), "v1")
+        assert kept(storage).phases == {"pages": pages, "documents": documents}
         assert kept(storage).version == "v1" and kept(storage).state == RUNNING
     record = kept(storage)
     assert (record.state, record.cause, record.label) == (FINISHED, "", "s.yaml")
@@ -103,13 +106,15 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_build_that_has_nothing_to_do_starts_nothing_and_records_nothing(tmp_path: Path, no_ray: None) -> None:
     spec = spec_of(tmp_path)
-    keys = finish(spec, until="documents")
-    put(Storage(str(tmp_path)), "pages", keys["pages"], PAGE, [page("/a")], [], {})
+    key = key_of(graph(spec)[0], {})
+    put(Storage(str(tmp_path)), "pages", key, PAGE, [page("/a")], [], {})
+    finish(spec, until="documents")
     assert list(run.build(run.Order(spec, "s", until="documents"))) == [
         "nothing to do: every phase up to documents is finished"
     ]
     assert not (tmp_path / "builds").exists()
-    put(Storage(str(tmp_path)), "pages", keys["pages"], PAGE, [page("/a", "error", reason="connection")], [], {})
+    put(Storage(str(tmp_path)), "pages", key, PAGE, [page("/a", "error", reason="connection")], [], {})
+    finish(spec, until="documents")
     with pytest.raises(AssertionError, match="a Ray is started"):  # and would say that not one page was got
         list(run.build(run.Order(spec, "s", until="documents")))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 from pipeline.corpus.explanation import explain
 from pipeline.corpus.version import Corpus
-from pipeline.engine.table import Damaged, described
+from pipeline.engine.damage import Damaged
+from pipeline.engine.table import described
 from pipeline.report.collect import collect
 from schemas.contract import table_from_rows
 from schemas.shard import SHARD
@@ -71,13 +73,43 @@ def test_the_report_shows_what_was_mined_alone(tmp_path: Path) -> None:
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, SHARD) as writer:
         writer.write_table(table_from_rows(rows, SHARD))
-    after = collect(with_shard(corpus, "shards/train-00001-00000.arrow", sink.getvalue(), 2))
+    after = collect(with_shard(corpus, "shards/train-00000-of-00001.arrow", sink.getvalue(), 2))
     assert after.histograms == before.histograms
     assert [each.blocks for each in after.documents] == [each.blocks for each in before.documents]
     assert [each.negatives for each in after.documents] == [each.negatives + 1 for each in before.documents]
 
 
 def test_a_listed_file_that_is_no_shard_is_named(tmp_path: Path) -> None:
-    corpus = with_shard(write(str(tmp_path)), "shards/train-00000-00000.arrow", b"not arrow", 2)
-    with pytest.raises(Damaged, match=r"shards/train-00000-00000\.arrow is not a shard: "):
+    corpus = with_shard(write(str(tmp_path)), "shards/train-00000-of-00001.arrow", b"not arrow", 2)
+    with pytest.raises(Damaged, match=r"shards/train-00000-of-00001\.arrow is not a shard: "):
         collect(corpus)
+
+
+def test_tables_of_an_earlier_release_are_one_line_and_its_shards_are_read(tmp_path: Path) -> None:
+    corpus = write(str(tmp_path))
+    (before,) = corpus.shards()
+    phases = {phase: f"{index:032x}" for index, phase in enumerate(corpus.phases)}
+    manifest = replace(corpus.manifest, manifest_version=1, phases=phases)
+    corpus.storage.write(f"{corpus.folder}/manifest.json", manifest.to_json().encode())
+    old = Corpus(corpus.storage.url)
+    (after,) = old.shards()
+    assert after.equals(before)
+    told = f"{corpus.folder}/manifest.json: the tables of this version are of an earlier release: build again, which "
+    for ask in (lambda: old.table("pages"), lambda: list(explain(old, f"{SITE}/cats")), lambda: collect(old)):
+        with pytest.raises(Damaged, match=re.escape(told)) as damage:
+            ask()
+        assert "\n" not in str(damage.value)
+
+
+def test_a_table_is_known_by_its_record(tmp_path: Path) -> None:
+    corpus = write(str(tmp_path))
+    record = corpus.table("documents").record
+    assert (record.phase, record.rows, record.counts) == ("documents", 4, {"pages_fetched": 4, "pages": 6})
+    assert record.run["rows_computed"] == 4 and record.ingredients["libraries"] == {"pyarrow": pa.__version__}
+    assert corpus.table("documents").record_name == corpus.manifest.phases["documents"]
+    keys = corpus.rows("documents").column("document_id").to_pylist()
+    assert keys == sorted(keys) and len(keys) == 4
+    name = corpus.manifest.phases["documents"]
+    corpus.storage.delete(name)
+    with pytest.raises(Damaged, match=rf"{name} is missing: build again"):
+        Corpus(corpus.storage.url).table("documents")

@@ -115,14 +115,25 @@ def test_a_version_that_an_expectation_refused_is_read(corpus: Corpus, say: Say)
     assert f"Not published: build {record.id} failed" in corpus.storage.read(corpus.report).decode()
 
 
-def test_a_killed_build_is_running_or_killed(corpus: Corpus, say: Say) -> None:
-    """The last phase that it began left no manifest."""
-    record = record_build(corpus, "clusters", RUNNING)
-    corpus.storage.delete(f"tables/clusters/{record.phases['clusters']}/manifest.json")
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_killed_build_is_running_or_killed(corpus: Corpus, say: Say, finished: bool) -> None:
+    """The last phase that it began left receipts, and a record where it was killed before the next began."""
+    phases = {name: corpus.manifest.phases[name] if name in ("pages", "documents") else "" for name in corpus.phases}
+    key = corpus.table("unique").record.key if finished else "0" * 32
+    record = record_build(corpus, "unique", RUNNING, phases=phases | {"unique": f"work/unique/{key}"})
     said = say("explain", "--url", f"{SITE}/cats")[1].splitlines()
+    last, ahead = ("unique", "scores") if finished else ("documents", "unique")
     assert said[0] == (
-        f"build {record.id} is running, or was killed after text (last heard of at 2026-01-03T00:01:00Z); "
-        "phases from clusters on did not finish"
+        f"build {record.id} is running, or was killed after {last} (last heard of at 2026-01-03T00:01:00Z); "
+        f"phases from {ahead} on did not finish"
+    )
+
+
+def test_a_record_that_was_lost_is_where_a_build_ended(corpus: Corpus, say: Say) -> None:
+    record = record_build(corpus, "clusters", STOPPED, "interrupted")
+    corpus.storage.delete(record.phases["text"])
+    assert say("explain", "--url", f"{SITE}/cats")[1].startswith(
+        f"build {record.id} stopped after scores: interrupted; phases from text on did not finish\n"
     )
 
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.engine import memo
+from pipeline.engine.key_range import WHOLE
 from pipeline.engine.memo import compute_isolated, may_pass
-from pipeline.engine.partition import WHOLE
 from pipeline.engine.resident import Resident
 from pipeline.engine.row_store import ROW_KEY
 from pipeline.engine.storage import Storage

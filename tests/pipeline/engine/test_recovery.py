@@ -27,6 +27,7 @@ BODIES = contract(
         pa.field("id", pa.string(), nullable=False),
         pa.field("inside", pa.list_(pa.struct([pa.field("body", LOCATOR)]))),
     ],
+    key="id",
 )
 
 
@@ -87,7 +88,7 @@ def newest(out: Path, pattern: str) -> Path:
 
 
 @pytest.mark.parametrize("spoil", [flip, cut, Path.unlink])
-@pytest.mark.parametrize("pattern", ["rows/square/*/*.pack", "tables/bodies/*/part-*"])
+@pytest.mark.parametrize("pattern", ["rows/square/*/*.pack", "tables/bodies/parts/*", "tables/bodies/*/*.json"])
 def test_what_a_build_made_it_makes_again(
     run_phases_once: Callable[[Path], Runner], tmp_path: Path, spoil: Callable[[Path], Any], pattern: str
 ) -> None:
@@ -138,10 +139,10 @@ def test_damage_that_comes_back_is_told(run_phases: Run, tmp_path: Path) -> None
 
     with pytest.raises(Damaged, match="holds other bytes than were written"):
         build(
-            run_phases(tmp_path, partitions=1),
+            run_phases(tmp_path),
             numbers(3),
             bodies(Square(SquareSettings())),
-            replace(read_back(), run=spoiled),
+            replace(read_back(), run=spoiled, whole=True),
         )
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.damage import Damaged
+from pipeline.engine.key_range import WHOLE, KeyRange
 from pipeline.engine.packs import read_packed, write_pack
-from pipeline.engine.partition import WHOLE, KeyRange, key_range, leading_bits, partition_of
 from pipeline.engine.row_store import RowStore, parquet_bytes
 from pipeline.engine.storage import Storage
 from schemas.page import LOCATOR
@@ -107,7 +107,7 @@ def test_packed_values_come_back_or_are_damaged(values: list[bytes | None], data
             changed = whole[:place] + bytes([whole[place] ^ (1 << data.draw(st.integers(0, 7)))]) + whole[place + 1 :]
             for bad in (changed, whole[:place]):
                 storage.write(name, bad)
-                with pytest.raises(Damaged, match=f"{name} is damaged: .* delete it and the folder tables"):
+                with pytest.raises(Damaged, match=f"{name} is damaged: .* delete it and the folders records"):
                     read_packed(storage, locators)
 
 
@@ -122,15 +122,3 @@ def test_files_of_earlier_releases_are_read(tmp_path: Path) -> None:
     data = parquet_bytes(old)
     storage.write(f"{store.folder}/{WHOLE.label}-{xxhash.xxh3_128_hexdigest(data)}.parquet", data)
     assert read_packed(storage, store.read().column("body")) == [b"body 1", b"body 2"]
-
-
-@settings(derandomize=True, deadline=None, max_examples=60)
-@given(st.integers(1, 999), st.lists(st.integers(0, 2**32 - 1), max_size=50))
-def test_partitions_tile_the_key_space(count: int, prefixes: list[int]) -> None:
-    keys = pa.array([f"{prefix:08x}{'0' * 24}" for prefix in prefixes], pa.string())
-    owners = partition_of(keys, count).to_pylist()
-    for bits, owner in zip(leading_bits(keys).tolist(), owners, strict=True):
-        inside = key_range(owner, count)
-        assert inside.first <= bits <= inside.last
-    assert key_range(0, count).first == 0 and key_range(count - 1, count).last == WHOLE.last
-    assert all(key_range(i, count).last + 1 == key_range(i + 1, count).first for i in range(count - 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import ray.data
 from ray.data.context import DataContext
@@ -16,7 +19,9 @@ from ray.data.context import DataContext
 from pipeline.engine.damage import Damaged
 from pipeline.engine.memo import compute_isolated
 from pipeline.engine.recovery import line_for_people
-from pipeline.engine.runner import PhaseFailed, Runner, configure_ray_data
+from pipeline.engine.runner import PhaseFailed, Runner, configure_ray_data, finished
+from pipeline.engine.storage import Storage
+from pipeline.engine.work_folder import WorkFolder
 from stages.row_function import CannotRun
 from tests.pipeline.conftest import Run
 from tests.pipeline.toy import Square, SquareSettings, last_digits, numbers, squares, total, tree
@@ -36,7 +41,7 @@ def test_the_tables_are_right(plain: Path, run_phases: Run) -> None:
     assert found == {n: n * n for n in range(95)}
     sums = sorted(row["n"] for part in runner.table("total").read_all() for row in part.to_pylist())
     assert sums == sorted(sum(n * n for n in range(d, 95, 10)) for d in range(10))
-    assert runner.manifests["numbers"].counts == {"numbers": 95}
+    assert runner.records["numbers"].counts == {"numbers": 95}
 
 
 def test_a_finished_phase_is_not_run_again(run_phases: Run, tmp_path: Path) -> None:
@@ -54,7 +59,7 @@ def test_rows_are_remembered_when_the_phase_runs_again(run_phases: Run, tmp_path
     run_phases(tmp_path / "out", numbers(20), squares(SquareSettings(log=str(log))))
     runner = run_phases(tmp_path / "out", numbers(25), squares(SquareSettings(log=str(log))))
     assert sorted(map(int, log.read_text().split())) == list(range(25))
-    assert runner.manifests["squares"].run["rows_remembered"] == 20
+    assert runner.records["squares"].run["rows_remembered"] == 20
 
 
 def test_other_worker_layouts_give_the_same_bytes(run_phases: Run, plain: Path, tmp_path: Path) -> None:
@@ -66,7 +71,7 @@ def test_rows_that_raise_are_decisions_and_cost_no_neighbour(run_phases: Run, tm
     runner = run_phases(tmp_path, numbers(30), squares(SquareSettings(raises=(3, 20))))
     decided = [row for table in runner.table("squares").decisions() for row in table.to_pylist()]
     assert sorted(row["detail"] for row in decided) == ["ValueError: 20 is not liked", "ValueError: 3 is not liked"]
-    assert sum(part.rows for part in runner.manifests["squares"].parts) == 28
+    assert runner.records["squares"].rows == 28
 
 
 @pytest.mark.parametrize("actors", [False, True])
@@ -74,9 +79,9 @@ def test_a_row_that_kills_its_worker_ends_as_a_quarantine_row(run_phases: Run, t
     runner = run_phases(tmp_path, numbers(30), squares(SquareSettings(kills=(7,)), actors=actors))
     (decided,) = [row for table in runner.table("squares").decisions() for row in table.to_pylist()]
     assert decided["action"] == "quarantine" and "square ended its process (signal 9)" in decided["detail"]
-    assert sum(part.rows for part in runner.manifests["squares"].parts) == 29
+    assert runner.records["squares"].rows == 29
     # Two plain tries without progress, then one in isolation; a neighbour's finished part starts the count again.
-    assert 3 <= runner.manifests["squares"].run["tries"] <= 3 + 4
+    assert 3 <= runner.records["squares"].run["tries"] <= 3 + 4
 
 
 def test_a_phase_whose_own_code_dies_gives_up_with_one_line(run_phases: Run, tmp_path: Path) -> None:
@@ -90,7 +95,7 @@ def test_a_phase_whose_own_code_dies_gives_up_with_one_line(run_phases: Run, tmp
 
 def test_a_changed_part_is_found_out(run_phases: Run, tmp_path: Path) -> None:
     runner = run_phases(tmp_path, numbers(20))
-    part = next((tmp_path / runner.table("numbers").folder).glob("part-*.parquet"))
+    part = tmp_path / runner.table("numbers").parts[0].name
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes(bytes(data))
@@ -99,17 +104,102 @@ def test_a_changed_part_is_found_out(run_phases: Run, tmp_path: Path) -> None:
 
 
 def test_a_finished_part_is_not_made_again(run_phases: Run, plain: Path, tmp_path: Path) -> None:
-    """As after a kill between parts: three receipts are there, one and the manifest are not."""
+    """As after a kill between ranges: three receipts are there, one and the record are not."""
     runner = run_phases(tmp_path, numbers(95))
-    folder = tmp_path / runner.table("numbers").folder
-    (folder / "manifest.json").unlink()
-    (folder / "receipt-00002.json").unlink()
-    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*")}
+    table = runner.table("numbers")
+    (tmp_path / table.record_name).unlink()
+    sorted((tmp_path / "work" / "numbers").glob("*/*.json"))[2].unlink()
+    before = {part.name: (tmp_path / part.name).stat().st_mtime_ns for part in table.parts}
     runner = run_phases(tmp_path, numbers(95))
-    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*")}
-    assert [name for name in after if after[name] != before[name]] == ["part-00002.parquet"]
-    assert runner.manifests["numbers"].run["parts_resumed"] == 3
+    after = {part.name: (tmp_path / part.name).stat().st_mtime_ns for part in table.parts}
+    assert [name for name in after if after[name] != before[name]] == [table.parts[2].name]
+    assert runner.records["numbers"].run["ranges_resumed"] == 3
     assert {k: v for k, v in tree(plain).items() if "/numbers/" in k} == tree(tmp_path)
+
+
+def test_other_processors_go_on_where_fewer_were_killed(run_phases: Run, plain: Path, tmp_path: Path) -> None:
+    runner = run_phases(tmp_path, numbers(95), squares(SquareSettings()))
+    (tmp_path / runner.table("squares").record_name).unlink()
+    for receipt in sorted((tmp_path / "work" / "squares").glob("*/*.json"))[1:]:
+        receipt.unlink()
+    again = run_phases(tmp_path, numbers(95), squares(SquareSettings()), last_digits(), total(), cpus=13.0)
+    assert len(again.table("squares").parts) == 1 + 24
+    assert again.records["squares"].run["ranges_resumed"] == 1
+    undisturbed = run_phases(plain, numbers(95), squares(SquareSettings()), last_digits(), total())
+    for phase, record in undisturbed.records.items():
+        assert (again.records[phase].key, again.records[phase].digest) == (record.key, record.digest)
+    assert [part.to_pylist() for part in again.table("total").read_all()] == [
+        part.to_pylist() for part in undisturbed.table("total").read_all()
+    ]
+
+
+def test_nothing_follows_a_change_that_changes_nothing(run_phases: Run, tmp_path: Path) -> None:
+    """Early cutoff: what comes out the same is the same, whatever made it, and how its carried columns differ."""
+    first = run_phases(tmp_path, numbers(30), squares(SquareSettings()), last_digits())
+    loud = squares(SquareSettings(log=str(tmp_path / "log")))
+    second = run_phases(tmp_path, numbers(30), loud, last_digits())
+    assert first.records["squares"].key != second.records["squares"].key
+    assert len((tmp_path / "log").read_text().split()) == 30
+    assert first.records["last_digits"] == second.records["last_digits"]
+
+
+class Moved(Square):
+    """The same function out of another module."""
+
+
+class Mended(Square):
+    """Comes to something else for one number."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        numbers = pc.if_else(pc.equal(rows.column("n"), 40), 0, rows.column("n"))
+        return super().__call__(rows.set_column(rows.schema.get_field_index("n"), "n", numbers))
+
+
+def test_other_code_that_comes_to_the_same_takes_its_rows_over(
+    run_phases: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    settings = SquareSettings(log=str(log))
+    first = run_phases(tmp_path / "out", numbers(90), squares(settings), last_digits())
+    log.unlink()
+    moved = (numbers(90), squares(settings, kind=Moved), last_digits())
+    second = run_phases(tmp_path / "out", *moved, sample=40)
+    assert ": 40 of its rows come out the same, all are kept" in capsys.readouterr().err
+    assert len(log.read_text().split()) == 40
+    assert second.records["squares"].key != first.records["squares"].key
+    assert second.records["last_digits"] == first.records["last_digits"]
+    # A build after it finds the rows by the link alone, also next to rows that are new.
+    run_phases(tmp_path / "out", numbers(95), squares(settings, kind=Moved), sample=40)
+    assert len(log.read_text().split()) == 45
+
+
+def test_other_code_that_comes_to_something_else_makes_its_rows_again(
+    run_phases: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    settings = SquareSettings(log=str(log))
+    run_phases(tmp_path / "out", numbers(90), squares(settings))
+    log.unlink()
+    second = run_phases(tmp_path / "out", numbers(90), squares(settings, kind=Mended), sample=89)
+    said = re.search(r": 1 of (8\d) rows come out otherwise, all are made again", capsys.readouterr().err)
+    assert said and len(log.read_text().split()) == int(said[1]) + 90
+    found = {row["n"]: row["square"] for part in second.table("squares").read_all() for row in part.to_pylist()}
+    assert found == {n: n * n if n != 40 else 0 for n in range(90)}
+
+
+def test_what_failed_is_asked_for_again_where_it_failed(run_phases: Run, tmp_path: Path) -> None:
+    phases = numbers(30), squares(SquareSettings(raises=(3,)))
+    record = run_phases(tmp_path, *phases).records["squares"]
+    assert finished(Storage(str(tmp_path)), "squares", record.key, 1) == record
+    work = sorted((tmp_path / "work" / "squares").glob("*/*.json"))
+    said = json.loads(work[0].read_text())
+    work[0].write_text(json.dumps(said | {"counts": {"retryable": 1}}))
+    path = tmp_path / f"records/squares/{record.key}/00000.json"
+    path.write_text(replace(record, counts={"retryable": 1}).to_json())
+    assert finished(Storage(str(tmp_path)), "squares", record.key, 0) is not None
+    assert finished(Storage(str(tmp_path)), "squares", record.key, 1) is None
+    held = WorkFolder(Storage(str(tmp_path)), "squares", record.key)
+    assert [len(held.receipts(generation)) for generation in (0, 1)] == [4, 3]
 
 
 @contextmanager
@@ -126,15 +216,15 @@ def small_blocks() -> Iterator[None]:
         context.target_max_block_size = before
 
 
-@pytest.mark.parametrize(("partitions", "actors"), [(4, False), (4, True), (1, False)])
-def test_a_partition_of_any_size_is_made_from_all_its_rows(
-    run_phases: Run, tmp_path: Path, partitions: int, actors: bool
+@pytest.mark.parametrize(("whole", "actors"), [(False, False), (False, True), (True, False)])
+def test_a_range_of_any_size_is_made_from_all_its_rows(
+    run_phases: Run, tmp_path: Path, whole: bool, actors: bool
 ) -> None:
     """Ray Data splits large blocks, but never what its sort has gathered."""
     phases = (numbers(95), squares(SquareSettings()))
-    run_phases(tmp_path / "large", *phases, last_digits(), partitions=partitions)
+    run_phases(tmp_path / "large", *phases, replace(last_digits(), whole=whole))
     with small_blocks():
-        run_phases(tmp_path / "small", *phases, replace(last_digits(), actors=actors), partitions=partitions)
+        run_phases(tmp_path / "small", *phases, replace(last_digits(), actors=actors, whole=whole))
     assert tree(tmp_path / "small") == tree(tmp_path / "large")
 
 
@@ -143,7 +233,7 @@ def test_a_function_that_cannot_run_stops_the_build_and_blames_no_row(run_phases
     with pytest.raises(Exception) as raised:
         run_phases(tmp_path, *phases)
     assert line_for_people(raised.value) == "square: no such device here"
-    assert not list(tmp_path.glob("tables/squares/*/receipt-*")) and not list(tmp_path.glob("rows/square/*/*"))
+    assert not list(tmp_path.glob("work/squares/*/*")) and not list(tmp_path.glob("rows/square/*/*"))
     with pytest.raises(CannotRun, match=r"^square: no such device here$"):
         compute_isolated(Square(SquareSettings(cannot_run=True)), pa.table({"n": [1, 2]}))
 
@@ -163,11 +253,10 @@ def test_a_task_that_asked_for_no_gpu_sees_none(run_phases: Run, tmp_path: Path)
 def test_encoders_and_mining_ask_for_a_gpu_where_there_is_one(gpus: float, encoder: float, miner: float | None) -> None:
     from pipeline.engine.progress import Progress
     from pipeline.engine.runner import Resources
-    from pipeline.engine.storage import Storage
     from pipeline.phases.graph import graph
     from pipeline.spec.loading import load
 
-    runner = Runner(Storage("/nowhere"), 1, Resources(2.0, gpus), Progress(lambda phase: [0, 0, 0]), None)
-    asked = {phase.name: runner._share(phase).get("num_gpus") for phase in graph(load("demo"), 0)}
+    runner = Runner(Storage("/nowhere"), Resources(2.0, gpus), Progress(lambda phase: [0, 0, 0]), None)
+    asked = {phase.name: runner._share(phase).get("num_gpus") for phase in graph(load("demo"))}
     assert runner._pool()["num_gpus"] == encoder
     assert asked.pop("negatives") == miner and set(asked.values()) == {None}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.engine.key_range import WHOLE
 from pipeline.engine.phase import Part
 from pipeline.engine.storage import Storage
 from pipeline.phases.fetching import allows, fetch_remembered, policy_of
@@ -30,13 +31,12 @@ class Fetcher:
     ) -> list[tuple[str, str | None]]:
         """(status, reason) of each path."""
         rows: list[dict[str, Any]] = fetch_remembered(
-            Part("pages", "", 0, 1, self.storage, {}),
+            Part("pages", "", WHOLE, self.storage, {}, generation=generation),
             [f"{self.site.url}{path}" for path in paths],
             settings,
             kind="page",
             max_bytes=max_bytes,
             snapshot="now",
-            generation=generation,
         ).to_pylist()
         assert [row["url"] for row in rows] == [f"{self.site.url}{path}" for path in paths]
         return [(row["status"], row["reason"]) for row in rows]

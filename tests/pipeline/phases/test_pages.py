@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipeline.engine.key_range import WHOLE
 from pipeline.engine.phase import Part
 from pipeline.engine.storage import Storage
 from pipeline.phases.graph import graph
@@ -29,16 +30,16 @@ class Here:
         self.storage = storage
 
     def each(self, units: Sequence[Any], visit: Callable[[Part, Any], dict[str, Any]]) -> list[dict[str, Any]]:
-        return [visit(Part("pages", "", 0, 1, self.storage, {}), unit) for unit in units]
+        return [visit(Part("pages", "", WHOLE, self.storage, {}), unit) for unit in units]
 
 
 def pages(folder: Path, source: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Part]:
     """(rows of the phase by URL, its part) of a source, on one worker."""
     crawl = {"allow_private_networks": True, "per_host_delay": 0, "obey_robots": False}
     spec = Spec.model_validate({"name": "a", "output": {"url": str(folder)}, "source": source, "crawl": crawl})
-    phase = graph(spec, 0)[0]
+    phase = graph(spec)[0]
     storage = Storage(str(folder))
-    part = Part("pages", "", 0, 1, storage, {})
+    part = Part("pages", "", WHOLE, storage, {})
     assert phase.units is not None and phase.exchange is not None
     tables = [phase.exchange.emit(part, unit) for unit in phase.units(Here(storage))]
     assert all(table.schema.equals(phase.exchange.schema) for table in tables)

@@ -121,7 +121,18 @@ def test_what_counts_as_an_origin(description: str, says: bool) -> None:
 def test_packaged_specs_validate(name: str) -> None:
     spec = load(name)
     jsonschema.validate(yaml.safe_load(find(name)[1]), schema())
-    assert f"{spec.name}.yaml" == name and spec.output.partitions >= 1
+    assert f"{spec.name}.yaml" == name
+
+
+def test_a_field_of_an_earlier_release_is_one_line_that_says_what_to_do() -> None:
+    old = MINIMAL.replace("output: {url: ", "output: {partitions: 8, url: ")
+    assert old != MINIMAL
+    said = "output.partitions: leave it out: tables are cut by bytes and processors, and no longer by the spec"
+    with pytest.raises(UserMistake, match=re.escape(said)) as mistake:
+        parse("x", old)
+    assert "\n" not in str(mistake.value)
+    with pytest.raises(UserMistake, match=re.escape(said)):
+        parse("x", MINIMAL, ["output.partitions=8"])
 
 
 def test_all_promised_specs_are_packaged() -> None:

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from stages.dedup.components import component_roots, components
 from stages.dedup.near import (
+    BAND_KEYS,
     EDGES,
     SMALL_BUCKET,
     DedupSettings,
@@ -99,10 +100,19 @@ def test_planted_pairs_are_found_and_verified() -> None:
 def test_candidate_edges_and_hot_buckets() -> None:
     rows = pa.table({"band_key": pa.array([7, 7, 7, 9, 9, 8], pa.uint64()), "id": ["c", "a", "b", "b", "a", "a"]})
     edges, hot = candidate_edges(rows, max_bucket=2)
-    assert edges.to_pylist() == [{"a": "a", "b": "b"}, {"a": "a", "b": "c"}, {"a": "b", "b": "c"}]
+    # A pair that shares two bands is there for each, once.
+    assert [tuple(row.values()) for row in edges.to_pylist()] == [
+        (7, "a", "b"),
+        (7, "a", "c"),
+        (7, "b", "c"),
+        (9, "a", "b"),
+    ]
     assert hot.to_pylist() == [{"band_key": 7, "documents": 3}]
     empty, _ = candidate_edges(rows.slice(0, 0), 2)
-    assert empty.schema.equals(EDGES) and empty.num_rows == 0
+    assert empty.schema.equals(edges.schema) and empty.num_rows == 0
+    assert edges.schema.equals(pa.schema([BAND_KEYS.field("band_key"), *EDGES]))
+    twice, _ = candidate_edges(pa.concat_tables([rows, rows]), 10)
+    assert twice.equals(edges), "a document is not its own duplicate, and a pair of one band is one pair"
 
 
 @settings(max_examples=50, derandomize=True, deadline=None)
@@ -129,7 +139,7 @@ def test_a_bucket_with_a_stranger_still_finds_its_pair() -> None:
     rows = pa.table({"band_key": pa.array([1, 1, 1], pa.uint64()), "id": ["a", "b", "c"]})
     edges, _ = candidate_edges(rows, 10)
     passed, _ = verify(edges, sketches, SETTINGS)
-    assert edges.filter(pa.array(passed)).to_pylist() == [{"a": "b", "b": "c"}]
+    assert edges.filter(pa.array(passed)).to_pylist() == [{"band_key": 1, "a": "b", "b": "c"}]
 
 
 def test_texts_without_words_have_no_bands() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.corpus.card import card
 from schemas.contract import ContractError, identity
 from schemas.shard import SHARD, SPLITS, shard_name, shard_order
-from stages.shards.rows import ShardDocument, ShardSettings, cut, row_bytes, shard_bytes, shard_table, write_shard
+from stages.shards.rows import ShardDocument, ShardSettings, row_bytes, shard_bytes, shard_table, write_shard
 from stages.shards.slices import slices
 from tests.pipeline.corpus.test_card import SUMMARY
 
@@ -113,25 +113,19 @@ def test_equal_rows_give_equal_bytes_however_they_lie_in_memory(edges: list[int]
     assert shard_bytes(build(CORPUS), options) == expected
 
 
-def test_batches_and_shards_keep_their_bounds() -> None:
+def test_batches_keep_their_bounds() -> None:
     table = build(CORPUS, size=40)
     sizes = row_bytes(table)
     assert sizes.sum() > 23 * 40 * len(JPEG)
     bound = int(sizes.max())
-    options = ShardSettings(target_bytes=3 * bound, max_rows_per_batch=4, max_batch_bytes=bound)
-    shards = list(cut([table], options))
-    assert pa.concat_tables(shards).equals(table)
+    options = ShardSettings(max_rows_per_batch=4, max_batch_bytes=bound)
     # However the rows come.
     pieces = [table.slice(start, 5) for start in range(0, len(table), 5)]
-    assert [shard.to_pylist() for shard in cut(pieces, options)] == [shard.to_pylist() for shard in shards]
     assert row_bytes(pa.concat_tables(pieces)).tolist() == sizes.tolist()
-    assert len(shards) > 1 and all(row_bytes(shard).sum() <= 3 * bound for shard in shards)
     with pa.ipc.open_file(pa.BufferReader(shard_bytes(table, options))) as reader:
         batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
     assert {batch.num_rows for batch in batches} <= {1, 2, 3, 4}
     assert all(row_bytes(pa.Table.from_batches([b])).sum() <= bound for b in batches if b.num_rows > 1)
-    assert list(cut([table.slice(0, 0)], options)) == []
-    assert [len(shard) for shard in cut([table], ShardSettings(target_bytes=1024))] == [1] * 23
 
 
 @pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])
@@ -144,7 +138,7 @@ def test_what_is_written_is_what_is_read(compression: str) -> None:
 
 
 def test_uncompressed_vectors_and_images_are_read_in_place(tmp_path: Path) -> None:
-    path = tmp_path / "train-00000-00000.arrow"
+    path = tmp_path / "train-00000-of-00001.arrow"
     path.write_bytes(shard_bytes(build([document(n, images=1) for n in range(200)], size=500), ShardSettings()))
     with pa.memory_map(str(path)) as source:
         before = pa.total_allocated_bytes()
@@ -165,8 +159,9 @@ def write_version(folder: Path, splits: dict[str, pa.Table]) -> None:
     """A version's folder as a build leaves it: shards of several batches, and the card."""
     (folder / "shards").mkdir(parents=True)
     for split, table in splits.items():
-        for number, shard in enumerate(cut([table], ShardSettings(target_bytes=4096))):
-            with (folder / "shards" / shard_name(split, 3, number)).open("wb") as sink:
+        pieces = [table.slice(start, 5) for start in range(0, len(table), 5)]
+        for number, shard in enumerate(pieces):
+            with (folder / "shards" / shard_name(split, number, len(pieces))).open("wb") as sink:
                 write_shard(shard, sink, ShardSettings(max_rows_per_batch=2))
     summary = replace(SUMMARY, splits={split: len(table) for split, table in splits.items()})
     (folder / "README.md").write_text(card(summary))
@@ -205,7 +200,8 @@ def test_datasets_opens_the_version_with_its_splits_and_pictures(
 
 
 def test_names_of_shards_sort_like_their_keys() -> None:
-    names = [shard_name(s, part, piece) for s in SPLITS for part in (0, 9, 10, 99999) for piece in (0, 2, 10, 99999)]
+    names = [shard_name(split, number, 100_000) for split in SPLITS for number in (0, 2, 9, 10, 12345, 99_999)]
+    assert shard_name("train", 0, 2) == "train-00000-of-00002.arrow"
     assert len(set(names)) == len(names) and sorted(reversed(names), key=shard_order) == names
     assert sorted(["part-00000.arrow", "shards/x-0.arrow", *names], key=shard_order)[: len(names)] == names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 from dataclasses import replace
@@ -77,7 +78,7 @@ def test_the_manifest_says_which_shards_there_are(tmp_path: Path) -> None:
     opened = open_corpus(str(out))
     first, second = opened.shards
     # A shard of another build beside them is not read.
-    first.with_name("train-00009-00000.arrow").write_bytes(first.read_bytes())
+    first.with_name("train-00009-of-00010.arrow").write_bytes(first.read_bytes())
     assert open_corpus(str(out)).shards == [first, second] and open_corpus(str(out)).hash == opened.hash
     content = second.read_bytes()
     second.write_bytes(content[:-1])
@@ -92,6 +93,32 @@ def test_the_manifest_says_which_shards_there_are(tmp_path: Path) -> None:
         open_corpus(str(out))
     manifest.write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="is not the manifest of a corpus version"):
+        open_corpus(str(out))
+
+
+def test_a_manifest_of_version_1_is_read(tmp_path: Path) -> None:
+    """As an earlier release wrote it: with its phases' keys, and its own names of shards."""
+    out = write_corpus(tmp_path / "out")
+    opened = open_corpus(str(out))
+    manifest = opened.folder / "manifest.json"
+    said = json.loads(manifest.read_text(encoding="utf-8"))
+    said |= {"manifest_version": 1, "phases": {"pages": "0" * 32}}
+    for listed in said["shards"]:
+        old = listed["name"]
+        split, number = Path(old).stem.split("-")[:2]
+        listed["name"] = f"shards/{split}-{number}-00000.arrow"
+        (opened.folder / old).rename(opened.folder / listed["name"])
+    manifest.write_text(json.dumps(said), encoding="utf-8")
+    again = open_corpus(str(out))
+    check_shards(again, tmp_path / "cache", ALONE)
+    assert [path.name for path in again.shards] == [
+        f"{split}-{number:05d}-00000.arrow" for split in ("train", "held_out") for number in range(2)
+    ]
+    assert again.listed == opened.listed and len(again) == len(opened) == 20
+    assert again.document(7).document_id == opened.document(7).document_id
+    said["manifest_version"] = 3
+    manifest.write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(UserError, match="manifest version 3, and this program reads version 2"):
         open_corpus(str(out))
 
 
@@ -212,7 +239,7 @@ def test_corrupt_label_vectors_are_left_out_and_named(tmp_path: Path, capsys: py
     outcome = train_here(tiny(out, tmp_path / "run", *steps), "auto", False)
     assert outcome.last["skipped"] == 0 and math.isfinite(outcome.last["structure"])
     said = capsys.readouterr().err
-    where = f"train-00000-00000.arrow, document {found.document_id}, slice"
+    where = f"train-00000-of-00002.arrow, document {found.document_id}, slice"
     assert f"{where} 0: its primary vector is not finite" in said
     assert f"{where} 1: its shared vector has norm 2, not 1" in said
     # The lines are kept with the rows; with `strict` the first ends the run.

@@ -214,7 +214,7 @@ def without(name: str) -> pa.Schema:
     ],
 )
 def test_another_schema_is_refused_at_opening(schema: pa.Schema, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "train-00000-00000.arrow"
+    path = tmp_path / "train-00000-of-00001.arrow"
     with pa.ipc.new_file(str(path), schema):
         pass
     with pytest.raises(UserError, match="is not a shard: ") as refusal:
@@ -229,7 +229,7 @@ def test_shards_of_other_encoders_do_not_belong_together(rows: list[Row], tmp_pa
         for piece in row["slices"]:
             if piece["kind"] == "image":
                 piece["primary"] = [1.0, 0.0]
-    write_bare(tmp_path, others, "train-00001-00000.arrow")
+    write_bare(tmp_path, others, "train-00001-of-00002.arrow")
     width = DIMENSIONS["image"]
     assert refused(tmp_path).endswith(f"image primary vectors of 2 numbers, and others have {width}")
 

@@ -1,0 +1,124 @@
+"""Adoption: rows that earlier code computed are taken over by code that comes to the same results.
+
+A function's key changes with its code and its libraries, also where its results do not (files that moved, a patch of
+numpy). Before such a phase runs, some rows of the earlier store, drawn by hash, are computed again; where all of them
+come out the same, the new store is linked to the earlier one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.engine import memo
+from pipeline.engine.damage import Damaged
+from pipeline.engine.key_range import KeyRange
+from pipeline.engine.keys import digest_json, function_key
+from pipeline.engine.row_store import GENERATION, LINK, ROW_KEY, RowStore, store_folder
+from pipeline.engine.storage import Storage
+from pipeline.engine.table import newest_record
+from schemas.digests import encoded
+from schemas.manifest import PhaseRecord
+from stages.row_function import ERROR, RowFunction, limits_of
+
+# Rows of one function that are computed again.
+SAMPLE = 1000
+# What may differ between two keys of a function without its results being others.
+_MAY_DIFFER = ("code", "libraries")
+
+
+def earlier(storage: Storage, phase: str, functions: Mapping[str, Any], least: int = SAMPLE) -> dict[str, str]:
+    """Function -> key of a store that it may take over: of the phase's last record in which it was told to do the same.
+
+    Not for functions that have rows of their own, nor where so few are there that it is as quick to make them again.
+    """
+    wanted = {name: made_by for name, made_by in functions.items() if not storage.names(_folder(name, made_by))}
+    found: dict[str, str] = {}
+    for record in sorted(_records(storage, phase) if wanted else (), key=lambda each: str(each.run.get("finished"))):
+        for name, made_by in wanted.items():
+            old = record.ingredients.get("functions", {}).get(name)
+            if old is not None and record.rows > least and _told_alike(old, made_by):
+                found[name] = digest_json(old)
+    return {name: key for name, key in found.items() if storage.names(store_folder(name, key))}
+
+
+def _folder(name: str, made_by: Any) -> str:
+    return store_folder(name, digest_json(made_by))
+
+
+def _told_alike(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    now: dict[str, Any] = json.loads(json.dumps(new, default=str))
+    return all(old.get(name) == value for name, value in now.items() if name not in _MAY_DIFFER)
+
+
+def _records(storage: Storage, phase: str) -> list[PhaseRecord]:
+    found = []
+    for key in storage.names(f"records/{phase}"):
+        try:
+            record = newest_record(storage, phase, key)
+        except Damaged:
+            continue  # of another version of this program
+        if record is not None:
+            found.append(record)
+    return found
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Computes rows of earlier stores again, and stores nothing."""
+
+    storage: Storage
+    keys: Mapping[str, str]  # function -> key of the earlier store
+    sample: int  # rows of a function in one key range
+
+    def apply(
+        self, function: RowFunction, rows: pa.Table, within: KeyRange, compared: dict[str, list[int]]
+    ) -> pa.Table:
+        """Rows of the function as they were stored, errors where none was; adds [sampled, differing] to `compared`."""
+        schema = pa.schema([*function.output, memo.RETRYABLE])
+        key = self.keys.get(function.name, function_key(function))
+        store = RowStore(self.storage, function.name, key, schema)
+        known = store.read(within)
+        place = {each: index for index, each in enumerate(known.column(ROW_KEY).to_pylist())}
+        keys = rows.column(ROW_KEY).to_pylist()
+        if function.name in self.keys:
+            drawn = sorted({each for each in keys if each in place}, key=lambda each: each[8:])[: self.sample]
+            found = compared.setdefault(function.name, [0, 0])
+            found[0] += len(drawn)
+            stored = known.take(pa.array([place[each] for each in drawn], pa.int64()))
+            chosen = rows.take(pa.array([keys.index(each) for each in drawn], pa.int64()))
+            found[1] += self._differing(function, chosen.drop_columns([ROW_KEY]), stored) if drawn else 0
+        absent = _absent(store.schema)
+        together = pa.concat_tables([known, absent]).drop_columns([ROW_KEY, GENERATION])
+        return together.take(pa.array([place.get(each, known.num_rows) for each in keys], pa.int64()))
+
+    def _differing(self, function: RowFunction, rows: pa.Table, stored: pa.Table) -> int:
+        """How many of the rows come out otherwise than they were stored."""
+        run = memo.compute if limits_of(function) is None else memo.compute_isolated
+        made = run(function, memo.load_blobs(self.storage, rows))
+        before = memo.load_blobs(self.storage, stored.select(function.output.names)).cast(function.output)
+        same = pc.equal(encoded(_columns(made)), encoded(_columns(before)))
+        # What failed for a reason that may pass says nothing of the function.
+        excused = pc.fill_null(stored.column(memo.RETRYABLE.name), False)
+        return int(pc.sum(pc.invert(pc.or_(same, excused.combine_chunks()))).as_py() or 0)
+
+
+def _columns(table: pa.Table) -> list[pa.Array]:
+    table = table.combine_chunks()
+    return [table.column(name).combine_chunks() for name in table.column_names]
+
+
+def _absent(schema: pa.Schema) -> pa.Table:
+    """One row of a store that says that there was none."""
+    said = {ERROR.name: "not probed", memo.RETRYABLE.name: True}
+    return pa.Table.from_pylist([said], schema=schema)
+
+
+def adopt(storage: Storage, function: str, made_by: Any, earlier_key: str) -> None:
+    """Link a function's store to the earlier one, which readers of it then read too."""
+    storage.write(f"{_folder(function, made_by)}/{LINK}", json.dumps({"of": earlier_key}).encode())

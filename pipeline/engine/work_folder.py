@@ -1,0 +1,148 @@
+"""What a phase has done so far under its key: a receipt for every key range that is finished.
+
+work/<phase>/<key>/<first>-<last>-<generation>.json
+
+A receipt is written after the files that it lists. Ranges follow the processors at hand: whoever goes on reads what is
+there and does the rest. Receipts of an earlier generation hold unless something in them failed that may pass.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import pyarrow as pa
+import xxhash
+from pydantic import TypeAdapter
+
+from pipeline.engine.key_range import KeyRange
+from pipeline.engine.storage import Storage
+from pipeline.engine.table import put_parquet
+from schemas.contract import conform, identity, key_of
+from schemas.decision import DECISION
+from schemas.digests import DIGEST_BYTES, bucket_digests, table_digest
+from schemas.manifest import ListedFile, Part, TableManifest
+
+_NUMBER_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one finished key range left."""
+
+    first: int
+    last: int
+    side: str
+    generation: int
+    part: ListedFile
+    decisions: list[ListedFile]
+    files: list[ListedFile]
+    counts: dict[str, int]
+    buckets: str = field(repr=False)  # base64 of bucket number, big-endian, and digest, end to end
+
+    @property
+    def keys(self) -> KeyRange:
+        return KeyRange(self.first, self.last, self.side)
+
+
+_RECEIPT = TypeAdapter(Receipt)
+
+
+def _packed(buckets: Mapping[int, bytes]) -> str:
+    said = b"".join(number.to_bytes(_NUMBER_BYTES, "big") + digest for number, digest in sorted(buckets.items()))
+    return base64.b64encode(said).decode()
+
+
+def _unpacked(text: str) -> dict[int, bytes]:
+    data, step = base64.b64decode(text), _NUMBER_BYTES + DIGEST_BYTES
+    cells = (data[at : at + step] for at in range(0, len(data), step))
+    return {int.from_bytes(cell[:_NUMBER_BYTES], "big"): cell[_NUMBER_BYTES:] for cell in cells}
+
+
+class WorkFolder:
+    """One phase under one key, on its way to a table."""
+
+    def __init__(self, storage: Storage, phase: str, key: str) -> None:
+        self.storage = storage
+        self.phase = phase
+        self.name = f"work/{phase}/{key}"
+
+    def put(
+        self,
+        keys: KeyRange,
+        generation: int,
+        made: pa.Table,
+        schema: pa.Schema,
+        decisions: pa.Table,
+        files: list[ListedFile],
+        counts: dict[str, int],
+    ) -> None:
+        """Write a key range's rows and decisions, and then its receipt."""
+        rows = conform(made, schema).sort_by(key_of(schema))
+        said = [conform(decisions, DECISION)] if decisions.num_rows else []
+        receipt = Receipt(
+            first=keys.first,
+            last=keys.last,
+            side=keys.side,
+            generation=generation,
+            part=put_parquet(self.storage, self.phase, rows),
+            decisions=[put_parquet(self.storage, self.phase, table) for table in said],
+            files=files,
+            counts=counts,
+            buckets=_packed(bucket_digests(rows)),
+        )
+        self.storage.write(self._receipt(keys, generation), json.dumps(asdict(receipt), sort_keys=True).encode())
+
+    def _receipt(self, keys: KeyRange, generation: int) -> str:
+        return f"{self.name}/{keys.label}-{generation:05d}.json"
+
+    def put_comparison(self, keys: KeyRange, compared: Mapping[str, list[int]]) -> None:
+        """Write what computing some rows of a range again has shown: function -> [rows, of these otherwise]."""
+        self.storage.write(f"{self.name}/{keys.label}.compared", json.dumps(compared).encode())
+
+    def take_comparisons(self) -> dict[str, list[int]]:
+        """The sums of all comparisons, which are then removed."""
+        sums: dict[str, list[int]] = {}
+        for name in (each for each in self.storage.names(self.name) if each.endswith(".compared")):
+            for function, numbers in json.loads(self.storage.read(f"{self.name}/{name}")).items():
+                sums[function] = [a + b for a, b in zip(sums.get(function, [0, 0]), numbers, strict=True)]
+            self.storage.delete(f"{self.name}/{name}")
+        return sums
+
+    def receipts(self, generation: int) -> list[Receipt]:
+        """Receipts that hold in this generation, in the order of their keys; no two of them overlap."""
+        found: list[Receipt] = []
+        for name in self.storage.names(self.name):
+            if not name.endswith(".json"):
+                continue
+            try:
+                receipt = _RECEIPT.validate_json(self.storage.read(f"{self.name}/{name}"))
+            except (ValueError, FileNotFoundError):
+                continue  # no receipt: its range is made again
+            if receipt.generation >= generation or not receipt.counts.get("retryable"):
+                found.append(receipt)
+        held: list[Receipt] = []
+        for receipt in sorted(found, key=lambda each: (-each.generation, each.keys)):
+            if not any(each.side == receipt.side and each.keys.overlaps(receipt.keys) for each in held):
+                held.append(receipt)
+        return sorted(held, key=lambda each: each.keys)
+
+    def forget(self, receipt: Receipt) -> None:
+        """Take back that a range is finished."""
+        self.storage.delete(self._receipt(receipt.keys, receipt.generation))
+
+    def finish(self, receipts: list[Receipt], schema: pa.Schema) -> tuple[str, str]:
+        """Write the table of these receipts; (its manifest, named from the corpus root, its digest)."""
+        digest = table_digest(schema, (_unpacked(receipt.buckets) for receipt in receipts))
+        parts = tuple(
+            Part(part.name, part.rows, part.bytes, part.hash, receipt.first, receipt.last)
+            for receipt in receipts
+            for part in [receipt.part]
+        )
+        name, version = identity(schema)
+        data = TableManifest(name, version, digest, parts).to_json().encode()
+        path = f"tables/{self.phase}/{digest}/{xxhash.xxh3_128_hexdigest(data)}.json"
+        self.storage.write(path, data)
+        return path, digest
