@@ -17,7 +17,7 @@ from pipeline.command import fail, run_command
 from pipeline.engine.damage import Damaged
 from pipeline.engine.layout import LATEST
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Table
+from pipeline.engine.work_folder import WorkFolder
 from pipeline.phases.generation import Generation
 from pipeline.report import __main__ as report
 from tests.pipeline.small_corpus import SITE, VERSION, write
@@ -35,10 +35,10 @@ End = Callable[..., tuple[int, str]]
 def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus = write(str(tmp_path_factory.mktemp("intact")))
     root = Path(corpus.storage.url)
-    for path in root.glob("tables/*/*/manifest.json"):
-        manifest = json.loads(path.read_text())
-        manifest["ingredients"].setdefault("functions", {})
-        path.write_text(json.dumps(manifest))
+    for path in root.glob("records/*/*/*.json"):
+        record = json.loads(path.read_text())
+        record["ingredients"].setdefault("functions", {})
+        path.write_text(json.dumps(record))
     return root
 
 
@@ -108,13 +108,13 @@ def without(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         (b"\xff{", "not JSON: "),
         (b"{}", "not a manifest: it has no manifest_version"),
         (b"[]", "not a manifest: it has no manifest_version"),
-        (changed(manifest_version=99, later=1), "manifest version 99, and this program reads version 1"),
+        (changed(manifest_version=99, later=1), "manifest version 99, and this program reads version 2"),
         (changed(later=1), "not a manifest: later is unknown"),
         (without("phases"), "not a manifest: phases is missing"),
         (changed(phases={"pages": 3}), "not a manifest: phases.pages is no str"),
         (changed(shards=[{"name": "x"}]), "not a manifest: shards.0.rows is missing"),
         (changed(version="other"), "is of version 'other'"),
-        (changed(phases={"pages": "gone"}), "tables/pages/gone/manifest.json is damaged: it is missing: build again"),
+        (changed(phases={"pages": "records/pages/gone/00000.json"}), "records/pages/gone/00000.json is missing: build"),
     ],
 )
 def test_a_version_manifest(ended: End, corpus: Path, command: str, change: Any, words: str) -> None:
@@ -128,10 +128,32 @@ def test_a_version_manifest(ended: End, corpus: Path, command: str, change: Any,
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"", "not JSON: "), (b"{}", "it has no version: delete it and build again"), (None, "is missing: build again")],
+    [
+        (b"", "not JSON: "),
+        (b"{}", "it has no record_version: delete it and build again"),
+        (None, "is missing: build again"),
+    ],
 )
-def test_a_table_manifest(ended: End, corpus: Path, command: str, data: bytes | None, words: str) -> None:
-    (path,) = corpus.glob("tables/documents/*/manifest.json")
+def test_a_record(ended: End, corpus: Path, command: str, data: bytes | None, words: str) -> None:
+    (path,) = corpus.glob("records/documents/*/*.json")
+    path.unlink()
+    if data is not None:
+        path.write_bytes(data)
+    code, said = ended(command, "--corpus", str(corpus))
+    assert code == 1 and str(path.relative_to(corpus)) in said and words in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "not JSON: "),
+        (b"{}", "it has no table_version: delete it and build again"),
+        (None, "is missing: delete records/documents and work/documents and build again"),
+    ],
+)
+def test_a_table(ended: End, corpus: Path, command: str, data: bytes | None, words: str) -> None:
+    (path,) = corpus.glob("tables/documents/*/*.json")
     path.unlink()
     if data is not None:
         path.write_bytes(data)
@@ -149,7 +171,7 @@ def test_a_spec_of_another_release_ends_the_report_alone(ended: End, corpus: Pat
 
 
 def test_gc_removes_nothing_when_a_table_does_not_say_what_it_was_made_with(ended: End, corpus: Path) -> None:
-    (path,) = corpus.glob("tables/pages/*/manifest.json")
+    (path,) = corpus.glob("records/pages/*/*.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"ingredients": {}}))
     code, said = ended("gc", "--corpus", str(corpus))
     assert code == 1 and "names no functions" in said
@@ -194,7 +216,7 @@ def test_explain_takes_any_bytes_for_a_url(corpus: Path, ended: End, monkeypatch
 
 SPEC = """
 name: small
-output: {url: OUT, partitions: 1}
+output: {url: OUT}
 source: {kind: site, seeds: ["http://site.test/"]}
 embed: {shared: conse}
 """
@@ -213,10 +235,10 @@ def test_a_build_tells_damage_and_passes_over_other_releases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage = Storage(str(tmp_path / "out"))
-    # A table under another key explains nothing, whoever wrote it; a broken receipt is none.
-    storage.write("tables/pages/0123/manifest.json", b'{"version": 99}')
-    storage.write("tables/pages/0123/receipt-00000.json", b"{}")
-    assert Table(storage, "pages", "0123").receipts() == {}
+    # A record under another key explains nothing, whoever wrote it; a broken receipt is none.
+    storage.write("records/pages/0123/00000.json", b'{"record_version": 99}')
+    storage.write("work/pages/0123/00000000-ffffffff-00000.json", b"{}")
+    assert WorkFolder(storage, "pages", "0123").receipts(0) == []
     code, out, _ = dry_run(tmp_path / "out", monkeypatch, capsys)
     assert code == 0 and "never finished here" in out
     Generation(storage, "default").advance()
