@@ -6,6 +6,7 @@ leading 32 bits, whose ends are those of buckets (schemas.digests); how many the
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -49,11 +50,14 @@ def evenly(count: int, side: str = "") -> list[KeyRange]:
 
 
 def left(done: Sequence[KeyRange], pieces: Sequence[KeyRange]) -> list[KeyRange]:
-    """What of `pieces`, which do not overlap, lies in none of `done`, in order."""
+    """What of `pieces` lies in none of `done`, in order; neither overlap among themselves."""
     found = []
+    ordered = sorted(done)
+    firsts = [each.first for each in ordered]
     for piece in sorted(pieces):
         at = piece.first
-        for each in sorted(each for each in done if each.overlaps(piece)):
+        before = max(0, bisect_right(firsts, piece.first) - 1)
+        for each in ordered[before : bisect_right(firsts, piece.last)]:
             if at < each.first:
                 found.append(KeyRange(at, each.first - 1))
             at = max(at, each.last + 1)

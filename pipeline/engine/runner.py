@@ -131,7 +131,7 @@ class Runner:
         resumed = len(folder.receipts(self.generation))
         if not resumed and (old := earlier(self.storage, phase.name, ingredients["functions"], self.sample)):
             self._adopt(phase, key, ingredients["functions"], old)
-        tries = self._complete(phase, key)
+        tries = self._complete(phase, key, folder)
         receipts = folder.receipts(self.generation)
         counts: dict[str, int] = {}
         for receipt in receipts:
@@ -178,7 +178,7 @@ class Runner:
         probe = Probe(self.storage, old, max(1, self.sample // len(ranges)))
         work = self._work(phase, key, ranges, isolate=False, probe=probe)
         try:
-            self._try(work, ranges)
+            self._try(work, ranges, work.folder)
         except Exception as error:
             if _crash(error) is None:
                 raise
@@ -220,9 +220,8 @@ class Runner:
         wanted = max(FEWEST_RANGES, RANGES_A_CPU * math.ceil(self.resources.cpus), math.ceil(size / PART_BYTES))
         return evenly(min(BUCKETS, 1 << (wanted - 1).bit_length()))
 
-    def _complete(self, phase: Phase, key: str) -> int:
-        """Run until every range has a receipt; returns the number of tries it took."""
-        folder = WorkFolder(self.storage, phase.name, key)
+    def _complete(self, phase: Phase, key: str, folder: WorkFolder) -> int:
+        """Run until every range has a receipt in the folder; returns the number of tries it took."""
         ranges = self._ranges(phase)
         total = 0
         fruitless = 0
@@ -235,7 +234,7 @@ class Runner:
             work = self._work(phase, key, pending, isolate=fruitless >= PLAIN_TRIES)
             total += 1
             try:
-                self._try(work, ranges)
+                self._try(work, ranges, folder)
             except Exception as error:
                 crash = _crash(error)
                 if crash is None:
@@ -249,7 +248,7 @@ class Runner:
                         f"{phase.name}: workers died {fruitless} times without progress: {crash}"
                     ) from None
 
-    def _try(self, work: Work, ranges: Sequence[KeyRange]) -> None:
+    def _try(self, work: Work, ranges: Sequence[KeyRange], folder: WorkFolder) -> None:
         phase = work.phase
         everything = range(len(work.ranges))
         if phase.exchange is None:
@@ -261,7 +260,7 @@ class Runner:
         if work.probe is not None:
             return
         # Ranges to which no row came are made from no rows.
-        done = {receipt.keys for receipt in work.folder.receipts(self.generation)}
+        done = {receipt.keys for receipt in folder.receipts(self.generation)}
         empty = [index for index in everything if work.ranges[index] not in done]
         if empty:
             self._drain(work, self._mapped(work, empty))
@@ -279,10 +278,11 @@ class Runner:
         def run(row: dict[str, Any]) -> dict[str, Any]:
             return work.run(int(row["index"]), None)
 
+        run.__name__ = work.phase.name
         dataset = ray.data.from_items([{"index": i} for i in indices], override_num_blocks=len(indices))
         if work.phase.actors:
             return dataset.map_batches(
-                _Resident, fn_constructor_args=(work,), batch_size=1, batch_format="pyarrow", **self._pool()
+                _resident(work), fn_constructor_args=(work,), batch_size=1, batch_format="pyarrow", **self._pool()
             )
         return dataset.map(run, max_retries=0, **self._share(work.phase))
 
@@ -296,6 +296,8 @@ class Runner:
         def run(block: pa.Table) -> pa.Table:
             return pa.Table.from_pylist(_run_block(work, block), schema=_SAID)
 
+        # What Ray calls the operators, in its dashboard and its own words.
+        emit.__name__, run.__name__ = f"{work.phase.name}.rows", work.phase.name
         dataset = ray.data.from_items([{"unit": i} for i in range(len(units))], override_num_blocks=len(units))
         rows = dataset.map_batches(emit, batch_size=None, max_retries=0)
         inner: list[int | float] = list(range(1, len(work.ranges)))
@@ -304,7 +306,7 @@ class Runner:
             # The sort ends before its reader begins anyhow; seen through first, its tasks cannot wait for CPUs that
             # the actors hold.
             resident: ray.data.Dataset = met.materialize().map_batches(
-                _Resident, fn_constructor_args=(work,), batch_size=None, batch_format="pyarrow", **self._pool()
+                _resident(work), fn_constructor_args=(work,), batch_size=None, batch_format="pyarrow", **self._pool()
             )
             return resident
         made: ray.data.Dataset = met.map_batches(
@@ -374,6 +376,11 @@ class _Resident:
         else:
             said = [self._work.run(int(i), None) for i in block.column("index").to_pylist()]
         return pa.Table.from_pylist(said, schema=_SAID)
+
+
+def _resident(work: Work) -> type[_Resident]:
+    """An actor's class, called after its phase."""
+    return type(work.phase.name, (_Resident,), {})
 
 
 def _run_block(work: Work, block: pa.Table) -> list[dict[str, int]]:

@@ -9,7 +9,9 @@ there and does the rest. Receipts of an earlier generation hold unless something
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -68,6 +70,7 @@ class WorkFolder:
         self.storage = storage
         self.phase = phase
         self.name = f"work/{phase}/{key}"
+        self._read: dict[str, Receipt] = {}  # by name: what is there once does not change
 
     def put(
         self,
@@ -113,25 +116,29 @@ class WorkFolder:
 
     def receipts(self, generation: int) -> list[Receipt]:
         """Receipts that hold in this generation, in the order of their keys; no two of them overlap."""
-        found: list[Receipt] = []
-        for name in self.storage.names(self.name):
-            if not name.endswith(".json"):
-                continue
-            try:
-                receipt = _RECEIPT.validate_json(self.storage.read(f"{self.name}/{name}"))
-            except (ValueError, FileNotFoundError):
-                continue  # no receipt: its range is made again
-            if receipt.generation >= generation or not receipt.counts.get("retryable"):
-                found.append(receipt)
-        held: list[Receipt] = []
-        for receipt in sorted(found, key=lambda each: (-each.generation, each.keys)):
-            if not any(each.side == receipt.side and each.keys.overlaps(receipt.keys) for each in held):
-                held.append(receipt)
-        return sorted(held, key=lambda each: each.keys)
+        there = [name for name in self.storage.names(self.name) if name.endswith(".json")]
+        for name in there:
+            if name not in self._read:
+                # What is no receipt is as good as absent: its range is made again.
+                with contextlib.suppress(ValueError, FileNotFoundError):
+                    self._read[name] = _RECEIPT.validate_json(self.storage.read(f"{self.name}/{name}"))
+        found = [receipt for name in there if (receipt := self._read.get(name)) is not None]
+        holding = [each for each in found if each.generation >= generation or not each.counts.get("retryable")]
+        held: dict[str, list[KeyRange]] = {}  # by side, in order
+        chosen: list[Receipt] = []
+        for receipt in sorted(holding, key=lambda each: (-each.generation, each.keys)):
+            beside = held.setdefault(receipt.side, [])
+            place = bisect_right(beside, receipt.keys)
+            if not any(each.overlaps(receipt.keys) for each in beside[max(0, place - 1) : place + 1]):
+                beside.insert(place, receipt.keys)
+                chosen.append(receipt)
+        return sorted(chosen, key=lambda each: each.keys)
 
     def forget(self, receipt: Receipt) -> None:
         """Take back that a range is finished."""
-        self.storage.delete(self._receipt(receipt.keys, receipt.generation))
+        name = self._receipt(receipt.keys, receipt.generation)
+        self.storage.delete(name)
+        self._read.pop(name.rpartition("/")[2], None)
 
     def finish(self, receipts: list[Receipt], schema: pa.Schema) -> tuple[str, str]:
         """Write the table of these receipts; (its manifest, named from the corpus root, its digest)."""

@@ -17,6 +17,7 @@ import ray.data
 from ray.data.context import DataContext
 
 from pipeline.engine.damage import Damaged
+from pipeline.engine.key_range import evenly
 from pipeline.engine.memo import compute_isolated
 from pipeline.engine.recovery import line_for_people
 from pipeline.engine.runner import PhaseFailed, Runner, configure_ray_data, finished
@@ -260,3 +261,16 @@ def test_encoders_and_mining_ask_for_a_gpu_where_there_is_one(gpus: float, encod
     asked = {phase.name: runner._share(phase).get("num_gpus") for phase in graph(load("demo"))}
     assert runner._pool()["num_gpus"] == encoder
     assert asked.pop("negatives") == miner and set(asked.values()) == {None}
+
+
+def test_operators_are_called_after_their_phases(run_phases: Run, tmp_path: Path) -> None:
+    """What a person sees of a build in Ray's dashboard."""
+    runner = run_phases(tmp_path, numbers(9), squares(SquareSettings()))
+    found = []
+    for phase in (squares(SquareSettings()), last_digits(), replace(last_digits(), actors=True)):
+        work = runner._work(phase, "key", evenly(4), isolate=False)
+        dataset = runner._mapped(work, [0]) if phase.exchange is None else runner._exchanged(work, evenly(4))
+        found.append(dataset.stats() if phase.actors else dataset.materialize().stats())
+    assert "Map(squares)" in found[0]
+    assert "MapBatches(last_digits.rows)" in found[1] and "MapBatches(last_digits)" in found[1]
+    assert "MapBatches(last_digits.rows)" in found[2]
