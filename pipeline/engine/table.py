@@ -2,7 +2,8 @@
 
 records/<phase>/<key>/<generation>.json      what made it, what it decided, its table
 tables/<phase>/<digest>/<hash of files>.json its table's files
-tables/<phase>/parts/<hash>.parquet          the files, of tables and of decisions
+tables/<phase>/parts/<hash>.parquet          these
+tables/<phase>/decisions/<hash>.parquet      what was decided
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ def described(name: str, data: bytes, rows: int) -> ListedFile:
     return ListedFile(name=name, rows=rows, bytes=len(data), hash=xxhash.xxh3_128_hexdigest(data))
 
 
-def put_parquet(storage: Storage, phase: str, table: pa.Table) -> ListedFile:
-    """Write rows as a file of a phase, named by the hash of its bytes."""
+def put_parquet(storage: Storage, folder: str, table: pa.Table) -> ListedFile:
+    """Write rows as a file of a folder, named by the hash of its bytes."""
     data = parquet_bytes(table)
-    listed = described(f"tables/{phase}/parts/{xxhash.xxh3_128_hexdigest(data)}.parquet", data, table.num_rows)
+    listed = described(f"{folder}/{xxhash.xxh3_128_hexdigest(data)}.parquet", data, table.num_rows)
     storage.write(listed.name, data)
     return listed
 
