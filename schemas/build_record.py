@@ -28,7 +28,7 @@ class BuildRecord:
     state: str  # one of STATES
     cause: str  # one line, "" while it runs and when it is finished
     started: str  # ISO 8601, UTC
-    updated: str  # of one that runs, every half minute: who finds it older than two takes it for dead
+    updated: str  # of one that runs, every half minute: one that stays silent for three of them is dead
     host: str  # that its driver runs on
     process: int  # id of the driver there
     version: str = ""  # of the version that it made, whether or not it is published; "" before

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -13,9 +15,12 @@ from pipeline.engine.moment import FORMAT
 from pipeline.engine.storage import Storage
 from schemas.build_record import RUNNING, BuildRecord
 
+_log = logging.getLogger(__name__)
+
 # A driver says every so often that it is there; one that was not heard of for longer than that is taken for dead.
 HEARTBEAT_SECONDS = 30.0
-LEASE_SECONDS = 120.0
+LEASE_SECONDS = 100.0
+LOOK_SECONDS = 2.0
 # Of /proc/<process>/stat, behind the name: states of processes that ended and wait for their parents, and the place,
 # behind the state, of the ticks at which one began (proc_pid_stat(5)).
 _DEAD = (b"Z", b"X")
@@ -49,8 +54,38 @@ def at_work(storage: Storage) -> Iterator[BuildRecord]:
             yield record
 
 
+def holder(storage: Storage) -> BuildRecord | None:
+    """The record of a build that is at work, None where none is.
+
+    One of another machine that was heard of lately may be dead: it is given the time in which it would be heard of.
+    """
+    for record in at_work(storage):
+        if _on_this_machine(record) or _speaks(storage, record):
+            return record
+    return None
+
+
+def _speaks(storage: Storage, record: BuildRecord) -> bool:
+    """Whether a build is heard of once more before its lease ends."""
+    _log.warning(
+        "build %s on %s was last heard of at %s: waiting to see whether it is at work",
+        *(record.id, record.host.split("/")[0], record.updated),
+    )
+    found: BuildRecord | None = record
+    while found is not None and found.state == RUNNING and _is_there(found):
+        if found.updated != record.updated:
+            return True
+        time.sleep(LOOK_SECONDS)
+        found = read_build(storage, record.id)
+    return False
+
+
+def _on_this_machine(record: BuildRecord) -> bool:
+    return record.host == this_machine() and os.path.exists(_UPTIME)
+
+
 def _is_there(record: BuildRecord) -> bool:
-    if record.host == this_machine() and os.path.exists(_UPTIME):
+    if _on_this_machine(record):
         return record.process != os.getpid() and _is_driver(record)
     heard = _seconds_since(record.updated)
     return heard is not None and heard < LEASE_SECONDS

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pipeline.builds.lease import HEARTBEAT_SECONDS, at_work, this_machine
+from pipeline.builds.lease import HEARTBEAT_SECONDS, holder, this_machine
 from pipeline.corpus.records import new_id, record_name
 from pipeline.engine.credentials import masked
 from pipeline.engine.ending import Terminated
@@ -77,7 +77,7 @@ def recorded(
     The block says `ended(STOPPED, …)` itself where it stops as it was asked to. StorageError where another build is at
     work in the same output.
     """
-    for other in at_work(storage):
+    if (other := holder(storage)) is not None:
         raise StorageError(
             f"output: build {other.id} of {other.label} is at work in {storage} (process {other.process} on "
             f"{other.host.split('/')[0]}, last heard of at {other.updated}): let it end, or end it"

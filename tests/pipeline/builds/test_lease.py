@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.builds import lease, recording, run
-from pipeline.builds.lease import at_work, this_machine
+from pipeline.builds.lease import at_work, holder, this_machine
 from pipeline.builds.recording import recorded
 from pipeline.corpus.records import newest_build, record_name
 from pipeline.engine.moment import FORMAT
@@ -182,13 +182,36 @@ def test_of_another_machine_it_counts_when_it_was_last_heard_of(
     write(storage, "20260101-a", **changes)
     storage.write("builds/20260102-b.json", b"{}")  # damaged: it is nobody's
     assert held(storage) == (["20260101-a"] if there else [])
-    block = recorded(storage, spec_of(tmp_path), "s", [], PHASES)
-    if there:
-        with pytest.raises(StorageError, match="build 20260101-a "), block:
-            pass
-    else:
-        with block as ours:
+    if not there:
+        with recorded(storage, spec_of(tmp_path), "s", [], PHASES) as ours:
             assert ours.record.state == RUNNING
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_build_of_another_machine_is_given_the_time_to_be_heard_of(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, speaks: bool
+) -> None:
+    """As after a driver died with its machine, and a scheduler starts it again on another."""
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 4.0)
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
+    looks = 0
+    slept = time.sleep
+
+    def sleep(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if speaks and looks == 3:
+            write(storage, "20260101-a", updated=ago(0))
+        slept(seconds)
+
+    write(storage, "20260101-a", updated=ago(1))
+    monkeypatch.setattr(lease.time, "sleep", sleep)
+    found = holder(storage)
+    assert (found is not None) is speaks
+    if found is not None:
+        assert found.id == "20260101-a"
+    (said,) = caplog.messages
+    assert said.startswith("build 20260101-a on elsewhere.test was last heard of at ")
 
 
 def test_a_build_is_heard_of_while_it_is_at_work_and_no_longer(
