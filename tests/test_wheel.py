@@ -83,7 +83,7 @@ def test_it_runs_away_from_the_checkout(installed: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     dry = run(sys.executable, "-m", "pipeline.build", "--spec", "demo", "--dry-run", cwd=tmp_path, **alone)
     assert dry.returncode == 0, dry.stderr
-    assert "phases would run; nothing was done" in dry.stdout
+    assert "phases would run, or may have to; nothing was done" in dry.stdout
     told = run(sys.executable, "-m", "trainer.run", "--help", cwd=tmp_path, **alone)
     assert told.returncode == 0 and "--config" in told.stdout
     command = run(str(installed / "bin" / "interloom"), "spec", "show", "mmc4", cwd=tmp_path, **alone)
