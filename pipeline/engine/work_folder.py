@@ -19,10 +19,10 @@ import pyarrow as pa
 import xxhash
 from pydantic import TypeAdapter
 
-from pipeline.engine.key_range import KeyRange
+from pipeline.engine.key_range import KeyRange, leading_bits
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import put_parquet
-from schemas.contract import conform, identity, key_of
+from schemas.contract import ContractError, conform, identity, key_of
 from schemas.decision import DECISION
 from schemas.digests import DIGEST_BYTES, bucket_digests, table_digest
 from schemas.manifest import ListedFile, Part, TableManifest
@@ -63,6 +63,18 @@ def _unpacked(text: str) -> dict[int, bytes]:
     return {int.from_bytes(cell[:_NUMBER_BYTES], "big"): cell[_NUMBER_BYTES:] for cell in cells}
 
 
+def _require_within(rows: pa.Table, keys: KeyRange) -> None:
+    """Rows sorted by their key lie in the range, or readers of the range would never see them."""
+    column = rows.column(key_of(rows.schema))
+    if not len(column):
+        return
+    first, last = leading_bits(pa.array([column[0].as_py(), column[-1].as_py()], pa.string())).tolist()
+    if first < keys.first or last > keys.last:
+        name, _ = identity(rows.schema)
+        outside = column[0 if first < keys.first else -1]
+        raise ContractError(f"{name}: a row with the key {outside} in the range {keys.label}")
+
+
 class WorkFolder:
     """One phase under one key, on its way to a table."""
 
@@ -82,8 +94,9 @@ class WorkFolder:
         files: list[ListedFile],
         counts: dict[str, int],
     ) -> None:
-        """Write a key range's rows and decisions, and then its receipt."""
+        """Write a key range's rows and decisions, and then its receipt; ContractError for a row of another range."""
         rows = conform(made, schema).sort_by(key_of(schema))
+        _require_within(rows, keys)
         said = [conform(decisions, DECISION)] if decisions.num_rows else []
         receipt = Receipt(
             first=keys.first,

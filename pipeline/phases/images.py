@@ -122,8 +122,8 @@ def fetched_images(spec: Spec) -> Phase:
         if carried:
             made.append(_from_data_uris(part, carried, users))
         result = pa.concat_tables(made).sort_by([("image_id", "ascending")])
-        urls, ids = (result.column(name).to_pylist() for name in ("url", "image_id"))
-        keys = [_host_key(*each) for each in zip(urls, ids, strict=True)]
+        key_of = dict(zip(*(rows.column(name).to_pylist() for name in ("image_id", "host_key")), strict=True))
+        keys = [key_of[image_id] for image_id in result.column("image_id").to_pylist()]
         result = result.add_column(0, "host_key", pa.array(keys, pa.string()))
         part.add_true("images_fetched", pc.equal(result.column("status"), "ok"))
         part.add_true("retryable", result.column("retryable"))
@@ -166,7 +166,7 @@ def _came_along(rows: pa.Table, max_bytes: int) -> pa.Table:
         else:
             row |= {"status": "ok"} | {name: bodies[image_id][name] for name in ("content_hash", "body")}
         made.append(row)
-    return pa.Table.from_pylist(made, schema=FETCHED_IMAGE)
+    return pa.Table.from_pylist(made, schema=_UNKEYED)
 
 
 def _from_data_uris(part: Part, ids: list[str], users: dict[str, tuple[str, list[str]]]) -> pa.Table:
