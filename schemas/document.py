@@ -2,8 +2,9 @@
 
 import pyarrow as pa
 
+from schemas.consent import CONSENT
 from schemas.contract import CARRIED, contract
-from schemas.page import LOCATOR
+from schemas.page import LOCATOR, PROVENANCE
 
 NODE = pa.struct(
     [
@@ -42,7 +43,7 @@ IMAGE_BODY = pa.struct(
 
 DOCUMENT = contract(
     "document",
-    1,
+    2,
     [
         pa.field("document_id", pa.string(), nullable=False),  # the page's id while a document is a page
         pa.field("page_id", pa.string(), nullable=False),
@@ -57,6 +58,9 @@ DOCUMENT = contract(
         pa.field("nodes", pa.list_(NODE), nullable=False),
         pa.field("dropped", pa.list_(DROPPED), nullable=False),
         pa.field("image_bodies", pa.list_(IMAGE_BODY)),  # null where pages carry no pictures
+        # of its page: what a shard says of both, so that nothing after this has to look at pages
+        pa.field("consent", CONSENT),
+        pa.field("provenance", PROVENANCE),
     ],
     key="document_id",
 )

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from schemas.contract import CARRIED, contract
-from schemas.document import NODE
+from schemas.document import DOCUMENT, NODE
 from schemas.embedding import VECTOR
 from schemas.image import IMAGE
 from schemas.negative import NEGATIVE
@@ -152,7 +152,7 @@ IMAGE_USE = contract(
 # A document after all filters: nodes left, with the images that stand in them.
 KEPT = contract(
     "kept",
-    1,
+    2,
     [
         _DOCUMENT_ID,
         pa.field("url", pa.string(), nullable=False),
@@ -164,6 +164,8 @@ KEPT = contract(
         pa.field("nodes", pa.list_(NODE), nullable=False),
         # facts of the distinct images among the nodes, by image_id
         pa.field("images", pa.list_(pa.struct(list(IMAGE))), nullable=False),
+        pa.field("consent", DOCUMENT.field("consent").type),
+        pa.field("provenance", DOCUMENT.field("provenance").type),
     ],
     key="document_id",
 )

@@ -111,6 +111,8 @@ def documents(spec: Spec) -> Phase:
             "page_id": page_ids,
             "modified": usable.column("modified").take(chosen),
             "image_bodies": pa.nulls(len(kept), DOCUMENT.field("image_bodies").type),
+            "consent": usable.column("consent").take(chosen),
+            "provenance": usable.column("provenance").take(chosen),
             **{name: result.column(name) for name in DOCUMENT.names if name in result.column_names},
         }
         part.add("documents", len(kept))

@@ -25,11 +25,13 @@ from stages.sources.sample import Sample
 
 # Where the bytes of pictures lie that came with their documents.
 _PICTURES = "rows/read_source/documents"
+# Of a document's page.
+_OF_PAGE = ("consent", "provenance")
 # What the exchange carries: a row of a file, document or not.
 _GIVEN = pa.schema(
     [
         *HEADER,
-        *(field.with_nullable(True) for field in DOCUMENT if field.name not in (*HEADER.names, "page_id")),
+        *(field.with_nullable(True) for field in DOCUMENT if field.name not in (*HEADER.names, "page_id", *_OF_PAGE)),
     ]
 )
 
@@ -65,8 +67,11 @@ def given_documents(spec: Spec) -> Phase:
         part.decide(_not_made(usable, found, refusals))
         part.decide(_left_out(made))
         part.add("documents", made.num_rows)
-        columns = [made.column("document_id" if name == "page_id" else name) for name in DOCUMENT.names]
-        return pa.table(dict(zip(DOCUMENT.names, columns, strict=True)))
+        its_page = pc.index_in(made.column("document_id"), value_set=usable.column("page_id").combine_chunks())
+        columns = {name: made.column(name) for name in DOCUMENT.names if name in made.column_names}
+        columns["page_id"] = made.column("document_id")
+        columns |= {name: usable.column(name).take(its_page) for name in _OF_PAGE}
+        return pa.table({name: columns[name] for name in DOCUMENT.names})
 
     return Phase(
         name="documents",

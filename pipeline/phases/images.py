@@ -310,6 +310,8 @@ def kept(spec: Spec) -> Phase:
                     "positions": positions[document_id],
                     "nodes": nodes,
                     "images": [facts_of[image_id] for image_id in used],
+                    "consent": document["consent"],
+                    "provenance": document["provenance"],
                 }
             )
         part.add("documents", len(made))

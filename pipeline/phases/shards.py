@@ -48,9 +48,7 @@ _GROUP_BYTES = 256 << 20
 _NODE_FIELDS = ("kind", "text", "separator", "image_id", "alt", "title", "caption")
 
 
-def _document(
-    kept: dict[str, Any], rows: list[dict[str, Any]], negatives: list[dict[str, Any]], page: dict[str, Any]
-) -> ShardDocument:
+def _document(kept: dict[str, Any], rows: list[dict[str, Any]], negatives: list[dict[str, Any]]) -> ShardDocument:
     """One document from its kept nodes and its paired slices; images that pairing dropped are left out."""
     paired_images = {row["node"] for row in rows if row["kind"] == "image"}
     chosen = [index for index, node in enumerate(kept["nodes"]) if node["kind"] == "text" or index in paired_images]
@@ -73,8 +71,8 @@ def _document(
         similarity=[r["similarity"] for r in rows],
         matrix=[r["similarities"] for r in rows if r["kind"] == "image"],
         negatives=negatives,
-        provenance=page["provenance"],
-        consent=page["consent"] or {},
+        provenance=kept["provenance"],
+        consent=kept["consent"] or {},
     )
 
 
@@ -158,15 +156,12 @@ def shards(spec: Spec) -> Phase:
         for row in plain:
             rows_of.setdefault(row["document_id"], []).append(row)
         mined = {row["document_id"]: row["negatives"] for row in part.read("negatives").to_pylist()}
-        pages = {
-            row["page_id"]: row for row in part.read("pages").select(["page_id", "provenance", "consent"]).to_pylist()
-        }
         kept = [row for row in part.read("kept").to_pylist() if row["document_id"] in rows_of]
         documents = []
         facts: dict[str, dict[str, Any]] = {}
         for row in kept:
             document_id = row["document_id"]
-            documents.append(_document(row, rows_of[document_id], mined.get(document_id, []), pages[document_id]))
+            documents.append(_document(row, rows_of[document_id], mined.get(document_id, [])))
             facts |= {image["image_id"]: image for image in row["images"]}
         vectors = _vectors(pairs)
         tables = [_table(part, group, facts, vectors) for group in _groups(documents, facts)]
@@ -191,7 +186,7 @@ def shards(spec: Spec) -> Phase:
         name="shards",
         schema=SHARD_ROW,
         run=run,
-        inputs=("pages", "kept", "pairs", "negatives"),
+        inputs=("kept", "pairs", "negatives"),
         settings={"shard": settings},
         modules=("stages.shards.rows", "schemas.shard"),
         layout=layout,

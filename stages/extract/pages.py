@@ -13,7 +13,7 @@ from stages.extract.source import NotAPage
 from stages.row_function import ERROR
 
 # What the runner adds: ids and the date come from the page's row, not from its bytes. Pages carry no pictures.
-_ADDED = ("document_id", "page_id", "modified", "image_bodies")
+_ADDED = ("document_id", "page_id", "modified", "image_bodies", "consent", "provenance")
 OUTPUT = pa.schema([*(pa.field(f.name, f.type) for f in DOCUMENT if f.name not in _ADDED), ERROR])
 
 

@@ -38,7 +38,7 @@ HEADER = pa.schema(
         pa.field("detail", pa.string()),
     ]
 )
-_MADE = ("document_id", "page_id", "url", "image_bodies")
+_MADE = ("document_id", "page_id", "url", "image_bodies", "consent", "provenance")
 # What it holds; columns are null where there is a reason.
 READ = pa.schema(
     [

@@ -12,11 +12,11 @@ import pytest
 
 from pipeline.corpus.version import Corpus
 from stages.sources.sample import in_sample
-from tests.end_to_end.builds import build, decisions, documents, ran, run, setting, tree, write_spec
+from tests.end_to_end.builds import build_here, decisions, documents, ran, run, setting, tree, write_spec
 from tests.given import lines, mmc4, obelics, parquet, zipped
 from tests.servers import Site
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 # Pages of the site whose documents are given in each layout.
 OWN, URLS, BYTES, MMC4 = range(0, 4), range(4, 8), range(8, 12), range(12, 16)
 
@@ -76,7 +76,7 @@ def out(given: Path, site: Site, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A build of the folder; beside it the paths that it asked the site for."""
     root = tmp_path_factory.mktemp("documents")
     before = len(site.log)
-    ended = build(_spec(root, site, given), root / "out").check()
+    ended = build_here(_spec(root, site, given), root / "out").check()
     (root / "asked.txt").write_text("\n".join(site.paths()[before:]))
     (root / "said.txt").write_text(ended.out)
     return root / "out"
@@ -167,19 +167,19 @@ def test_the_commands_know_them(out: Path, site: Site, given: Path) -> None:
     before = tree(out)
     assert run("pipeline.gc", "--corpus", str(out)).check().out.startswith("0 objects")
     spec = out.parent / "given.yaml"
-    assert build(spec, out, "--dry-run").check().out.strip().endswith("nothing to do")
-    assert "nothing to do" in build(spec, out).check().out and tree(out) == before
+    assert build_here(spec, out, "--dry-run").check().out.strip().endswith("nothing to do")
+    assert "nothing to do" in build_here(spec, out).check().out and tree(out) == before
     few = (given / "own/few.jsonl").read_bytes()
     (given / "own/few.jsonl").write_bytes(few * 2)
-    changed = build(spec, out, "--dry-run").check().out.splitlines()
+    changed = build_here(spec, out, "--dry-run").check().out.splitlines()
     (given / "own/few.jsonl").write_bytes(few)
-    assert "pages              would run   settings.fingerprint changed" in changed[0]
+    assert "pages              runs        settings.fingerprint changed" in changed[0]
 
 
 def test_a_sample_is_a_part_of_the_whole(out: Path, site: Site, given: Path) -> None:
     """Of the same corpus folder, after the whole: nothing is fetched again."""
     before = len(site.log)
-    ended = build(out.parent / "given.yaml", out, "--sample", "50%", *setting(expect__documents__min=1)).check()
+    ended = build_here(out.parent / "given.yaml", out, "--sample", "50%", *setting(expect__documents__min=1)).check()
     assert site.paths()[before:] == []
     urls = {row["url"] for row in Corpus(str(out)).rows("pages", ["url"]).to_pylist()}
     taken = {_page(site, number) for number in range(16) if in_sample(_page(site, number), 0.5)}

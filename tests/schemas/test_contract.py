@@ -31,7 +31,7 @@ _PROVENANCE = tuple(f"provenance.{name}" for name in ("snapshot", "file", "offse
 # Every contract there is, and what a digest of its rows must not see. A new contract is decided here.
 ROLES: dict[tuple[str, int], tuple[str, ...]] = {
     ("page", 1): ("detail", "retryable", "body", *_PROVENANCE),
-    ("document", 1): ("image_bodies.body",),
+    ("document", 2): ("image_bodies.body", *_PROVENANCE),
     ("image", 1): _IMAGE,
     ("embedding", 1): (),
     ("decision", 1): ("detail",),
@@ -48,7 +48,7 @@ ROLES: dict[tuple[str, int], tuple[str, ...]] = {
     ("cluster", 1): (),
     ("fetched_image", 2): _IMAGE,
     ("image_use", 2): _IMAGE,
-    ("kept", 1): tuple(f"images.{name}" for name in _IMAGE),
+    ("kept", 2): (*(f"images.{name}" for name in _IMAGE), *_PROVENANCE),
     ("split", 1): (),
     ("sliced", 1): (),
     ("embedded", 1): (),

@@ -77,6 +77,7 @@ def kept_rows(corpus: Corpus) -> list[dict[str, Any]]:
     for row in rows:
         shown = {node["image_id"] for node in row["nodes"] if node["kind"] == "image"}
         row["images"] = [each for each in facts(corpus) if each["image_id"] in shown]
+        row["provenance"] = {"kind": "site", "snapshot": "one"}
     return rows
 
 
@@ -85,7 +86,6 @@ def tables(corpus: Corpus, sides: Mapping[str, str], counts: dict[str, int]) -> 
     storage = corpus.storage
     paired = [{**row, "split": sides[row["document_id"]]} for row in corpus.rows("pairs").to_pylist()]
     named = {
-        "pages": corpus.manifest.phases["pages"],
         "negatives": corpus.manifest.phases["negatives"],
         "kept": put(storage, "kept", "b" * 32, KEPT, kept_rows(corpus), [], {}),
         "pairs": put(storage, "pairs", "c" * 32, PAIRED, paired, [], counts),

@@ -67,7 +67,7 @@ def test_golden(name: str) -> None:
 def test_row_function_gives_the_contract() -> None:
     function = Extract(ExtractSettings())
     assert isinstance(function, RowFunction)
-    added = ("document_id", "page_id", "modified", "image_bodies")
+    added = ("document_id", "page_id", "modified", "image_bodies", "consent", "provenance")
     assert OUTPUT.names == [name for name in DOCUMENT.names if name not in added] + ["error"]
     rows = pa.table(
         {
@@ -81,7 +81,7 @@ def test_row_function_gives_the_contract() -> None:
     good = out.slice(0, 1).drop_columns(["error"])
     for name in ("document_id", "page_id"):
         good = good.append_column(name, pa.array(["x"]))
-    for name in ("modified", "image_bodies"):
+    for name in ("modified", "image_bodies", "consent", "provenance"):
         good = good.append_column(name, pa.nulls(1, DOCUMENT.field(name).type))
     conform(good, DOCUMENT)
     bad = out.to_pylist()[1]
