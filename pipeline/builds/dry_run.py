@@ -86,7 +86,7 @@ def _state(
         if lost := Table(storage, record).lost():
             return None, f"runs        {len(lost)} of its files are lost"
         return record, f"cached      {record.rows:,} rows, {record.run.get('seconds', 0):.1f} s when it ran"
-    done = len(WorkFolder(storage, phase.name, key).receipts(generation))
+    done = len(WorkFolder(storage, phase.name, key, together=phase.units is not None).receipts(generation))
     begun = f"{done} of its key ranges are there; " if done else ""
     return None, f"{verb}      {begun}{_why(storage, phase.name, ingredients, unknown, published)}"
 

@@ -114,7 +114,7 @@ class Runner:
         ingredients = phase.ingredients({name: self.records[name].digest for name in phase.inputs})
         key = self.keys[phase.name] = digest_json(ingredients)
         self.stores |= {store_folder(name, digest_json(each)) for name, each in ingredients["functions"].items()}
-        folder = WorkFolder(self.storage, phase.name, key)
+        folder = WorkFolder(self.storage, phase.name, key, together=phase.units is not None)
         record = finished(self.storage, phase.name, key, self.generation)
         if record is not None and (lost := Table(self.storage, record).lost()):
             self.progress.say(f"{phase.name}: {len(lost)} of its files are lost, made again")

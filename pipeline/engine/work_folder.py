@@ -78,10 +78,12 @@ def _require_within(rows: pa.Table, keys: KeyRange) -> None:
 class WorkFolder:
     """One phase under one key, on its way to a table."""
 
-    def __init__(self, storage: Storage, phase: str, key: str) -> None:
+    def __init__(self, storage: Storage, phase: str, key: str, *, together: bool = False) -> None:
+        """`together`: what fails in one range may keep rows from any other, as pages that a crawl finds by links."""
         self.storage = storage
         self.phase = phase
         self.name = f"work/{phase}/{key}"
+        self._together = together
         self._read: dict[str, Receipt] = {}  # by name: what is there once does not change
 
     def put(
@@ -136,7 +138,11 @@ class WorkFolder:
                 with contextlib.suppress(ValueError, FileNotFoundError):
                     self._read[name] = _RECEIPT.validate_json(self.storage.read(f"{self.name}/{name}"))
         found = [receipt for name in there if (receipt := self._read.get(name)) is not None]
-        holding = [each for each in found if each.generation >= generation or not each.counts.get("retryable")]
+        holding = [
+            each
+            for each in found
+            if each.generation >= generation or not (self._together or each.counts.get("retryable"))
+        ]
         held: dict[str, list[KeyRange]] = {}  # by side, in order
         chosen: list[Receipt] = []
         for receipt in sorted(holding, key=lambda each: (-each.generation, each.keys)):

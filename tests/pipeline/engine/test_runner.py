@@ -201,6 +201,9 @@ def test_what_failed_is_asked_for_again_where_it_failed(run_phases: Run, tmp_pat
     assert finished(Storage(str(tmp_path)), "squares", record.key, 1) is None
     held = WorkFolder(Storage(str(tmp_path)), "squares", record.key)
     assert [len(held.receipts(generation)) for generation in (0, 1)] == [4, 3]
+    # Of a crawl, whose pages are found by links, none holds: what is asked for again may lead anywhere.
+    crawl = WorkFolder(Storage(str(tmp_path)), "squares", record.key, together=True)
+    assert [len(crawl.receipts(generation)) for generation in (0, 1)] == [4, 0]
 
 
 @contextmanager
