@@ -9,14 +9,13 @@ from typing import Any
 from pipeline.builds.reached import out_of_reach
 from pipeline.corpus.expectations import unmet
 from pipeline.corpus.version import Corpus, latest, version_manifest
-from pipeline.engine.damage import Damaged
 from pipeline.engine.keys import differences, digest_json
 from pipeline.engine.layout import LATEST, version_of
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.phase import Phase
 from pipeline.engine.runner import finished, holds
 from pipeline.engine.storage import Storage, StorageError
-from pipeline.engine.table import Table, newest_record
+from pipeline.engine.table import Table, records_of
 from pipeline.engine.work_folder import WorkFolder
 from pipeline.phases.generation import Generation
 from pipeline.phases.graph import graph
@@ -76,7 +75,7 @@ def _state(
     verb = "looks " if phase.network else "runs  "
     if unknown:
         own = {**ingredients, "inputs": None}
-        alike = [each for each in _records(storage, phase.name) if {**each.ingredients, "inputs": None} == own]
+        alike = [each for each in records_of(storage, phase.name) if {**each.ingredients, "inputs": None} == own]
         if alike and holds(max(alike, key=_when), generation):
             return None, f"runs if {' or '.join(unknown)} changes"
         return None, f"{verb}      {_why(storage, phase.name, ingredients, unknown, published)}"
@@ -94,19 +93,6 @@ def _state(
 def _as_json(ingredients: dict[str, Any]) -> dict[str, Any]:
     """Ingredients as a record has them, or tuples would differ from lists."""
     found: dict[str, Any] = json.loads(json.dumps(ingredients, default=str))
-    return found
-
-
-def _records(storage: Storage, phase: str) -> list[PhaseRecord]:
-    """The newest record under every key that the phase was finished under."""
-    found = []
-    for key in storage.names(f"records/{phase}"):
-        try:
-            record = newest_record(storage, phase, key)
-        except Damaged:
-            continue  # of another version of this program: it explains nothing
-        if record is not None:
-            found.append(record)
     return found
 
 
@@ -164,7 +150,7 @@ def _why(storage: Storage, phase: str, ingredients: dict[str, Any], unknown: lis
     """What differs from the run of the phase that is most like this one; of several the published, or most recent."""
     compared = [
         ([each for each in differences(record.ingredients, ingredients) if _input(each) not in unknown], record)
-        for record in _records(storage, phase)
+        for record in records_of(storage, phase)
     ]
     if not compared:
         return "never finished here"

@@ -16,14 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.engine import memo
-from pipeline.engine.damage import Damaged
 from pipeline.engine.key_range import KeyRange
 from pipeline.engine.keys import digest_json, function_key
 from pipeline.engine.row_store import GENERATION, LINK, ROW_KEY, RowStore, store_folder
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import newest_record
+from pipeline.engine.table import records_of
 from schemas.digests import encoded
-from schemas.manifest import PhaseRecord
 from stages.row_function import ERROR, RowFunction, limits_of
 
 # Rows of one function that are computed again.
@@ -39,7 +37,7 @@ def earlier(storage: Storage, phase: str, functions: Mapping[str, Any], least: i
     """
     wanted = {name: made_by for name, made_by in functions.items() if not storage.names(_folder(name, made_by))}
     found: dict[str, str] = {}
-    for record in sorted(_records(storage, phase) if wanted else (), key=lambda each: str(each.run.get("finished"))):
+    for record in sorted(records_of(storage, phase) if wanted else (), key=lambda each: str(each.run.get("finished"))):
         for name, made_by in wanted.items():
             old = record.ingredients.get("functions", {}).get(name)
             if old is not None and record.rows > least and _told_alike(old, made_by):
@@ -54,18 +52,6 @@ def _folder(name: str, made_by: Any) -> str:
 def _told_alike(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     now: dict[str, Any] = json.loads(json.dumps(new, default=str))
     return all(old.get(name) == value for name, value in now.items() if name not in _MAY_DIFFER)
-
-
-def _records(storage: Storage, phase: str) -> list[PhaseRecord]:
-    found = []
-    for key in storage.names(f"records/{phase}"):
-        try:
-            record = newest_record(storage, phase, key)
-        except Damaged:
-            continue  # of another version of this program
-        if record is not None:
-            found.append(record)
-    return found
 
 
 @dataclass(frozen=True)

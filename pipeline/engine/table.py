@@ -8,6 +8,7 @@ tables/<phase>/decisions/<hash>.parquet      what was decided
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -29,7 +30,8 @@ def described(name: str, data: bytes, rows: int) -> ListedFile:
 def put_parquet(storage: Storage, folder: str, table: pa.Table) -> ListedFile:
     """Write rows as a file of a folder, named by the hash of its bytes."""
     data = parquet_bytes(table)
-    listed = described(f"{folder}/{xxhash.xxh3_128_hexdigest(data)}.parquet", data, table.num_rows)
+    hashed = xxhash.xxh3_128_hexdigest(data)
+    listed = ListedFile(name=f"{folder}/{hashed}.parquet", rows=table.num_rows, bytes=len(data), hash=hashed)
     storage.write(listed.name, data)
     return listed
 
@@ -54,6 +56,16 @@ def newest_record(storage: Storage, phase: str, key: str) -> PhaseRecord | None:
     folder = record_folder(phase, key)
     names = sorted(name for name in storage.names(folder) if name.endswith(".json"))
     return read_record(storage, f"{folder}/{names[-1]}") if names else None
+
+
+def records_of(storage: Storage, phase: str) -> list[PhaseRecord]:
+    """The newest record under every key that a phase was finished under, without what this program cannot read."""
+    found = []
+    for key in storage.names(f"records/{phase}"):
+        with contextlib.suppress(Damaged):  # of another version of this program: it explains nothing
+            if (record := newest_record(storage, phase, key)) is not None:
+                found.append(record)
+    return found
 
 
 def record_at(storage: Storage, place: str) -> PhaseRecord | None:
