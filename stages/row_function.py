@@ -86,3 +86,14 @@ class RowFunction(Protocol):
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Rows in, as many rows out, in order."""
+
+
+@runtime_checkable
+class PreparedFunction(RowFunction, Protocol):
+    """A row function in two parts, the first of which needs no model: CPUs do it while the model is at work."""
+
+    def prepare(self, rows: pa.Table) -> pa.Table:
+        """What the model sees of each row, in order; a row that gives nothing carries ERROR."""
+
+    def forward(self, prepared: pa.Table) -> pa.Table:
+        """Prepared rows in, the function's output, in order."""

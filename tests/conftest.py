@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def local_ray() -> Iterator[dict[str, float]]:
     """A local Ray, started once, for all tests that need none of their own."""
     from pipeline.engine.cluster import connected
-    from pipeline.engine.runner import configure_ray_data
+    from pipeline.engine.plans import configure_ray_data
 
     with connected(2, 200_000_000) as resources:
         configure_ray_data()

@@ -16,9 +16,11 @@ from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import drop_words, row_words
 from pipeline.engine.cluster import check_output, check_shared, connected, submitted
 from pipeline.engine.phase import Phase
+from pipeline.engine.plans import configure_ray_data
 from pipeline.engine.progress import Progress
 from pipeline.engine.recovery import run_phases
-from pipeline.engine.runner import PhaseFailed, Resources, Runner, configure_ray_data, start_tally, told
+from pipeline.engine.resources import Resources
+from pipeline.engine.runner import PhaseFailed, Runner, start_tally, told
 from pipeline.engine.storage import Storage
 from pipeline.phases.generation import Generation
 from pipeline.phases.graph import graph, names
@@ -93,7 +95,7 @@ def _build(
             resources=Resources(
                 cpus=found.get("CPU", 1.0),
                 gpus=found.get("GPU", 0.0),
-                encoder_workers=spec.resources.encoder_workers,
+                operators=spec.resources.of_operators(),
             ),
             progress=progress,
             tally=tally,

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.engine import memo
-from pipeline.engine.key_range import KeyRange
-from pipeline.engine.keys import digest_json, function_key
-from pipeline.engine.row_store import GENERATION, LINK, ROW_KEY, RowStore, store_folder
+from pipeline.engine.key_range import KeyRange, leading_bits
+from pipeline.engine.keys import digest_json
+from pipeline.engine.row_store import LINK, ROW_KEY, RowStore, store_folder
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import records_of
 from schemas.digests import encoded
-from stages.row_function import ERROR, RowFunction, limits_of
+from stages.row_function import RowFunction
 
 # Rows of one function that are computed again.
 SAMPLE = 1000
@@ -62,47 +62,36 @@ class Probe:
     keys: Mapping[str, str]  # function -> key of the earlier store
     sample: int  # rows of a function in one key range
 
-    def apply(
-        self, function: RowFunction, rows: pa.Table, within: KeyRange, compared: dict[str, list[int]]
-    ) -> pa.Table:
-        """Rows of the function as they were stored, errors where none was; adds [sampled, differing] to `compared`."""
-        schema = pa.schema([*function.output, memo.RETRYABLE])
-        key = self.keys.get(function.name, function_key(function))
-        store = RowStore(self.storage, function.name, key, schema)
-        known = store.read(within)
-        place = {each: index for index, each in enumerate(known.column(ROW_KEY).to_pylist())}
-        keys = rows.column(ROW_KEY).to_pylist()
-        if function.name in self.keys:
-            drawn = sorted({each for each in keys if each in place}, key=lambda each: each[8:])[: self.sample]
-            found = compared.setdefault(function.name, [0, 0])
-            found[0] += len(drawn)
-            stored = known.take(pa.array([place[each] for each in drawn], pa.int64()))
-            chosen = rows.take(pa.array([keys.index(each) for each in drawn], pa.int64()))
-            found[1] += self._differing(function, chosen.drop_columns([ROW_KEY]), stored) if drawn else 0
-        absent = _absent(store.schema)
-        together = pa.concat_tables([known, absent]).drop_columns([ROW_KEY, GENERATION])
-        return together.take(pa.array([place.get(each, known.num_rows) for each in keys], pa.int64()))
+    def drawn(self, function: RowFunction, rows: pa.Table, within: KeyRange) -> pa.Table:
+        """Those of a range's rows, which carry their ROW_KEY, that are computed again: drawn by hash, by key."""
+        if function.name not in self.keys:
+            return rows.slice(0, 0)
+        there = set(self._stored(function, within).column(ROW_KEY).to_pylist())
+        first = memo.first_rows(rows)
+        chosen = sorted((key for key in first if key in there), key=lambda key: key[8:])[: self.sample]
+        return rows.take(pa.array([first[key] for key in sorted(chosen)], pa.int64()))
 
-    def _differing(self, function: RowFunction, rows: pa.Table, stored: pa.Table) -> int:
-        """How many of the rows come out otherwise than they were stored."""
-        run = memo.compute if limits_of(function) is None else memo.compute_isolated
-        made = run(function, memo.load_blobs(self.storage, rows))
+    def differing(self, function: RowFunction, keys: pa.ChunkedArray, made: pa.Table) -> int:
+        """How many rows, sorted by key, come out otherwise than they were stored."""
+        if not made.num_rows:
+            return 0
+        first, last = leading_bits(pa.array([keys[0].as_py(), keys[-1].as_py()], pa.string())).tolist()
+        known = self._stored(function, KeyRange(first, last))
+        stored = known.take(pc.index_in(keys, value_set=known.column(ROW_KEY).combine_chunks()))
         before = memo.load_blobs(self.storage, stored.select(function.output.names)).cast(function.output)
         same = pc.equal(encoded(_columns(made)), encoded(_columns(before)))
         # What failed for a reason that may pass says nothing of the function.
         excused = pc.fill_null(stored.column(memo.RETRYABLE.name), False)
         return int(pc.sum(pc.invert(pc.or_(same, excused.combine_chunks()))).as_py() or 0)
 
+    def _stored(self, function: RowFunction, within: KeyRange) -> pa.Table:
+        """Rows of the earlier store."""
+        return RowStore(self.storage, function.name, self.keys[function.name], memo.output_of(function)).read(within)
+
 
 def _columns(table: pa.Table) -> list[pa.Array]:
     table = table.combine_chunks()
     return [table.column(name).combine_chunks() for name in table.column_names]
-
-
-def _absent(schema: pa.Schema) -> pa.Table:
-    """One row of a store that says that there was none."""
-    said = {ERROR.name: "not probed", memo.RETRYABLE.name: True}
-    return pa.Table.from_pylist([said], schema=schema)
 
 
 def adopt(storage: Storage, function: str, made_by: Any, earlier_key: str) -> None:

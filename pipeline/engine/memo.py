@@ -1,10 +1,9 @@
-"""Memoised application of row functions: look up, compute what is missing in key order, remember, never lose a row."""
+"""Rows that row functions have computed are remembered: which are missing, what became of each; no row is lost."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,9 +18,6 @@ from schemas.keys import digest
 from schemas.page import LOCATOR
 from stages.row_function import ERROR, CannotRun, RowFunction, limits_of
 
-# A killed worker loses at most this much work.
-FLUSH_SECONDS = 5.0
-FLUSH_ROWS = 4096
 # Beside every result: it failed, in a way that may pass.
 RETRYABLE = pa.field("retryable", pa.bool_())
 # Errors of rows, as `compute`, the resident process and the stages write them, that say more of the machine than of
@@ -99,65 +95,53 @@ def compute_isolated(function: RowFunction, rows: pa.Table, resident: Resident =
     )
 
 
-def apply(
-    function: RowFunction,
-    rows: pa.Table,
-    *,
-    storage: Storage,
-    within: KeyRange,
-    isolate: bool,
-    generation: int,
-    progress: Callable[[int, int], None],
-) -> pa.Table:
-    """Results of the function for `rows` (its input columns and row_key), aligned with them.
+def output_of(function: RowFunction) -> pa.Schema:
+    """Columns of a function's results as they are stored."""
+    return pa.schema([*function.output, RETRYABLE])
 
-    Locators among the inputs are read only for rows that are computed; large_binary results come as locators.
-    Rows with equal keys are computed once. The column `retryable` of the result says which failed in a way that may
-    pass; those of an earlier `generation` are computed again. `progress` is told (rows looked up, rows computed).
+
+def store_of(function: RowFunction, storage: Storage) -> RowStore:
+    """Where the results of a function lie."""
+    return RowStore(storage, function.name, function_key(function), output_of(function))
+
+
+def unanswered(
+    function: RowFunction, rows: pa.Table, *, storage: Storage, within: KeyRange, generation: int
+) -> tuple[pa.Table, int]:
+    """(Those of `rows`, which carry their ROW_KEY, that no store answers, by key, each once; how many keys it does.)
+
+    What failed in a way that may pass in an earlier `generation` is asked again.
     """
-    output = pa.schema([*function.output, RETRYABLE])
-    store = RowStore(storage, function.name, function_key(function), output)
-    known = _judged(store.read(within))
+    known = judged(store_of(function, storage).read(within))
     again = pc.and_(known.column(RETRYABLE.name), pc.less(known.column(GENERATION), generation))
-    known = known.filter(pc.invert(again))
-    place = {key: index for index, key in enumerate(known.column(ROW_KEY).to_pylist())}
-    keys = rows.column(ROW_KEY).to_pylist()
-    first_row: dict[str, int] = {}
-    for index, key in enumerate(keys):
-        first_row.setdefault(key, index)
-    missing = sorted(key for key in first_row if key not in place)
-    progress(len(first_row) - len(missing), 0)
-    run = compute_isolated if isolate or limits_of(function) is not None else compute
-    found = [known]
-    waiting: list[pa.Table] = []
-    last_flush = time.monotonic()
-
-    def flush() -> None:
-        nonlocal last_flush
-        if waiting:
-            found.append(store.append(pa.concat_tables(waiting), within))
-            waiting.clear()
-        last_flush = time.monotonic()
-
-    inputs = rows.drop_columns([ROW_KEY])
-    for start in range(0, len(missing), function.batch_size):
-        batch = missing[start : start + function.batch_size]
-        chosen = inputs.take(pa.array([first_row[key] for key in batch], pa.int64()))
-        result = run(function, load_blobs(storage, chosen))
-        result = _judged(result.append_column(RETRYABLE, pa.nulls(len(batch), pa.bool_())))
-        result = result.add_column(0, ROW_KEY, pa.array(batch, pa.string()))
-        waiting.append(result.add_column(1, GENERATION, pa.array([generation] * len(batch), pa.int32())))
-        progress(0, len(batch))
-        late = time.monotonic() - last_flush > FLUSH_SECONDS
-        if late or isolate or sum(table.num_rows for table in waiting) >= FLUSH_ROWS:
-            flush()
-    flush()
-    table = pa.concat_tables(found).combine_chunks()
-    place = {key: index for index, key in enumerate(table.column(ROW_KEY).to_pylist())}
-    return table.take(pa.array([place[key] for key in keys], pa.int64()))
+    there = set(known.filter(pc.invert(again)).column(ROW_KEY).to_pylist())
+    first = first_rows(rows)
+    missing = sorted(key for key in first if key not in there)
+    return rows.take(pa.array([first[key] for key in missing], pa.int64())), len(first) - len(missing)
 
 
-def _judged(rows: pa.Table) -> pa.Table:
+def first_rows(rows: pa.Table) -> dict[str, int]:
+    """Row key -> the first row that has it."""
+    found: dict[str, int] = {}
+    for index, key in enumerate(rows.column(ROW_KEY).to_pylist()):
+        found.setdefault(key, index)
+    return found
+
+
+class Unanswered(RuntimeError):
+    """Rows that the store of their function lacks: they have to be computed first."""
+
+
+def answers(function: RowFunction, keys: pa.Array, *, storage: Storage, within: KeyRange) -> pa.Table:
+    """What a function made of the rows with these keys, in their order; Unanswered when the store lacks one."""
+    known = judged(store_of(function, storage).read(within))
+    places = pc.index_in(keys, value_set=known.column(ROW_KEY).combine_chunks())
+    if places.null_count:
+        raise Unanswered(f"{function.name}: {places.null_count} of {len(keys)} rows are not computed")
+    return known.take(places)
+
+
+def judged(rows: pa.Table) -> pa.Table:
     """The rows, with `retryable` where it is null: files of earlier releases do not have it."""
     column = rows.column(RETRYABLE.name)
     if not column.null_count:

@@ -11,43 +11,52 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from pipeline.engine import memo
-from pipeline.engine.adoption import Probe
 from pipeline.engine.key_range import KeyRange
 from pipeline.engine.keys import code_key, function_ingredients, settings_json
-from pipeline.engine.row_store import ROW_KEY
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Table, described
+from pipeline.engine.table import Table
 from schemas.contract import identity, table_from_rows
 from schemas.decision import DECISION
 from schemas.keys import digest, library_versions
-from schemas.manifest import ListedFile
 from stages.row_function import RowFunction
 
 # What every table goes through: who makes a part, remembers its rows and spreads them.
 _EVERY_MODULE = tuple(
-    f"pipeline.engine.{name}" for name in ("key_range", "memo", "packs", "phase", "row_store", "worker")
+    f"pipeline.engine.{name}" for name in ("key_range", "memo", "packs", "phase", "row_store", "warm", "worker")
 )
 _EVERY_LIBRARY = ("numpy", "pyarrow", "xxhash")
 
 
+@dataclass(frozen=True)
+class File:
+    """A file that a group function makes beside its table's rows; the engine writes and lists it."""
+
+    name: str  # from the corpus root
+    data: bytes
+    rows: int
+
+
 @dataclass
 class Part:
-    """One key range of one phase at work: what its code may see and say. Lives in a worker."""
+    """One key range of one phase at work: what its code may see and say. Lives in a worker.
+
+    What it reads is read for it: a group function knows rows, and no storage.
+    """
 
     phase: str
     key: str
     keys: KeyRange
+    # Only for phases whose rows come from outside: sources and fetches, which store what they read at once.
     storage: Storage
     inputs: Mapping[str, Table]
-    isolate: bool = False
+    rows: pa.Table | None = None  # what the exchange brought to this range
     generation: int = 0  # how often failures that may pass have been asked for again
     tell: Callable[[int, int], None] = lambda looked_up, computed: None
-    # Where earlier rows are only compared: function -> [rows computed again, of these otherwise].
-    probe: Probe | None = None
-    compared: dict[str, list[int]] = field(default_factory=dict)
     decisions: list[pa.Table] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    files: list[ListedFile] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
+    # Input rows of this range that are at hand.
+    held: dict[str, pa.Table] = field(default_factory=dict)
 
     @property
     def counted(self) -> dict[str, dict[str, int]]:
@@ -56,33 +65,25 @@ class Part:
 
     def read(self, phase: str) -> pa.Table:
         """The same key range of an input table, by key."""
-        return self.inputs[phase].read(self.keys)
+        if phase not in self.held:
+            self.held[phase] = self.inputs[phase].read(self.keys)
+        return self.held[phase]
 
     def read_all(self, phase: str) -> Iterator[pa.Table]:
         """All of an input table, a file after the other."""
         return self.inputs[phase].read_all()
 
-    def apply(self, function: RowFunction, rows: pa.Table, *, owner: str, key: Sequence[str]) -> pa.Table:
-        """Memoised results of a row function, aligned with `rows`, its input columns.
+    def answers(self, step: Step) -> tuple[pa.Table, pa.Table]:
+        """(The rows that a step of this phase asks about, what its function made of each, in the same order.)
 
-        `owner` is the key column of this table, `key` the columns that decide a result. Locator columns
-        reach the function as bytes; large_binary columns of the result come as locators. What failed in a way that may
-        pass says so in the column `retryable`, and is counted under that name.
+        large_binary results are locators. What failed in a way that may pass says so in the column `retryable`, and is
+        counted under that name. memo.Unanswered when the store lacks a row.
         """
-        keyed = rows.append_column(ROW_KEY, memo.row_keys(rows, owner, key))
-        if self.probe is not None:
-            return self.probe.apply(function, keyed, self.keys, self.compared)
-        found = memo.apply(
-            function,
-            keyed,
-            storage=self.storage,
-            within=self.keys,
-            isolate=self.isolate,
-            generation=self.generation,
-            progress=self.tell,
-        )
+        asked = step.rows(self)
+        keys = memo.row_keys(asked, step.owner, step.key)
+        found = memo.answers(step.function, keys, storage=self.storage, within=self.keys)
         self.add_true("retryable", found.column(memo.RETRYABLE.name))
-        return found
+        return asked, found
 
     def blobs(self, locators: pa.ChunkedArray | pa.Array) -> list[bytes | None]:
         """Bytes behind locators; None where there is none."""
@@ -91,9 +92,8 @@ class Part:
         return found
 
     def put_file(self, name: str, data: bytes, rows: int) -> None:
-        """Write a file outside the table's folder, named from the corpus root, and list it in the manifest."""
-        self.storage.write(name, data)
-        self.files.append(described(name, data, rows))
+        """A file outside the table's folder, named from the corpus root, to be written and listed in the manifest."""
+        self.files.append(File(name, data, rows))
 
     def decide(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> None:
         """Log decisions; the phase's name is filled in."""
@@ -114,6 +114,25 @@ class Part:
     def add_true(self, name: str, flags: pa.ChunkedArray) -> None:
         """Count a column's true values for the manifest; null is not true."""
         self.add(name, int(pc.sum(flags).as_py() or 0))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row function of a phase, and the rows that it is asked about.
+
+    They stream through it before the phase's parts are made, each row once ever; `rows` gives those of one range:
+    the function's input columns (locators reach it as bytes), `owner`, the key column of this table, and `key`, the
+    columns that decide a result.
+    """
+
+    function: RowFunction
+    rows: Callable[[Part], pa.Table]
+    owner: str
+    key: tuple[str, ...]
+    # The input table whose rows stream; None where they are those of the exchange.
+    table: str | None = None
+    # Whether it holds a model: it then lives in a pool of actors, on GPUs where there are any.
+    model: bool = False
 
 
 class Scout(Protocol):
@@ -147,15 +166,13 @@ class Phase:
     run: Callable[[Part, pa.Table | None], pa.Table]
     inputs: tuple[str, ...] = ()
     settings: Mapping[str, BaseModel | str | int | float | bool | None] = field(default_factory=dict)
-    functions: tuple[RowFunction, ...] = ()
+    steps: tuple[Step, ...] = ()
     modules: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     exchange: Exchange | None = None
     # Listed by the driver before the phase runs (crawl levels, WARC files); what they stand for is in `settings`.
     units: Callable[[Scout], Sequence[Any]] | None = None
-    # Model phases hold their weights in a fixed pool of actors.
-    actors: bool = False
-    # Steps that compute on a GPU where the cluster has one; all others see none.
+    # Phases whose parts are computed on a GPU where the cluster has one; all others see none.
     gpu: bool = False
     # Steps that ask the network for what it has now.
     network: bool = False
@@ -176,7 +193,7 @@ class Phase:
                 key: settings_json(value) if isinstance(value, BaseModel) else value
                 for key, value in self.settings.items()
             },
-            "functions": {function.name: function_ingredients(function) for function in self.functions},
+            "functions": {step.function.name: function_ingredients(step.function) for step in self.steps},
             "code": {each: code_key(each) for each in sorted({*_EVERY_MODULE, *self.modules, module})},
             "libraries": library_versions((*_EVERY_LIBRARY, *self.libraries)),
             "inputs": {each: digests[each] for each in self.inputs},

@@ -5,28 +5,28 @@ from __future__ import annotations
 import logging
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy
-from ray.data.context import DataContext, ShuffleStrategy
 
 from pipeline.engine.adoption import SAMPLE, Probe, adopt, earlier
 from pipeline.engine.key_range import WHOLE, KeyRange, evenly, left
 from pipeline.engine.keys import digest_json
+from pipeline.engine.memo import Unanswered
 from pipeline.engine.moment import now
 from pipeline.engine.phase import Part, Phase
+from pipeline.engine.plans import assembled, exchanged, stream, warmed
 from pipeline.engine.progress import Progress, Tally
+from pipeline.engine.resources import Resources
 from pipeline.engine.row_store import store_folder
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table, newest_record
+from pipeline.engine.warm import ACTOR, SECONDS
 from pipeline.engine.work_folder import Receipt, WorkFolder
-from pipeline.engine.worker import RANGE, Work, tell
+from pipeline.engine.worker import Work, tell
 from schemas.digests import BUCKETS
 from schemas.manifest import PhaseRecord
 
@@ -48,6 +48,8 @@ _CRASHES = (
     ray.exceptions.ObjectLostError,
     ray.exceptions.OwnerDiedError,
     ray.exceptions.LocalRayletDiedError,
+    # What a warm plan lost without an error: the next one asks about it.
+    Unanswered,
 )
 
 
@@ -78,15 +80,6 @@ def _is_lost(receipt: Receipt, lost: Sequence[str]) -> bool:
     return any(file.name in lost for file in receipt.files)
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What the runner may use; never part of a key."""
-
-    cpus: float
-    gpus: float
-    encoder_workers: int | None = None
-
-
 @dataclass
 class Runner:
     """Runs phases in order; keeps the records of those that are finished."""
@@ -103,6 +96,8 @@ class Runner:
     places: dict[str, str] = field(default_factory=dict)
     # Folders of row stores that the phases met so far work with.
     stores: set[str] = field(default_factory=set)
+    # How the warm plans of the phase at work went, by function.
+    _warmth: dict[str, Warmth] = field(default_factory=dict)
     # Told before a phase makes the first range of a table that is not finished; it is among `places` by then.
     begun: Callable[[Runner], None] = lambda runner: None
 
@@ -127,6 +122,7 @@ class Runner:
         began = time.monotonic()
         self.places[phase.name] = folder.name
         self.begun(self)
+        self._warmth.clear()
         self.progress.begin(phase.name)
         resumed = len(folder.receipts(self.generation))
         if not resumed and (old := earlier(self.storage, phase.name, ingredients["functions"], self.sample)):
@@ -159,6 +155,7 @@ class Runner:
                 "ranges": len(receipts),
                 "ranges_resumed": resumed,
                 "tries": tries,
+                "models": {name: each.facts() for name, each in self._warmth.items() if each.actors and each.rows},
             },
         )
         self.storage.write(Table(self.storage, record).record_name, record.to_json().encode())
@@ -175,17 +172,19 @@ class Runner:
     def _adopt(self, phase: Phase, key: str, functions: Mapping[str, Any], old: Mapping[str, str]) -> None:
         """Take over rows of functions whose key changed and whose results did not, and say so."""
         ranges = self._ranges(phase)
-        probe = Probe(self.storage, old, max(1, self.sample // len(ranges)))
+        pieces = max(len(self.table(step.table).parts) if step.table else len(ranges) for step in phase.steps)
+        probe = Probe(self.storage, old, max(1, self.sample // pieces))
         work = self._work(phase, key, ranges, isolate=False, probe=probe)
         try:
-            self._try(work, ranges, work.folder)
+            compared = self._warm(work, self._gathered(work, ranges))
         except Exception as error:
             if _crash(error) is None:
                 raise
             _log.warning("%s: a worker died while rows were compared: they are computed again", phase.name)
             return
-        for name, (sampled, differing) in sorted(work.folder.take_comparisons().items()):
+        for name in sorted(old):
             what = f"{phase.name}: {name} is made by other code or libraries than before"
+            sampled, differing = compared[name].rows, compared[name].differing
             if sampled and not differing:
                 adopt(self.storage, name, functions[name], old[name])
                 self.progress.say(f"{what}: {sampled:,} of its rows come out the same, all are kept")
@@ -204,6 +203,7 @@ class Runner:
             isolate=isolate,
             generation=self.generation,
             tally=self.tally,
+            batch_sizes=self.resources.batch_sizes,
             probe=probe,
         )
 
@@ -249,86 +249,96 @@ class Runner:
                     ) from None
 
     def _try(self, work: Work, ranges: Sequence[KeyRange], folder: WorkFolder) -> None:
-        phase = work.phase
+        """Rows that no store answers first, then the parts from what the stores answer."""
+        met = self._gathered(work, ranges)
+        for name, warmth in self._warm(work, met).items():
+            self._warmth[name] = self._warmth[name].and_then(warmth) if name in self._warmth else warmth
         everything = range(len(work.ranges))
-        if phase.exchange is None:
-            self._drain(work, self._mapped(work, everything))
+        if met is None and work.phase.exchange is None:
+            self._drain(work, assembled(work, everything, None, self.resources))
             return
-        units = self._units(phase, ranges)
-        if units:
-            self._drain(work, self._exchanged(work, units))
-        if work.probe is not None:
-            return
+        if met is not None:
+            self._drain(work, assembled(work, everything, met, self.resources))
         # Ranges to which no row came are made from no rows.
         done = {receipt.keys for receipt in folder.receipts(self.generation)}
         empty = [index for index in everything if work.ranges[index] not in done]
         if empty:
-            self._drain(work, self._mapped(work, empty))
+            self._drain(work, assembled(work, empty, None, self.resources))
 
-    def _units(self, phase: Phase, ranges: Sequence[KeyRange]) -> list[Any]:
+    def _gathered(self, work: Work, ranges: Sequence[KeyRange]) -> ray.data.Dataset | None:
+        """The rows of the phase's exchange; None where it has none, or none of its units has a row."""
+        phase = work.phase
+        if phase.exchange is None:
+            return None
+        units: Sequence[Any] = ranges
         if phase.units is not None:
-            return list(phase.units(_Scout(phase.name, self.storage, self.generation, self.tally, self.progress)))
-        return list(ranges)
+            units = phase.units(_Scout(phase.name, self.storage, self.generation, self.tally, self.progress))
+        if not units:
+            return None
+        met = exchanged(work, units, self.resources)
+        # Seen through before rows stream from it: tasks of a sort would wait for CPUs that actors hold, and what is
+        # read twice would be exchanged twice.
+        return met.materialize() if phase.steps else met
+
+    def _warm(self, work: Work, met: ray.data.Dataset | None) -> dict[str, Warmth]:
+        """Have every step's missing rows computed; how that went, by function."""
+        found: dict[str, Warmth] = {}
+        for step in work.phase.steps:
+            rows = stream(work, step) if step.table is not None else met
+            if rows is None:
+                continue
+            dataset = warmed(work, step, rows, self.resources)
+            began = time.monotonic()
+            sums = {"rows": 0, "differing": 0, SECONDS: 0.0}
+            actors: set[str] = set()
+            for told in dataset.iter_rows():
+                sums = {name: number + told[name] for name, number in sums.items()}
+                actors |= {told[ACTOR]} - {None}
+                self.progress.tick(0, len(work.ranges))
+            found[step.function.name] = Warmth(
+                rows=int(sums["rows"]),
+                differing=int(sums["differing"]),
+                seconds=sums[SECONDS],
+                wall=time.monotonic() - began,
+                actors=len(actors),
+            )
+        return found
 
     def _drain(self, work: Work, dataset: ray.data.Dataset) -> None:
         for done, _ in enumerate(dataset.iter_rows(), start=1):
             self.progress.tick(done, len(work.ranges))
 
-    def _mapped(self, work: Work, indices: Sequence[int]) -> ray.data.Dataset:
-        def run(row: dict[str, Any]) -> dict[str, Any]:
-            return work.run(int(row["index"]), None)
 
-        run.__name__ = work.phase.name
-        dataset = ray.data.from_items([{"index": i} for i in indices], override_num_blocks=len(indices))
-        if work.phase.actors:
-            return dataset.map_batches(
-                _resident(work), fn_constructor_args=(work,), batch_size=1, batch_format="pyarrow", **self._pool()
-            )
-        return dataset.map(run, max_retries=0, **self._share(work.phase))
+@dataclass(frozen=True)
+class Warmth:
+    """How a warm plan went."""
 
-    def _exchanged(self, work: Work, units: Sequence[Any]) -> ray.data.Dataset:
-        def emit(batch: dict[str, Any]) -> Iterator[pa.Table]:
-            for index in batch["unit"]:
-                rows = work.emit(units[int(index)])
-                if rows.num_rows:
-                    yield rows
+    rows: int  # computed
+    differing: int  # of these, where they were only compared
+    seconds: float  # that its model was at work, over all actors
+    wall: float  # from the first row that was asked about to the last that was kept
+    actors: int  # that held the model, 0 where there is none
 
-        def run(block: pa.Table) -> pa.Table:
-            return pa.Table.from_pylist(_run_block(work, block), schema=_SAID)
-
-        # What Ray calls the operators, in its dashboard and its own words.
-        emit.__name__, run.__name__ = f"{work.phase.name}.rows", work.phase.name
-        dataset = ray.data.from_items([{"unit": i} for i in range(len(units))], override_num_blocks=len(units))
-        rows = dataset.map_batches(emit, batch_size=None, max_retries=0)
-        inner: list[int | float] = list(range(1, len(work.ranges)))
-        met: ray.data.Dataset = rows.sort(RANGE, boundaries=inner) if inner else rows.repartition(1)
-        if work.phase.actors:
-            # The sort ends before its reader begins anyhow; seen through first, its tasks cannot wait for CPUs that
-            # the actors hold.
-            resident: ray.data.Dataset = met.materialize().map_batches(
-                _resident(work), fn_constructor_args=(work,), batch_size=None, batch_format="pyarrow", **self._pool()
-            )
-            return resident
-        made: ray.data.Dataset = met.map_batches(
-            run, batch_size=None, batch_format="pyarrow", max_retries=0, **self._share(work.phase)
+    def and_then(self, other: Warmth) -> Warmth:
+        """Both, one after the other."""
+        return replace(
+            self,
+            rows=self.rows + other.rows,
+            differing=self.differing + other.differing,
+            seconds=self.seconds + other.seconds,
+            wall=self.wall + other.wall,
+            actors=max(self.actors, other.actors),
         )
-        return made
 
-    def _share(self, phase: Phase) -> dict[str, Any]:
-        """What a task of a phase asks for besides its CPU: a GPU of its own, where the phase uses one and one is."""
-        return {"num_gpus": min(1.0, self.resources.gpus)} if phase.gpu and self.resources.gpus else {}
-
-    def _pool(self) -> dict[str, Any]:
-        """A fixed pool; its CPUs stay below the total, or the tasks that feed it never start."""
-        gpus = self.resources.gpus
-        size = self.resources.encoder_workers or max(1, int(gpus) if gpus else int(self.resources.cpus))
-        cpus = min(1.0, max(0.25, (self.resources.cpus - 0.5) / size))
+    def facts(self) -> dict[str, float]:
+        """What the record says of a model: vectors a second of its own time, and the share of time it was at work."""
         return {
-            "compute": ActorPoolStrategy(size=size),
-            "num_cpus": cpus,
-            "num_gpus": min(1.0, gpus / size) if gpus else 0,
-            "max_restarts": 0,
-            "max_task_retries": 0,
+            "rows": self.rows,
+            "actors": self.actors,
+            "busy_seconds": round(self.seconds, 3),
+            "seconds": round(self.wall, 3),
+            "rows_per_busy_second": round(self.rows / self.seconds, 1) if self.seconds else 0.0,
+            "busy": round(self.seconds / (self.wall * self.actors), 4) if self.wall else 0.0,
         }
 
 
@@ -361,40 +371,6 @@ class _Scout:
         return answers
 
 
-_SAID = pa.schema([("range", pa.int64()), ("rows", pa.int64()), ("dropped", pa.int64())])
-
-
-class _Resident:
-    """A phase held by an actor, so that its models are loaded once."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        if RANGE in block.column_names:
-            said = _run_block(self._work, block)
-        else:
-            said = [self._work.run(int(i), None) for i in block.column("index").to_pylist()]
-        return pa.Table.from_pylist(said, schema=_SAID)
-
-
-def _resident(work: Work) -> type[_Resident]:
-    """An actor's class, called after its phase."""
-    return type(work.phase.name, (_Resident,), {})
-
-
-def _run_block(work: Work, block: pa.Table) -> list[dict[str, int]]:
-    """Every range of a block: one, unless the cluster packed several into it."""
-    if not block.num_rows:
-        return []
-    said = []
-    owners = block.column(RANGE)
-    for index in sorted(set(owners.to_pylist())):
-        mine = pa.compute.equal(owners, index)
-        said.append(work.run(index, block.filter(mine).drop_columns([RANGE])))
-    return said
-
-
 def _crash(error: BaseException | None) -> str | None:
     """One line when a worker, actor or node died under the phase; None when its own code raised."""
     seen = 0
@@ -403,27 +379,6 @@ def _crash(error: BaseException | None) -> str | None:
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
         error, seen = error.__cause__ or error.__context__ or getattr(error, "cause", None), seen + 1
     return None
-
-
-def configure_ray_data(block_megabytes: float | None = None) -> None:
-    """Settings that Ray Data needs to use few CPUs well, and to be silent: progress is ours."""
-    context = DataContext.get_current()
-    if block_megabytes is not None:
-        context.target_max_block_size = max(1, int(block_megabytes * (1 << 20)))
-    context.op_resource_reservation_enabled = False
-    # What a worker raised says what to do about it; Ray Data would hand on only its own name for it.
-    context.raise_original_map_exception = True
-    # The default shuffle starts actors for every exchange: 7 s on 2 CPUs where the sort by tasks takes .3 s.
-    # A partition leaves this sort as one block whatever its size; Ray's newer one cuts it at target_max_block_size, and
-    # a part made from each piece would overwrite the others.
-    context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
-    # Ray would run a task whose worker dies again for ever; max_retries has no other way in yet.
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # A dead worker is handled, and said in one line, by the runner; Ray Data would print its whole stack first.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 def start_tally() -> Any:

@@ -113,7 +113,13 @@ class Table:
             if not self.storage.exists(file.name) or self.storage.size(file.name) != file.bytes
         ]
 
-    def _rows(self, file: ListedFile | Part) -> pa.Table:
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns, as its first file has them."""
+        return self.rows_of(self.parts[0]).schema
+
+    def rows_of(self, file: ListedFile | Part) -> pa.Table:
+        """The rows of one of its files; Damaged when it is not what was written."""
         return read_listed(self.storage, file)
 
     def read(self, keys: KeyRange) -> pa.Table:
@@ -123,11 +129,11 @@ class Table:
             held = KeyRange(part.first, part.last)
             if not held.overlaps(keys):
                 continue
-            rows = self._rows(part)
+            rows = self.rows_of(part)
             inside = keys.first <= held.first and held.last <= keys.last
             found.append(rows if inside else within(rows, key_of(rows.schema), keys))
         if not found:
-            return self._rows(self.parts[0]).slice(0, 0)
+            return self.rows_of(self.parts[0]).slice(0, 0)
         # Files of a table that is cut by splits too lie beside each other.
         apart = all(one.last < other.first for one, other in zip(self.parts, self.parts[1:], strict=False))
         rows = pa.concat_tables(found)
@@ -136,12 +142,12 @@ class Table:
     def read_all(self) -> Iterator[pa.Table]:
         """Every part, in the order of their keys."""
         for part in self.parts:
-            yield self._rows(part)
+            yield self.rows_of(part)
 
     def decisions(self) -> Iterator[pa.Table]:
         """Every file of decisions, in order."""
         for file in self.record.decisions:
-            yield self._rows(file)
+            yield self.rows_of(file)
 
 
 def read_listed(storage: Storage, file: ListedFile | Part) -> pa.Table:

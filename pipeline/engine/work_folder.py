@@ -116,19 +116,6 @@ class WorkFolder:
     def _receipt(self, keys: KeyRange, generation: int) -> str:
         return f"{self.name}/{keys.label}-{generation:05d}.json"
 
-    def put_comparison(self, keys: KeyRange, compared: Mapping[str, list[int]]) -> None:
-        """Write what computing some rows of a range again has shown: function -> [rows, of these otherwise]."""
-        self.storage.write(f"{self.name}/{keys.label}.compared", json.dumps(compared).encode())
-
-    def take_comparisons(self) -> dict[str, list[int]]:
-        """The sums of all comparisons, which are then removed."""
-        sums: dict[str, list[int]] = {}
-        for name in (each for each in self.storage.names(self.name) if each.endswith(".compared")):
-            for function, numbers in json.loads(self.storage.read(f"{self.name}/{name}")).items():
-                sums[function] = [a + b for a, b in zip(sums.get(function, [0, 0]), numbers, strict=True)]
-            self.storage.delete(f"{self.name}/{name}")
-        return sums
-
     def receipts(self, generation: int) -> list[Receipt]:
         """Receipts that hold in this generation, in the order of their keys; no two of them overlap."""
         there = [name for name in self.storage.names(self.name) if name.endswith(".json")]

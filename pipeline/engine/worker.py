@@ -16,9 +16,10 @@ from pipeline.engine.adoption import Probe
 from pipeline.engine.key_range import WHOLE, KeyRange, places
 from pipeline.engine.phase import Part, Phase
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Table
+from pipeline.engine.table import Table, described
 from pipeline.engine.work_folder import WorkFolder
 from schemas.decision import DECISION
+from stages.row_function import RowFunction
 
 # Column of an exchange: which of the ranges at work a row belongs to.
 RANGE = "range"
@@ -51,7 +52,8 @@ class Work:
     isolate: bool
     generation: int
     tally: Any  # actor handle, or None
-    probe: Probe | None = None
+    batch_sizes: Mapping[str, int]  # of row functions that the spec gives another than their own
+    probe: Probe | None = None  # where rows are only computed again, to compare them
 
     @property
     def folder(self) -> WorkFolder:
@@ -65,11 +67,25 @@ class Work:
             keys=keys,
             storage=self.storage,
             inputs=self.inputs,
-            isolate=self.isolate,
             generation=self.generation,
-            probe=self.probe,
-            tell=lambda looked_up, computed: tell(self.tally, self.phase.name, looked_up, computed, 0),
+            tell=self.told,
         )
+
+    def told(self, looked_up: int, computed: int) -> None:
+        """Pass on how many rows were found and how many computed."""
+        tell(self.tally, self.phase.name, looked_up, computed, 0)
+
+    def batch_size(self, function: RowFunction) -> int:
+        """Rows of a function a call."""
+        return self.batch_sizes.get(function.name, function.batch_size)
+
+    def ordered(self, rows: pa.Table | None) -> pa.Table | None:
+        """Rows of an exchange in the order that it promises."""
+        exchange = self.phase.exchange
+        if exchange is None:
+            return None
+        rows = exchange.schema.empty_table() if rows is None else rows.combine_chunks()
+        return rows.sort_by([(name, "ascending") for name in exchange.order])
 
     def emit(self, unit: Any) -> pa.Table:
         """Rows of one exchange unit that belong to a range at work, and to which."""
@@ -90,16 +106,14 @@ class Work:
         """Make one range: rows, decisions, receipt. Returns what the driver wants to know at once."""
         hide_unasked_gpus()
         part = self.part(self.ranges[index])
-        exchange = self.phase.exchange
-        if exchange is not None:
-            rows = exchange.schema.empty_table() if rows is None else rows.combine_chunks()
-            rows = rows.sort_by([(name, "ascending") for name in exchange.order])
-        made = self.phase.run(part, rows)
-        if self.probe is not None:
-            self.folder.put_comparison(part.keys, part.compared)
-            return {"range": index, "rows": 0, "dropped": 0}
+        part.rows = self.ordered(rows)
+        made = self.phase.run(part, part.rows)
+        files = []
+        for file in part.files:
+            self.storage.write(file.name, file.data)
+            files.append(described(file.name, file.data, file.rows))
         decisions = pa.concat_tables(part.decisions) if part.decisions else DECISION.empty_table()
-        self.folder.put(part.keys, self.generation, made, self.phase.schema, decisions, part.files, part.counts)
+        self.folder.put(part.keys, self.generation, made, self.phase.schema, decisions, files, part.counts)
         # The driver asks for the sums once this range is done.
         tell(self.tally, self.phase.name, 0, 0, decisions.num_rows, seen=True)
-        return {"range": index, "rows": made.num_rows, "dropped": decisions.num_rows}
+        return {RANGE: index, "rows": made.num_rows, "dropped": decisions.num_rows}

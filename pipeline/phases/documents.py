@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.engine.phase import Part, Phase
+from pipeline.engine.phase import Part, Phase, Step
 from pipeline.engine.resident import QUARANTINED
 from pipeline.spec.loading import Spec
 from schemas.document import DOCUMENT
@@ -56,31 +56,36 @@ def node_decisions(document_id: str, url: str, dropped: Sequence[Mapping[str, An
     ]
 
 
+def _usable(part: Part) -> pa.Table:
+    """Pages that were had."""
+    pages = part.read("pages")
+    return pages.filter(pa.compute.equal(pages.column("status"), "ok"))
+
+
+def _to_extract(part: Part) -> pa.Table:
+    usable = _usable(part)
+    columns = {name: usable.column(name) for name in ("page_id", "content_type", "content_hash", "body")}
+    return pa.table({**columns, "url": usable.column("final_url")})
+
+
 def documents(spec: Spec) -> Phase:
     """pages -> documents, one a page."""
-    extract = Extract(spec.extract)
+    extract = Step(
+        Extract(spec.extract),
+        _to_extract,
+        owner="page_id",
+        key=("url", "content_type", "content_hash"),
+        table="pages",
+    )
     agent = spec.crawl.user_agent
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
         pages = part.read("pages")
         part.add("pages", pages.num_rows)
         part.decide(page_decisions(pages))
-        usable = pages.filter(pa.compute.equal(pages.column("status"), "ok"))
+        usable = _usable(part)
         part.add("pages_fetched", usable.num_rows)
-        results = part.apply(
-            extract,
-            pa.table(
-                {
-                    "page_id": usable.column("page_id"),
-                    "url": usable.column("final_url"),
-                    "content_type": usable.column("content_type"),
-                    "content_hash": usable.column("content_hash"),
-                    "body": usable.column("body"),
-                }
-            ),
-            owner="page_id",
-            key=("url", "content_type", "content_hash"),
-        )
+        _, results = part.answers(extract)
         kept: list[int] = []
         decided: list[dict[str, Any]] = []
         facts = usable.select(["page_id", "url"]).to_pylist()
@@ -124,5 +129,5 @@ def documents(spec: Spec) -> Phase:
         run=run,
         inputs=("pages",),
         settings={"agent": agent},
-        functions=(extract,),
+        steps=(extract,),
     )

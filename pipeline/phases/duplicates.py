@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.engine.phase import Exchange, Part, Phase
+from pipeline.engine.phase import Exchange, Part, Phase, Step
 from pipeline.phases.documents import failed
 from pipeline.spec.loading import Spec
 from schemas.keys import digest
@@ -135,15 +135,19 @@ def paragraphs(spec: Spec) -> Phase:
     )
 
 
+def _to_sign(part: Part) -> pa.Table:
+    rows = part.read("text").select(["document_id", "text"])
+    hashes = [text_hash(text) for text in rows.column("text").to_pylist()]
+    return rows.append_column("hash", pa.array(hashes, pa.string()))
+
+
 def signatures(spec: Spec) -> Phase:
     """text -> signatures: MinHash of each document's kept text."""
-    minhash = MinHashSignatures(spec.dedup)
+    minhash = Step(MinHashSignatures(spec.dedup), _to_sign, owner="document_id", key=("hash",), table="text")
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
         rows = part.read("text")
-        hashes = pa.array([text_hash(text) for text in rows.column("text").to_pylist()], pa.string())
-        keyed = rows.select(["document_id", "text"]).append_column("hash", hashes)
-        result = part.apply(minhash, keyed, owner="document_id", key=("hash",))
+        _, result = part.answers(minhash)
         part.decide(
             [
                 failed("document", "minhash", error, subject_id=document_id, document_id=document_id)
@@ -162,7 +166,7 @@ def signatures(spec: Spec) -> Phase:
             }
         )
 
-    return Phase(name="signatures", schema=SIGNATURE, run=run, inputs=("text",), functions=(minhash,))
+    return Phase(name="signatures", schema=SIGNATURE, run=run, inputs=("text",), steps=(minhash,))
 
 
 _BAND = pa.schema([pa.field("key", pa.string()), pa.field("band_key", pa.uint64()), pa.field("id", pa.string())])

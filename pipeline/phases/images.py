@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from pipeline.engine.packs import write_pack
-from pipeline.engine.phase import Exchange, Part, Phase
+from pipeline.engine.phase import Exchange, Part, Phase, Step
 from pipeline.phases.documents import failed
 from pipeline.phases.fetching import FETCH_LIBRARIES, fetch_remembered, host_key
 from pipeline.phases.sources import lies_in_folder, local_images
@@ -199,20 +199,20 @@ def _by_content(part: Part, _: Any) -> pa.Table:
     return table.add_column(0, "content_key", keys)
 
 
+def _to_decode(part: Part) -> pa.Table:
+    assert part.rows is not None
+    there = part.rows.filter(pc.equal(part.rows.column("status"), "ok"))
+    return there.select(["content_key", "body", "content_type"])
+
+
 def images(spec: Spec) -> Phase:
     """fetched_images -> images: each distinct content decoded once, with how many documents show it."""
-    decode = DecodeImage(spec.images)
+    # The header's type is a hint that a picture's own bytes overrule: it must not make them another picture.
+    decode = Step(DecodeImage(spec.images), _to_decode, owner="content_key", key=("content_key",))
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
-        there = rows.filter(pc.equal(rows.column("status"), "ok"))
-        result = part.apply(
-            decode,
-            pa.table({name: there.column(name) for name in ("content_key", "body", "content_type")}),
-            owner="content_key",
-            # The header's type is a hint that a picture's own bytes overrule: it must not make them another picture.
-            key=("content_key",),
-        )
+        _, result = part.answers(decode)
         users: dict[str, set[str]] = {}
         for key, documents in zip(
             rows.column("content_key").to_pylist(), rows.column("documents").to_pylist(), strict=True
@@ -243,7 +243,7 @@ def images(spec: Spec) -> Phase:
         schema=IMAGE_USE,
         run=run,
         inputs=("fetched_images",),
-        functions=(decode,),
+        steps=(decode,),
         exchange=Exchange(key="content_key", order=("image_id",), schema=_BY_CONTENT, emit=_by_content),
     )
 

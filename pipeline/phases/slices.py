@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.engine.phase import Exchange, Part, Phase
+from pipeline.engine.phase import Exchange, Part, Phase, Step
 from pipeline.phases.documents import failed
 from pipeline.spec.loading import Spec
 from schemas.page import LOCATOR
@@ -28,28 +29,37 @@ _CONTENT = pa.schema(
 )
 
 
+def _to_split(part: Part) -> pa.Table:
+    """Texts of the documents, in order."""
+    texts = [
+        (document["document_id"], node["text"], document["language"], node["tag"])
+        for document in part.read("kept").select(["document_id", "language", "nodes"]).to_pylist()
+        for node in document["nodes"]
+        if node["kind"] == "text"
+    ]
+    return pa.table(
+        {
+            "document_id": pa.array([row[0] for row in texts], pa.string()),
+            "text": pa.array([row[1] for row in texts], pa.large_string()),
+            "language": pa.array([row[2] for row in texts], pa.string()),
+            "tag": pa.array([row[3] for row in texts], pa.string()),
+        }
+    )
+
+
 def slices(spec: Spec) -> Phase:
     """kept -> slices: images and sentences of each document, in reading order."""
-    split_sentences = SplitSentences(spec.pair.sentences)
+    split_sentences = Step(
+        SplitSentences(spec.pair.sentences),
+        _to_split,
+        owner="document_id",
+        key=("text", "language", "tag"),
+        table="kept",
+    )
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
-        kept = part.read("kept").select(["document_id", "url", "language", "nodes", "images"])
-        documents = kept.to_pylist()
-        texts = [
-            (document["document_id"], node["text"], document["language"], node["tag"])
-            for document in documents
-            for node in document["nodes"]
-            if node["kind"] == "text"
-        ]
-        rows = pa.table(
-            {
-                "document_id": pa.array([row[0] for row in texts], pa.string()),
-                "text": pa.array([row[1] for row in texts], pa.large_string()),
-                "language": pa.array([row[2] for row in texts], pa.string()),
-                "tag": pa.array([row[3] for row in texts], pa.string()),
-            }
-        )
-        result = part.apply(split_sentences, rows, owner="document_id", key=("text", "language", "tag"))
+        documents = part.read("kept").select(["document_id", "url", "nodes", "images"]).to_pylist()
+        _, result = part.answers(split_sentences)
         answers = iter(zip(result.column("spans").to_pylist(), result.column("error").to_pylist(), strict=True))
         made: list[dict[str, Any]] = []
         for document in documents:
@@ -91,7 +101,7 @@ def slices(spec: Spec) -> Phase:
         schema=SLICED,
         run=run,
         inputs=("kept",),
-        functions=(split_sentences,),
+        steps=(split_sentences,),
         modules=("stages.shards.slices",),
     )
 
@@ -116,10 +126,32 @@ def _contents(part: Part, _: Any) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_CONTENT)
 
 
+def _of_kind(kind: str, *columns: str) -> Callable[[Part], pa.Table]:
+    """The distinct contents of one kind, with what their encoder needs."""
+
+    def rows(part: Part) -> pa.Table:
+        assert part.rows is not None
+        mine = part.rows.filter(pc.equal(part.rows.column("kind"), kind))
+        return _first_of_each(mine).select(["content_id", *columns])
+
+    return rows
+
+
 def embeddings(spec: Spec) -> Phase:
     """slices -> embeddings: two unit vectors for each distinct content, from actors that hold the encoders."""
-    embed_images = EmbedImages(spec.embed)
-    embed_sentences = EmbedSentences(spec.embed)
+    # An image is known by its bytes' hash; a locator may differ between builds.
+    encoders = {
+        "image": Step(
+            EmbedImages(spec.embed),
+            _of_kind("image", "sha256", "body"),
+            owner="content_id",
+            key=("sha256",),
+            model=True,
+        ),
+        "sentence": Step(
+            EmbedSentences(spec.embed), _of_kind("sentence", "text"), owner="content_id", key=("text",), model=True
+        ),
+    }
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
@@ -131,14 +163,10 @@ def embeddings(spec: Spec) -> Phase:
             if not documents or documents[-1] != document_id:
                 documents.append(document_id)
         tables = []
-        for kind, function, column in (("image", embed_images, "body"), ("sentence", embed_sentences, "text")):
-            mine = _first_of_each(rows.filter(pc.equal(rows.column("kind"), kind)))
+        for kind, step in encoders.items():
+            mine, result = part.answers(step)
             if not mine.num_rows:
                 continue
-            # An image is known by its bytes' hash; a locator may differ between builds.
-            key = "sha256" if kind == "image" else "text"
-            columns = {name: mine.column(name) for name in dict.fromkeys(("content_id", key, column))}
-            result = part.apply(function, pa.table(columns), owner="content_id", key=(key,))
             part.add(f"{kind}s_embedded", mine.num_rows)
             part.decide(
                 [
@@ -153,7 +181,7 @@ def embeddings(spec: Spec) -> Phase:
                 pa.table(
                     {
                         "content_id": mine.column("content_id"),
-                        "kind": mine.column("kind"),
+                        "kind": pa.array([kind] * mine.num_rows, pa.string()),
                         "primary": result.column("primary"),
                         "shared": result.column("shared"),
                         "documents": pa.array(
@@ -171,9 +199,8 @@ def embeddings(spec: Spec) -> Phase:
         schema=EMBEDDED,
         run=run,
         inputs=("kept", "slices"),
-        functions=(embed_images, embed_sentences),
+        steps=tuple(encoders.values()),
         exchange=Exchange(key="content_id", order=("content_id", "document_id"), schema=_CONTENT, emit=_contents),
-        actors=True,
     )
 
 

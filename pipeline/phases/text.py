@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.engine.keys import digest_json
-from pipeline.engine.phase import Exchange, Part, Phase
+from pipeline.engine.phase import Exchange, Part, Phase, Step
 from pipeline.phases.documents import failed
 from pipeline.spec.loading import Spec
 from schemas.tables import SCORED, SELECTED
@@ -23,17 +23,21 @@ def _cuts(part: Part, _: Any) -> pa.Table:
     return part.read("paragraphs").select(_CUT.names)
 
 
+def _to_score(part: Part) -> pa.Table:
+    """Documents that are no copies, with what their nodes are known by."""
+    alive = part.read("unique").column("document_id").combine_chunks()
+    documents = part.read("documents").select(["document_id", "url", "nodes", "language"])
+    documents = documents.filter(pc.is_in(documents.column("document_id"), value_set=alive))
+    keys = [digest_json(nodes) for nodes in documents.column("nodes").to_pylist()]
+    return documents.append_column("nodes_key", pa.array(keys, pa.string()))
+
+
 def scores(spec: Spec) -> Phase:
     """documents + unique -> scores: the words of every document measured; no rule has been applied yet."""
-    score = ScoreText(spec.filter.scores)
+    score = Step(ScoreText(spec.filter.scores), _to_score, owner="document_id", key=("nodes_key",), table="documents")
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
-        alive = part.read("unique").column("document_id").combine_chunks()
-        documents = part.read("documents").select(["document_id", "url", "nodes", "language"])
-        documents = documents.filter(pc.is_in(documents.column("document_id"), value_set=alive))
-        keys = [digest_json(nodes) for nodes in documents.column("nodes").to_pylist()]
-        rows = documents.drop_columns(["url"]).append_column("nodes_key", pa.array(keys, pa.string()))
-        found = part.apply(score, rows, owner="document_id", key=("nodes_key",))
+        documents, found = part.answers(score)
         errors = found.column("error").to_pylist()
         subjects = zip(*(documents.column(name).to_pylist() for name in ("document_id", "url")), errors, strict=True)
         part.decide(
@@ -52,7 +56,7 @@ def scores(spec: Spec) -> Phase:
         schema=SCORED,
         run=run,
         inputs=("documents", "unique"),
-        functions=(score,),
+        steps=(score,),
     )
 
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from croniter import CroniterBadDateError, croniter
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from pipeline.engine.resources import OperatorSettings
 from stages.filter.settings import Bounds
 from stages.row_function import Settings
 
@@ -145,19 +146,38 @@ class ExpectSettings(Settings):
     """Share of extracted documents that reached the shards, 0..1. Default: ours, open, as only you know your source."""
 
 
+# Operators that hold an encoder.
+ENCODERS = ("embed_image", "embed_sentence")
+
+
 class ResourcesSettings(Settings):
     """What a build may use; never part of a key, so that it never changes a byte."""
 
     workers: int | None = Field(default=None, ge=1, le=4096)
     """CPUs of a local Ray; null takes all. A cluster keeps its own number. Default: Ray's, all."""
     encoder_workers: int | None = Field(default=None, ge=1, le=4096)
-    """Actors, a number, that hold encoders; null takes one a GPU, else one a CPU. Default: ours, as an encoder fills
-    the processor it runs on."""
+    """Actors, a number, that hold encoders, for each that `operators` gives no number of its own; null takes one a
+    GPU, else one a CPU. Default: ours, as an encoder fills the processor it runs on."""
     object_store_megabytes: int | None = Field(default=1024, ge=128, le=16_000_000)
     """Megabytes of memory for blocks on their way between workers, of a local Ray; null leaves it to Ray (30% of
     memory). Default: ours, several blocks a core, and room left for encoders on a small machine."""
     block_megabytes: float = Field(default=128.0, gt=0)
     """Megabytes above which a worker hands its rows on in several blocks. Default: Ray Data's 128 MiB."""
+    operators: dict[str, OperatorSettings] = Field(default_factory=dict)
+    """What single operators ask of Ray, by name: row functions (extract, embed_image), what comes before and after a
+    model (embed_image.prepare), phases (pairs) and their exchanges (pairs.rows). Default: ours, none, as most fill one
+    CPU each."""
+
+    def of_operators(self) -> dict[str, OperatorSettings]:
+        """`operators`, with `encoder_workers` for encoders that it gives no number of actors."""
+        found = dict(self.operators)
+        if self.encoder_workers is not None:
+            for name in ENCODERS:
+                given = found.get(name, OperatorSettings())
+                if given.min_workers is None and given.max_workers is None:
+                    fixed = {"min_workers": self.encoder_workers, "max_workers": self.encoder_workers}
+                    found[name] = given.model_copy(update=fixed)
+        return found
 
 
 class PricesSettings(Settings):

@@ -8,29 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from stages.encoders.availability import efficientnet_file
+from stages.encoders.pixels import squeezed
 from stages.encoders.protocol import Floats
 from stages.encoders.towers import ImageTower, Runtime
 from stages.encoders.weight_files import hash_files
 
 NAME = "efficientnet_lite0"
 WIDTH = 1280
-SIDE = 224
 PREPROCESSING = "bicubic 224 x 224 of the whole picture, (x - 127) / 128"
-
-
-def transform(picture: Image.Image) -> Floats:
-    """RGB picture to float32 (3, 224, 224).
-
-    The whole picture, squeezed: the usual centre crop would cut the axes off a plot and the ends off a banner.
-    """
-    resized = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    pixels = (np.asarray(resized, dtype=np.float32) - 127.0) / 128.0
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 @functools.cache
@@ -70,4 +58,4 @@ def load_tower(runtime: Runtime) -> ImageTower:
         maps: torch.Tensor = model.extract_features(pixels.contiguous(memory_format=torch.channels_last))
         return maps.mean((2, 3))
 
-    return ImageTower(NAME, PREPROCESSING, hash_files(weights), WIDTH, runtime, transform, forward)
+    return ImageTower(NAME, PREPROCESSING, hash_files(weights), WIDTH, runtime, squeezed, forward)

@@ -14,6 +14,7 @@ from pictures.decoding import PILLOW_PIXELS, decode, one_line
 from schemas.embedding import VECTOR
 from stages.encoders.availability import check_encoder, is_here, weights_hash
 from stages.encoders.names import libraries, parse
+from stages.encoders.pixels import load_transform, packed, tower_name, unpacked
 from stages.encoders.protocol import Encoder, Floats, Modality, Precision, WeightsMissing
 from stages.encoders.weight_files import hash_of
 from stages.row_function import ERROR, CannotRun, Settings
@@ -21,6 +22,8 @@ from stages.row_function import ERROR, CannotRun, Settings
 if TYPE_CHECKING:
     from stages.encoders.towers import Runtime
 
+# What the image towers see: an array of each, as an .npy file; `shared` is null where one tower serves both.
+PREPARED = pa.schema([pa.field("primary", pa.large_binary()), pa.field("shared", pa.large_binary()), ERROR])
 OUTPUT = pa.schema([pa.field("primary", VECTOR), pa.field("shared", VECTOR), ERROR])
 # Blocks of the fixed shape a call: sentences fall into buckets by length, and each bucket's last block is part-filled.
 BLOCKS = 16
@@ -122,7 +125,7 @@ def check_available(settings: EmbedSettings) -> None:
 
 
 class EmbedImages:
-    """RowFunction `embed_image`: stored bytes (`body`) into `primary` and `shared`."""
+    """PreparedFunction `embed_image`: stored bytes (`body`) into `primary` and `shared`."""
 
     name = "embed_image"
     output = OUTPUT
@@ -148,18 +151,29 @@ class EmbedImages:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """`body` (binary, may be null) in, OUTPUT out, in order."""
-        pictures: list[Any] = []
-        errors: list[str | None] = []
+        return self.forward(self.prepare(rows))
+
+    def prepare(self, rows: pa.Table) -> pa.Table:
+        """`body` in, PREPARED out, in order: decoded, and as the towers want it; no network is loaded."""
+        transforms = [load_transform(name) for name in _towers(self.settings)]
+        made: list[dict[str, Any]] = []
         for body in rows.column("body"):
             try:
                 # Bounded already when they were stored; this bounds what comes another way.
-                pixels = decode(body.as_py() or b"", 2 * PILLOW_PIXELS).pixels
-                pictures.append(Image.fromarray(pixels))
-                errors.append(None)
+                picture = Image.fromarray(decode(body.as_py() or b"", 2 * PILLOW_PIXELS).pixels)
+                seen = [packed(transform(picture)) for transform in transforms]
+                made.append(dict(zip(("primary", "shared"), seen, strict=False)))
             except Exception as error:
-                pictures.append(None)
-                errors.append(f"embed_image: {type(error).__name__}: {one_line(error)}")
-        return embed(pictures, errors, "image", self.settings)
+                made.append({ERROR.name: f"embed_image: {type(error).__name__}: {one_line(error)}"})
+        return pa.Table.from_pylist(made, schema=PREPARED)
+
+    def forward(self, prepared: pa.Table) -> pa.Table:
+        """PREPARED in, OUTPUT out, in order."""
+        seen = [
+            [None if each is None else unpacked(each) for each in prepared.column(name).to_pylist()]
+            for name, _ in zip(("primary", "shared"), _towers(self.settings), strict=False)
+        ]
+        return embed(seen, prepared.column(ERROR.name).to_pylist(), "image", self.settings)
 
 
 class EmbedSentences:
@@ -191,7 +205,7 @@ class EmbedSentences:
         """`text` (string, may be null) in, OUTPUT out, in order."""
         texts = rows.column("text").to_pylist()
         errors = [None if text is not None else "embed_sentence: no text" for text in texts]
-        return embed(texts, errors, "text", self.settings)
+        return embed([texts], errors, "text", self.settings)
 
 
 def libraries_of(settings: TowerSettings, *others: str) -> tuple[str, ...]:
@@ -204,10 +218,18 @@ def weights_of(settings: TowerSettings, modality: Modality) -> str:
     return hash_of(weights_hash(settings.primary, modality), weights_hash(settings.shared, modality))
 
 
-def embed(contents: Sequence[Any], errors: list[str | None], modality: Modality, settings: TowerSettings) -> pa.Table:
+def _towers(settings: TowerSettings) -> list[str]:
+    """Names of the image towers behind both encoders: one where they share it."""
+    return list(dict.fromkeys(tower_name(name) for name in (settings.primary, settings.shared)))
+
+
+def embed(
+    seen: Sequence[Sequence[Any]], errors: list[str | None], modality: Modality, settings: TowerSettings
+) -> pa.Table:
     """Vectors of the contents that have no error yet; an encoder that gives no vector adds one.
 
-    Both encoders read one forward pass where they stand on the same tower.
+    `seen` is what the primary tower sees of each, then, where it sees something else, the shared one. Both encoders
+    read one forward pass where they stand on the same tower.
     """
     # Here, as it imports torch: a spec is read and checked without.
     import torch
@@ -217,11 +239,11 @@ def embed(contents: Sequence[Any], errors: list[str | None], modality: Modality,
     runtime = Runtime(settings.device, settings.precision, settings.forward_size)
     primary, shared = (_loaded(name, modality, runtime) for name in (settings.primary, settings.shared))
     good = [row for row, error in enumerate(errors) if error is None]
-    given = [contents[row] for row in good]
+    given = [[contents[row] for row in good] for contents in seen]
     try:
-        features = primary.tower.features(given)
+        features = primary.tower.seen(given[0])
         first = primary.vectors(features)
-        second = shared.vectors(features) if shared.tower is primary.tower else shared.encode(given)
+        second = shared.vectors(features if shared.tower is primary.tower else shared.tower.seen(given[-1]))
     except torch.OutOfMemoryError as error:
         size = f"embed.{'image' if modality == 'image' else 'sentence'}_batch_size"
         raise CannotRun(f"{size} is {settings.forward_size}: {one_line(error)}; make it smaller") from None
@@ -231,7 +253,7 @@ def embed(contents: Sequence[Any], errors: list[str | None], modality: Modality,
             errors[row] = f"embed_{'image' if modality == 'image' else 'sentence'}: not a finite vector"
     kept = {row: position for position, row in enumerate(good) if finite[position]}
     columns = [
-        as_column(vectors, kept, len(contents), encoder) for vectors, encoder in ((first, primary), (second, shared))
+        as_column(vectors, kept, len(errors), encoder) for vectors, encoder in ((first, primary), (second, shared))
     ]
     return pa.table([*columns, pa.array(errors, pa.string())], schema=OUTPUT)
 

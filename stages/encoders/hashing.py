@@ -17,6 +17,7 @@ import numpy as np
 import xxhash
 from PIL import Image
 
+from stages.encoders.pixels import Pixels
 from stages.encoders.protocol import Floats, Modality
 
 # Cells a side that a picture is reduced to, and steps that a colour channel is rounded to.
@@ -48,9 +49,13 @@ class HashTower:
 
     def features(self, batch: Sequence[Any]) -> Floats:
         """Float32 (len(batch), width), from pictures (PIL, RGB) or strings."""
-        found = np.zeros((len(batch), self.width), dtype=np.float32)
-        for row, content in enumerate(batch):
-            named = _cells(content) if self.modality == "image" else _words(content)
+        return self.seen([cells(picture) for picture in batch] if self.modality == "image" else batch)
+
+    def seen(self, pixels: Sequence[Any]) -> Floats:
+        """The same of what `cells` makes of pictures, or of strings."""
+        found = np.zeros((len(pixels), self.width), dtype=np.float32)
+        for row, content in enumerate(pixels):
+            named = _named(content) if self.modality == "image" else _words(content)
             for name in ("", *named):  # the empty name, so that no vector is zero
                 digest = xxhash.xxh3_64_intdigest(f"{self.modality} {name}".encode(errors="surrogatepass"))
                 found[row, (digest >> 1) % self.width] += 1.0 if digest & 1 else -1.0
@@ -68,9 +73,12 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def _cells(picture: Image.Image) -> list[str]:
-    # Box averages of whole numbers: integer arithmetic, the same everywhere.
-    pixels = np.asarray(picture.convert("RGB").resize((CELLS, CELLS), Image.Resampling.BOX))
+def cells(picture: Image.Image) -> Pixels:
+    """Colours of a picture's cells, uint8 (8, 8, 3): box averages of whole numbers, the same everywhere."""
+    return np.asarray(picture.convert("RGB").resize((CELLS, CELLS), Image.Resampling.BOX))
+
+
+def _named(pixels: Pixels) -> list[str]:
     stepped = pixels.astype(np.int64) * STEPS // 256
     return [
         f"{row} {column} {channel} {stepped[row, column, channel]}"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from stages.encoders.pixels import Transform
 from stages.encoders.protocol import Floats, WeightsMissing
 from stages.encoders.towers import ImageTower, Runtime, TextTower, buckets_up_to
 from stages.encoders.weight_files import check_hub, files_of, hash_files, hub_folder, is_cached, local_path, looks_local
@@ -101,17 +102,26 @@ def load_text_tower(folder: Path, spec: str, runtime: Runtime) -> TextTower:
     )
 
 
-def load_image_tower(folder: Path, spec: str, runtime: Runtime) -> ImageTower:
-    """An image encoder out of its folder: the CLS token of the last layer, after the final norm (DINOv2)."""
-    from transformers import AutoImageProcessor, AutoModel
+def load_transform(folder: Path) -> tuple[Transform, str]:
+    """The folder's own image processor, and its identity."""
+    from transformers import AutoImageProcessor
 
     processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
     # (transformers leaves this one function untyped.)
-    model = runtime.place(AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32))
 
     def transform(picture: Image.Image) -> Floats:
         pixels = processor(images=picture, return_tensors="pt")["pixel_values"][0]
         return np.asarray(pixels.numpy(), dtype=np.float32)
+
+    return transform, f"{type(processor).__name__} of the folder"
+
+
+def load_image_tower(folder: Path, spec: str, runtime: Runtime) -> ImageTower:
+    """An image encoder out of its folder: the CLS token of the last layer, after the final norm (DINOv2)."""
+    from transformers import AutoModel
+
+    transform, preprocessing = load_transform(folder)
+    model = runtime.place(AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32))
 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         hidden: torch.Tensor = model(pixel_values=pixels).last_hidden_state
@@ -119,7 +129,7 @@ def load_image_tower(folder: Path, spec: str, runtime: Runtime) -> ImageTower:
 
     return ImageTower(
         name=spec,
-        preprocessing=f"{type(processor).__name__} of the folder",
+        preprocessing=preprocessing,
         weights=hash_files(folder),
         width=int(model.config.hidden_size),
         runtime=runtime,

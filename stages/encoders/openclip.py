@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from stages.encoders.pixels import Transform
 from stages.encoders.protocol import Floats, Modality, WeightsMissing
 from stages.encoders.towers import ImageTower, Runtime, TextTower
 from stages.encoders.weight_files import check_hub, hash_files, hash_of, hub_file, is_cached, local_path, looks_local
@@ -74,14 +76,28 @@ def weights_of(name: str, spec: str) -> Path:
 
 
 @functools.cache
-def load_model(model: str, file: Path, runtime: Runtime) -> tuple[Any, Any]:
-    """The model in place and its evaluation transform; both towers come out of one load."""
+def load_model(model: str, file: Path, runtime: Runtime) -> Any:
+    """The model in place; both towers come out of one load."""
     import open_clip
 
-    built, _, transform = open_clip.create_model_and_transforms(
-        model, pretrained=str(file), pretrained_image=False, weights_only=True
-    )
-    return runtime.place(built), transform
+    return runtime.place(open_clip.create_model(model, pretrained=str(file), pretrained_image=False, weights_only=True))
+
+
+def load_transform(name: str, spec: str) -> tuple[Transform, str]:
+    """The evaluation transform that goes with the weights, and its identity; a file has the library's own."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+    architecture, pretrained = split(name, spec)
+    stated = {} if looks_local(pretrained) else open_clip.get_pretrained_cfg(architecture, pretrained)
+    size = open_clip.get_model_config(architecture)["vision_cfg"].get("image_size", PreprocessCfg().size)
+    settings = {**merge_preprocess_dict(asdict(PreprocessCfg()), stated), "size": size}
+    library_transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+
+    def transform(picture: Image.Image) -> Floats:
+        return np.asarray(library_transform(picture).numpy(), dtype=np.float32)
+
+    return transform, " ".join(str(library_transform).split())
 
 
 def load_tower(name: str, spec: str, modality: Modality, runtime: Runtime) -> ImageTower | TextTower:
@@ -90,15 +106,11 @@ def load_tower(name: str, spec: str, modality: Modality, runtime: Runtime) -> Im
 
     architecture, _ = split(name, spec)
     file = weights_of(name, spec)
-    model, library_transform = load_model(architecture, file, runtime)
+    model = load_model(architecture, file, runtime)
     weights = hash_of(architecture, hash_files(file))
     width = int(open_clip.get_model_config(architecture)["embed_dim"])
     if modality == "image":
-
-        def transform(picture: Image.Image) -> Floats:
-            return np.asarray(library_transform(picture).numpy(), dtype=np.float32)
-
-        preprocessing = " ".join(str(library_transform).split())
+        transform, preprocessing = load_transform(name, spec)
         return ImageTower(spec, preprocessing, weights, width, runtime, transform, model.encode_image)
 
     tokenizer = open_clip.get_tokenizer(architecture)

@@ -53,6 +53,9 @@ class Tower(Protocol):
     def features(self, batch: Sequence[Any]) -> Floats:
         """Float32 of shape (len(batch), width), each row a function of its own input alone."""
 
+    def seen(self, pixels: Sequence[Any]) -> Floats:
+        """The same of pictures that are transformed already (stages.encoders.pixels); of strings, as `features`."""
+
 
 @dataclass(frozen=True)
 class Encoder:

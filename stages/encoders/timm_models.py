@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stages.encoders.pixels import Transform
 from stages.encoders.protocol import Floats, WeightsMissing
 from stages.encoders.towers import ImageTower, Runtime
 from stages.encoders.weight_files import check_hub, hash_files, hash_of, hub_file, is_cached, local_path
@@ -58,6 +59,20 @@ def weights_of(name: str, spec: str) -> Path:
     return local_path(path, spec) if path else hub_file(repository(architecture, spec), HUB_FILE, spec)
 
 
+def load_transform(name: str) -> tuple[Transform, str]:
+    """timm's own evaluation transform of an architecture, and its identity."""
+    timm: Any = importlib.import_module("timm")
+    architecture, _ = split(name)
+    config = timm.get_pretrained_cfg(architecture)
+    settings = timm.data.resolve_data_config(pretrained_cfg=config.to_dict() if config else None, args={"in_chans": 3})
+    library_transform = timm.data.create_transform(**settings, is_training=False)
+
+    def transform(picture: Image.Image) -> Floats:
+        return np.asarray(library_transform(picture).numpy(), dtype=np.float32)
+
+    return transform, " ".join(str(library_transform).split())
+
+
 def load_tower(name: str, spec: str, runtime: Runtime) -> ImageTower:
     """The tower with timm's own evaluation transform; DINOv2's pooled feature is its CLS token."""
     timm: Any = importlib.import_module("timm")  # which exports without saying so
@@ -68,14 +83,10 @@ def load_tower(name: str, spec: str, runtime: Runtime) -> ImageTower:
     # A classifier's weights may be left over, as no classifier is built; a layer without weights may not.
     if fit.missing_keys:
         raise WeightsMissing(f"{spec}: {file} is no checkpoint of {architecture}: it lacks {fit.missing_keys[0]}")
-    library_transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-
-    def transform(picture: Image.Image) -> Floats:
-        return np.asarray(library_transform(picture).numpy(), dtype=np.float32)
-
+    transform, preprocessing = load_transform(name)
     return ImageTower(
         name=spec,
-        preprocessing=" ".join(str(library_transform).split()),
+        preprocessing=preprocessing,
         weights=hash_of(architecture, hash_files(file)),
         width=int(model.num_features),
         runtime=runtime,

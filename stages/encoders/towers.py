@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.encoders.linear import speed_up
+from stages.encoders.pixels import Pixels, Transform
 from stages.encoders.protocol import Floats, Modality, Precision, in_fixed_batches
 
 # Padded lengths in tokens. A text's bucket follows from its own length, never from its company.
@@ -59,7 +60,7 @@ class ImageTower:
     width: int
     """Features a picture."""
     runtime: Runtime
-    transform: Callable[[Image.Image], Floats]
+    transform: Transform
     """Picture to float32 (3, height, width), always the same height and width."""
     forward: Callable[[torch.Tensor], torch.Tensor] = field(repr=False)
     """(batch, 3, height, width) to (batch, width)."""
@@ -75,8 +76,16 @@ class ImageTower:
         found = np.empty((len(batch), self.width), dtype=np.float32)
         # Block by block, so that only one block of pixels is held at a time.
         for start in range(0, len(batch), self.batch_size):
-            pixels = np.stack([self.transform(picture) for picture in batch[start : start + self.batch_size]])
-            found[start : start + len(pixels)] = in_fixed_batches(pixels, self.batch_size, self.run, self.width)
+            pictures = batch[start : start + self.batch_size]
+            found[start : start + len(pictures)] = self.seen([self.transform(picture) for picture in pictures])
+        return found
+
+    def seen(self, pixels: Sequence[Pixels]) -> Floats:
+        """Float32 (len(pixels), width), of pictures that are transformed already."""
+        found = np.empty((len(pixels), self.width), dtype=np.float32)
+        for start in range(0, len(pixels), self.batch_size):
+            block = np.stack(pixels[start : start + self.batch_size])
+            found[start : start + len(block)] = in_fixed_batches(block, self.batch_size, self.run, self.width)
         return found
 
     def run(self, pixels: Floats) -> Floats:
@@ -122,6 +131,10 @@ class TextTower:
                 block = members[start : start + self.batch_size]
                 found[block] = self.run([tokens[row] for row in block], length)[: len(block)]
         return found
+
+    def seen(self, pixels: Sequence[str]) -> Floats:
+        """There is nothing to transform: as `features`."""
+        return self.features(pixels)
 
     def bucket(self, length: int) -> int:
         """The smallest bucket that holds `length` tokens."""

@@ -18,7 +18,8 @@ Run = Callable[..., Runner]
 def run_phases(local_ray: dict[str, float]) -> Run:
     """run_phases(folder, phase, …) brings phases to finished tables and returns the runner."""
     from pipeline.engine.progress import Progress
-    from pipeline.engine.runner import Resources, start_tally
+    from pipeline.engine.resources import Resources
+    from pipeline.engine.runner import start_tally
     from pipeline.engine.storage import Storage
 
     tally = start_tally()

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.engine.keys import digest
-from pipeline.engine.phase import Exchange, Part, Phase
+from pipeline.engine.phase import Exchange, Part, Phase, Step
 from schemas.contract import contract
 from stages.row_function import ERROR, CannotRun, Limits, Settings
 
@@ -102,11 +102,12 @@ def numbers(count: int) -> Phase:
 
 def squares(settings: SquareSettings, actors: bool = False, kind: type[Square] = Square) -> Phase:
     """numbers -> squares, by the memoised function; what it could not square is a decision."""
-    function = kind(settings)
+    square = Step(
+        kind(settings), lambda part: part.read("numbers"), owner="id", key=("n",), table="numbers", model=actors
+    )
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
-        rows = part.read("numbers")
-        result = part.apply(function, rows, owner="id", key=("n",))
+        rows, result = part.answers(square)
         good = result.column("error").is_null()
         part.decide(
             [
@@ -126,11 +127,11 @@ def squares(settings: SquareSettings, actors: bool = False, kind: type[Square] =
         assert [int(blob or b"-1") for blob in blobs] == made.column("square").to_pylist()
         return made
 
-    return Phase(name="squares", schema=SQUARE, run=run, inputs=("numbers",), functions=(function,), actors=actors)
+    return Phase(name="squares", schema=SQUARE, run=run, inputs=("numbers",), steps=(square,))
 
 
-def last_digits() -> Phase:
-    """squares -> one row a last digit, gathered from all ranges."""
+def last_digits(again: SquareSettings | None = None, actors: bool = False) -> Phase:
+    """squares -> one row a last digit, gathered from all ranges; `again` squares the squares before they are summed."""
 
     def emit(part: Part, _: Any) -> pa.Table:
         rows = part.read("squares")
@@ -139,8 +140,17 @@ def last_digits() -> Phase:
             {"digit": [digest(f"digit {d}") for d in digits], "n": rows.column("n"), "square": rows.column("square")}
         )
 
+    def squares_of(part: Part) -> pa.Table:
+        assert part.rows is not None
+        return pa.table({"digit": part.rows.column("digit"), "n": part.rows.column("square")})
+
+    steps = () if again is None else (Step(Square(again), squares_of, owner="digit", key=("n",), model=actors),)
+
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
+        for step in steps:
+            _, result = part.answers(step)
+            rows = rows.set_column(rows.schema.get_field_index("square"), "square", result.column("square"))
         found: dict[str, list[dict[str, Any]]] = {}
         for row in rows.to_pylist():
             found.setdefault(row["digit"], []).append(row)
@@ -158,6 +168,7 @@ def last_digits() -> Phase:
         schema=LAST_DIGIT,
         run=run,
         inputs=("squares",),
+        steps=steps,
         exchange=Exchange(key="digit", order=("digit", "n"), schema=schema, emit=emit),
     )
 

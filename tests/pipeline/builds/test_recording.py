@@ -13,7 +13,8 @@ from pipeline.corpus.records import build_ids, newest_build
 from pipeline.engine.ending import Terminated
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.progress import Progress
-from pipeline.engine.runner import PhaseFailed, Resources, Runner
+from pipeline.engine.resources import Resources
+from pipeline.engine.runner import PhaseFailed, Runner
 from pipeline.engine.storage import Storage, StorageFull
 from pipeline.phases.graph import graph
 from schemas.build_record import FAILED, FINISHED, RUNNING, STOPPED, BuildRecord

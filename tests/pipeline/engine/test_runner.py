@@ -14,15 +14,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import ray.data
+from ray.data._internal.logical.optimizers import get_execution_plan
 from ray.data.context import DataContext
 
 from pipeline.engine.damage import Damaged
 from pipeline.engine.key_range import evenly
 from pipeline.engine.memo import compute_isolated
+from pipeline.engine.plans import MODEL_BLOCK_BYTES, assembled, configure_ray_data, exchanged, stream, warmed
 from pipeline.engine.recovery import line_for_people
-from pipeline.engine.runner import PhaseFailed, Runner, configure_ray_data, finished
+from pipeline.engine.resources import RETRIES, Resources
+from pipeline.engine.runner import PhaseFailed, finished
 from pipeline.engine.storage import Storage
 from pipeline.engine.work_folder import WorkFolder
+from pipeline.phases.graph import graph
+from pipeline.spec.loading import load
 from stages.row_function import CannotRun
 from tests.pipeline.conftest import Run
 from tests.pipeline.toy import Square, SquareSettings, last_digits, numbers, squares, total, tree
@@ -226,10 +231,15 @@ def test_a_range_of_any_size_is_made_from_all_its_rows(
 ) -> None:
     """Ray Data splits large blocks, but never what its sort has gathered."""
     phases = (numbers(95), squares(SquareSettings()))
-    run_phases(tmp_path / "large", *phases, replace(last_digits(), whole=whole))
+    run_phases(tmp_path / "large", *phases, replace(last_digits(SquareSettings()), whole=whole))
     with small_blocks():
-        run_phases(tmp_path / "small", *phases, replace(last_digits(), actors=actors, whole=whole))
+        runner = run_phases(tmp_path / "small", *phases, replace(last_digits(SquareSettings(), actors), whole=whole))
     assert tree(tmp_path / "small") == tree(tmp_path / "large")
+    sums = {row["sum"] for part in runner.table("last_digits").read_all() for row in part.to_pylist()}
+    assert sums == {sum(n**4 for n in range(digit, 95, 10)) for digit in range(10)}
+    # What a model was at, and for how long, is in the record.
+    said = runner.records["last_digits"].run["models"].get("square")
+    assert (said is None) if not actors else (said["rows"] == 95 and said["actors"] in (1, 2) and 0 < said["busy"] <= 1)
 
 
 def test_a_function_that_cannot_run_stops_the_build_and_blames_no_row(run_phases: Run, tmp_path: Path) -> None:
@@ -255,25 +265,52 @@ def test_a_task_that_asked_for_no_gpu_sees_none(run_phases: Run, tmp_path: Path)
 
 @pytest.mark.parametrize(("gpus", "encoder", "miner"), [(0.0, 0, None), (0.5, 0.5, 0.5), (2.0, 1.0, 1.0)])
 def test_encoders_and_mining_ask_for_a_gpu_where_there_is_one(gpus: float, encoder: float, miner: float | None) -> None:
-    from pipeline.engine.progress import Progress
-    from pipeline.engine.runner import Resources
-    from pipeline.phases.graph import graph
-    from pipeline.spec.loading import load
-
-    runner = Runner(Storage("/nowhere"), Resources(2.0, gpus), Progress(lambda phase: [0, 0, 0]), None)
-    asked = {phase.name: runner._share(phase).get("num_gpus") for phase in graph(load("demo"))}
-    assert runner._pool()["num_gpus"] == encoder
+    resources = Resources(2.0, gpus)
+    asked = {phase.name: resources.task(phase.name, gpu=phase.gpu).get("num_gpus") for phase in graph(load("demo"))}
+    assert resources.pool("embed_image")["num_gpus"] == encoder
     assert asked.pop("negatives") == miner and set(asked.values()) == {None}
 
 
-def test_operators_are_called_after_their_phases(run_phases: Run, tmp_path: Path) -> None:
-    """What a person sees of a build in Ray's dashboard."""
-    runner = run_phases(tmp_path, numbers(9), squares(SquareSettings()))
-    found = []
-    for phase in (squares(SquareSettings()), last_digits(), replace(last_digits(), actors=True)):
-        work = runner._work(phase, "key", evenly(4), isolate=False)
-        dataset = runner._mapped(work, [0]) if phase.exchange is None else runner._exchanged(work, evenly(4))
-        found.append(dataset.stats() if phase.actors else dataset.materialize().stats())
-    assert "Map(squares)" in found[0]
-    assert "MapBatches(last_digits.rows)" in found[1] and "MapBatches(last_digits)" in found[1]
-    assert "MapBatches(last_digits.rows)" in found[2]
+def test_a_spec_says_what_an_operator_takes() -> None:
+    given = {"extract": {"cpus": 0.5, "memory_megabytes": 700}, "embed_image": {"gpus": 0.25, "max_workers": 6}}
+    overrides = [f"resources.operators={json.dumps(given)}", "resources.encoder_workers=3"]
+    operators = load("demo", overrides).resources.of_operators()
+    resources = Resources(8.0, 2.0, operators)
+    assert resources.task("extract") == {"max_retries": RETRIES, "num_cpus": 0.5, "memory": 700_000_000}
+    assert resources.task("decode_image") == {"max_retries": RETRIES}
+    pools = [resources.pool(name)["compute"] for name in ("embed_image", "embed_sentence")]
+    assert [(pool.min_size, pool.max_size) for pool in pools] == [(6, 6), (3, 3)]
+
+
+def operators_of(dataset: ray.data.Dataset) -> list[str]:
+    """The physical operators behind a dataset's input, in order, as Ray runs them."""
+    operator, names = get_execution_plan(dataset._logical_plan)[0].dag, []
+    while operator.input_dependencies:
+        names.append(f"{type(operator).__name__} {operator.name}")
+        operator = operator.input_dependencies[0]
+    return names[::-1]
+
+
+def test_the_plans_are_what_ray_runs(run_phases: Run, tmp_path: Path) -> None:
+    """Rows stream: what needs no model is one task with its reader; a model stands between what feeds it and what keeps
+    what it makes."""
+    runner = run_phases(tmp_path, numbers(40), squares(SquareSettings()))
+    plain, held = squares(SquareSettings()), squares(SquareSettings(), actors=True)
+    work = runner._work(plain, "key", evenly(4), isolate=False)
+    read = stream(work, plain.steps[0])
+    table = runner.table("numbers")
+    assert read.schema().base_schema == table.schema and read.count() == runner.records["numbers"].rows == 40
+    assert operators_of(read) == ["TaskPoolMapOperator ReadTable(numbers)"]
+    assert operators_of(warmed(work, plain.steps[0], read, runner.resources)) == [
+        "TaskPoolMapOperator ReadTable(numbers)->MapBatches(square.ask)->MapBatches(square)"
+    ]
+    assert operators_of(warmed(work, held.steps[0], read, runner.resources)) == [
+        "TaskPoolMapOperator ReadTable(numbers)->MapBatches(square.ask)",
+        "ActorPoolMapOperator MapBatches(square)",
+        "TaskPoolMapOperator MapBatches(square.keep)",
+    ]
+    met = exchanged(runner._work(last_digits(), "key", evenly(4), isolate=False), evenly(4), runner.resources)
+    made = operators_of(assembled(work, [], met, runner.resources))
+    assert [name.split()[1] for name in made] == ["MapBatches(last_digits.rows)", "Sort", "MapBatches(squares)"]
+    assert operators_of(assembled(work, [0, 2], None, runner.resources)) == ["TaskPoolMapOperator MapBatches(squares)"]
+    assert DataContext.get_current().target_max_block_size != MODEL_BLOCK_BYTES

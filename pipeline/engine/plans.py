@@ -1,0 +1,142 @@
+"""The plans of a phase as Ray Data runs them: what streams into row stores, what is exchanged, what makes the parts.
+
+Operators are called after what they do: `Read<table>`, `<function>.ask`, `<function>`, `<phase>.rows`, `<phase>`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data.context import DataContext, ShuffleStrategy
+
+from pipeline.engine import warm
+from pipeline.engine.key_range import KeyRange
+from pipeline.engine.phase import Step
+from pipeline.engine.resources import RETRIES, Resources
+from pipeline.engine.table_source import TableSource
+from pipeline.engine.worker import RANGE, Work
+from stages.row_function import PreparedFunction
+
+# What a model sees comes in blocks of this size, so that its first batch is soon there and few wait in memory.
+MODEL_BLOCK_BYTES = 16_000_000
+SAID = pa.schema([pa.field(RANGE, pa.int64()), pa.field("rows", pa.int64()), pa.field("dropped", pa.int64())])
+
+
+def stream(work: Work, step: Step) -> ray.data.Dataset:
+    """The rows of a step's table, of the ranges at work."""
+    assert step.table is not None
+    table = work.inputs[step.table]
+    parts = [
+        part
+        for part in table.parts
+        if part.rows and any(keys.overlaps(KeyRange(part.first, part.last)) for keys in work.ranges)
+    ]
+    if not parts:
+        return ray.data.from_arrow(table.rows_of(table.parts[0]).slice(0, 0))
+    read: ray.data.Dataset = ray.data.read_datasource(
+        TableSource(table, parts, table.schema),
+        override_num_blocks=len(parts),
+        ray_remote_args={"max_retries": RETRIES},
+    )
+    return read
+
+
+def warmed(work: Work, step: Step, rows: ray.data.Dataset, resources: Resources) -> ray.data.Dataset:
+    """Rows of a table or an exchange through a step's function into its store; rows of warm.TOLD come out."""
+    function = step.function
+    name = function.name
+
+    def mapped(dataset: ray.data.Dataset, operator: str, run: Callable[..., Any], **more: Any) -> ray.data.Dataset:
+        def over(block: pa.Table) -> Any:
+            return run(work, step, block)
+
+        given = {"batch_size": None, "batch_format": "pyarrow", **resources.task(operator), **more}
+        made: ray.data.Dataset = dataset.map_batches(_called(over, operator), **given)
+        return made
+
+    if not step.model:
+        # Both ask for the same, so that Ray makes them one task: what was asked about goes through no object store.
+        asked = mapped(rows, f"{name}.ask", warm.ask, **resources.task(name))
+        return mapped(asked, name, warm.compute)
+    rows.context.target_max_block_size = MODEL_BLOCK_BYTES
+    asked = mapped(rows, f"{name}.ask", warm.ask, **resources.task(f"{name}.prepare"))
+    if isinstance(function, PreparedFunction):
+        asked = mapped(asked, f"{name}.prepare", warm.prepare)
+    made: ray.data.Dataset = asked.map_batches(
+        type(name, (warm.Model,), {}),
+        fn_constructor_args=(work, step),
+        batch_size=work.batch_size(function),
+        batch_format="pyarrow",
+        **resources.pool(name),
+    )
+    return mapped(made, f"{name}.keep", warm.keep, batch_size=warm.KEPT_ROWS)
+
+
+def exchanged(work: Work, units: Sequence[Any], resources: Resources) -> ray.data.Dataset:
+    """Rows of an exchange, every range in one block."""
+
+    def emit(batch: dict[str, Any]) -> Iterator[pa.Table]:
+        for index in batch["unit"]:
+            rows = work.emit(units[int(index)])
+            if rows.num_rows:
+                yield rows
+
+    operator = f"{work.phase.name}.rows"
+    dataset = ray.data.from_items([{"unit": i} for i in range(len(units))], override_num_blocks=len(units))
+    rows = dataset.map_batches(_called(emit, operator), batch_size=None, **resources.task(operator))
+    inner: list[int | float] = list(range(1, len(work.ranges)))
+    met: ray.data.Dataset = rows.sort(RANGE, boundaries=inner) if inner else rows.repartition(1)
+    return met
+
+
+def assembled(
+    work: Work, indices: Sequence[int], rows: ray.data.Dataset | None, resources: Resources
+) -> ray.data.Dataset:
+    """Parts of the ranges with these indices, or of those that exchanged rows belong to; rows of SAID come out."""
+    share = resources.task(work.phase.name, gpu=work.phase.gpu)
+
+    def make(block: pa.Table) -> pa.Table:
+        if RANGE in block.column_names:
+            said = [work.run(index, mine) for index, mine in warm.by_range(block)]
+        else:
+            said = [work.run(int(index), None) for index in block.column("index").to_pylist()] if block.num_rows else []
+        return pa.Table.from_pylist(said, schema=SAID)
+
+    if rows is None:
+        rows = ray.data.from_items([{"index": i} for i in indices], override_num_blocks=len(indices))
+    made: ray.data.Dataset = rows.map_batches(
+        _called(make, work.phase.name), batch_size=None, batch_format="pyarrow", **share
+    )
+    return made
+
+
+def _called(run: Callable[..., Any], operator: str) -> Callable[..., Any]:
+    """The function under the name that Ray calls its operator by."""
+    run.__name__ = operator
+    return run
+
+
+def configure_ray_data(block_megabytes: float | None = None) -> None:
+    """Settings that Ray Data needs to use few CPUs well, and to be silent: progress is ours."""
+    context = DataContext.get_current()
+    if block_megabytes is not None:
+        context.target_max_block_size = max(1, int(block_megabytes * (1 << 20)))
+    context.op_resource_reservation_enabled = False
+    # What a worker raised says what to do about it; Ray Data would hand on only its own name for it.
+    context.raise_original_map_exception = True
+    # The default shuffle starts actors for every exchange: 7 s on 2 CPUs where the sort by tasks takes .3 s.
+    # A partition leaves this sort as one block whatever its size; Ray's newer one cuts it at target_max_block_size, and
+    # a part made from each piece would overwrite the others.
+    context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
+    # Ray would run a task whose worker dies again for ever; max_retries has no other way in yet.
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A dead worker is handled, and said in one line, by the runner; Ray Data would print its whole stack first.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

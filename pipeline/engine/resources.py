@@ -1,0 +1,98 @@
+"""What a build's operators may use: of the machine or cluster at hand, and what the spec gives each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from stages.row_function import Settings
+
+
+class OperatorSettings(Settings):
+    """What one operator of a build asks of Ray for each of its tasks or actors; never part of a key."""
+
+    cpus: float | None = Field(default=None, ge=0, le=4096)
+    """CPUs of a task or actor, a number. Default: Ray's, one; none for an actor that holds a model, as its own
+    preparation fills them."""
+    gpus: float | None = Field(default=None, ge=0, le=64)
+    """GPUs of a task or actor, a number. Default: ours, one for what computes on them where there are any."""
+    memory_megabytes: int | None = Field(default=None, ge=1, le=16_000_000)
+    """Megabytes of memory that a task or actor takes beside its blocks: as many run at a time as fit. Default: Ray's,
+    it is not asked."""
+    batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Rows of a row function a call. Default: ours, what the function itself asks for."""
+    min_workers: int | None = Field(default=None, ge=1, le=4096)
+    """Fewest actors that hold a model, a number. Default: ours, one a GPU, else one a CPU."""
+    max_workers: int | None = Field(default=None, ge=1, le=4096)
+    """Most of them, a number: a pool grows with its queue up to it, and asks an autoscaling cluster for nodes.
+    Default: ours, as many as GPUs come, else one a CPU."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> OperatorSettings:
+        if self.min_workers and self.max_workers and self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers is {self.min_workers}, above max_workers, {self.max_workers}")
+        return self
+
+
+_UNSET = OperatorSettings()
+# Times that Ray runs a task again whose worker or node died, before the runner looks at what is missing.
+RETRIES = 0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the runner may use; never part of a key."""
+
+    cpus: float
+    gpus: float
+    operators: Mapping[str, OperatorSettings] = field(default_factory=dict)
+
+    def of(self, operator: str) -> OperatorSettings:
+        """What the spec gives an operator."""
+        return self.operators.get(operator, _UNSET)
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Rows a call of the operators that are given another number than their own."""
+        return {name: each.batch_size for name, each in self.operators.items() if each.batch_size is not None}
+
+    def task(self, operator: str, *, gpu: bool = False) -> dict[str, Any]:
+        """Ray's arguments for tasks of an operator; `gpu` for one that computes on a GPU where there is one."""
+        given = self.of(operator)
+        found: dict[str, Any] = {"max_retries": RETRIES}
+        if given.cpus is not None:
+            found["num_cpus"] = given.cpus
+        gpus = given.gpus if given.gpus is not None else min(1.0, self.gpus) if gpu else 0.0
+        if gpus:
+            found["num_gpus"] = gpus
+        if given.memory_megabytes is not None:
+            found["memory"] = given.memory_megabytes * 1_000_000
+        return found
+
+    def pool(self, operator: str) -> dict[str, Any]:
+        """Ray's arguments for the actors of an operator that holds a model.
+
+        They ask for no CPU unless told to: those that prepare what they see would wait for it. On GPUs the pool begins
+        with those that are there and grows with those that come.
+        """
+        # Here, as a spec is read and checked without Ray.
+        from ray.data import ActorPoolStrategy
+
+        given = self.of(operator)
+        gpus = given.gpus if given.gpus is not None else min(1.0, self.gpus)
+        there = max(1, int(self.gpus / gpus)) if gpus and self.gpus else max(1, int(self.cpus))
+        least = given.min_workers or min(there, given.max_workers or there)
+        most = given.max_workers or (None if gpus else max(least, there))
+        found: dict[str, Any] = {
+            "compute": ActorPoolStrategy(min_size=least, max_size=most),
+            "num_cpus": given.cpus or 0,
+            "num_gpus": gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        if given.memory_megabytes is not None:
+            found["memory"] = given.memory_megabytes * 1_000_000
+        return found

@@ -1,0 +1,211 @@
+"""What warm plans do in Ray's workers: rows that no store answers stream through a row function into its store.
+
+The store is their only effect, and it takes a row any number of times; whatever stops a plan, the next one asks about
+the rows that are still missing. Parts are made afterwards, from the store alone.
+
+    ask      a block of a table or of an exchange -> the rows that are not computed yet
+    compute  these -> the store, where the function needs no model
+    prepare  these -> what the model sees (decoded and resized pictures), on CPUs
+    Model    that -> results, in actors that hold the model
+    keep     these -> the store
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from pipeline.engine import memo
+from pipeline.engine.key_range import KeyRange, leading_bits
+from pipeline.engine.phase import Step
+from pipeline.engine.row_store import GENERATION, ROW_KEY
+from pipeline.engine.worker import RANGE, Work, hide_unasked_gpus
+from schemas.contract import key_of
+from stages.row_function import PreparedFunction, RowFunction, limits_of
+
+# A killed worker loses at most this much work.
+FLUSH_SECONDS = 5.0
+FLUSH_ROWS = 4096
+# Results of a model that are kept at a time.
+KEPT_ROWS = 1024
+# Seconds that a model took, beside the first of the rows that it took them for.
+SECONDS = "seconds"
+# Which of a pool's actors made a row.
+ACTOR = "actor"
+# What a plan tells the driver: rows computed, how many of them came out otherwise than before, seconds of models; and
+# in rows of zeros, further actors at work.
+TOLD = pa.schema(
+    [
+        pa.field("rows", pa.int64()),
+        pa.field("differing", pa.int64()),
+        pa.field(SECONDS, pa.float64()),
+        pa.field(ACTOR, pa.string()),
+    ]
+)
+
+
+def ask(work: Work, step: Step, block: pa.Table) -> pa.Table:
+    """Rows of a block that the step's function has to compute, by key, each once: ROW_KEY and its input columns."""
+    found: list[pa.Table] = []
+    for keys, held, rows in _ranges(work, step, block):
+        part = work.part(keys)
+        if step.table is not None:
+            part.held[step.table] = held
+        part.rows = rows
+        asked = step.rows(part)
+        keyed = asked.append_column(ROW_KEY, memo.row_keys(asked, step.owner, step.key))
+        if work.probe is not None:
+            found.append(work.probe.drawn(step.function, keyed, keys))
+            continue
+        missing, there = memo.unanswered(
+            step.function, keyed, storage=work.storage, within=keys, generation=work.generation
+        )
+        part.tell(there, 0)
+        found.append(missing)
+    return pa.concat_tables(found) if found else pa.table({ROW_KEY: pa.array([], pa.string())})
+
+
+def _ranges(work: Work, step: Step, block: pa.Table) -> Iterator[tuple[KeyRange, pa.Table, pa.Table | None]]:
+    """The key ranges of a block: of an exchange those that it was cut by, of a table the one from first to last row."""
+    if not block.num_rows:
+        return
+    if step.table is None:
+        for index, rows in by_range(block):
+            yield work.ranges[index], rows, work.ordered(rows)
+        return
+    column = block.column(key_of(block.schema))
+    first, last = leading_bits(pa.array([column[0].as_py(), column[-1].as_py()], pa.string())).tolist()
+    yield KeyRange(first, last), block, None
+
+
+def by_range(block: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """Every range of an exchanged block: one, unless the cluster packed several into it."""
+    if block.num_rows:
+        owners = block.column(RANGE)
+        for index in sorted(set(owners.to_pylist())):
+            yield index, block.filter(pc.equal(owners, index)).drop_columns([RANGE])
+
+
+def compute(work: Work, step: Step, asked: pa.Table) -> pa.Table:
+    """Run the function over its rows, its own number at a time, and store what it makes of them; a row of TOLD."""
+    hide_unasked_gpus()
+    desk = _Desk(work, step.function)
+    size = work.batch_size(step.function)
+    for start in range(0, asked.num_rows, size):
+        rows = asked.slice(start, size)
+        desk.take(rows.column(ROW_KEY), desk.run(memo.load_blobs(work.storage, rows.drop_columns([ROW_KEY]))))
+    return desk.told()
+
+
+def prepare(work: Work, step: Step, asked: pa.Table) -> Iterator[pa.Table]:
+    """What the step's model sees of its rows, a batch of it after the other, always in the same order."""
+    function = step.function
+    assert isinstance(function, PreparedFunction)
+    hide_unasked_gpus()
+    size = work.batch_size(function)
+    for start in range(0, asked.num_rows, size):
+        rows = asked.slice(start, size)
+        made = function.prepare(memo.load_blobs(work.storage, rows.drop_columns([ROW_KEY])))
+        yield made.append_column(ROW_KEY, rows.column(ROW_KEY))
+
+
+class _Forward:
+    """A function behind its preparation, as a row function is run."""
+
+    limits = None
+
+    def __init__(self, function: PreparedFunction) -> None:
+        self._function = function
+        self.name = function.name
+        self.output = function.output
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        return self._function.forward(rows)
+
+
+class Model:
+    """A step's function held by an actor, so that what it loads is loaded once."""
+
+    def __init__(self, work: Work, step: Step) -> None:
+        function = step.function
+        self._function = cast(RowFunction, _Forward(function)) if isinstance(function, PreparedFunction) else function
+        self._work = work
+        self._name = ray.get_runtime_context().get_actor_id()
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Rows of the function's output, with their ROW_KEY, and in the first of them the seconds that all took."""
+        keys = rows.column(ROW_KEY)
+        began = time.monotonic()
+        given = memo.load_blobs(self._work.storage, rows.drop_columns([ROW_KEY]))
+        run = memo.compute_isolated if self._work.isolate else memo.compute
+        made = run(self._function, given)
+        seconds = [time.monotonic() - began, *[0.0] * (rows.num_rows - 1)][: rows.num_rows]
+        made = made.append_column(ROW_KEY, keys).append_column(SECONDS, pa.array(seconds, pa.float64()))
+        return made.append_column(ACTOR, pa.array([self._name] * rows.num_rows, pa.string()))
+
+
+def keep(work: Work, step: Step, made: pa.Table) -> pa.Table:
+    """Store what a model made; a row of TOLD."""
+    desk = _Desk(work, step.function)
+    if made.num_rows:
+        made = made.sort_by(ROW_KEY)
+        desk.seconds = float(pc.sum(made.column(SECONDS)).as_py() or 0.0)
+        desk.actors = pc.unique(made.column(ACTOR)).to_pylist()
+        desk.take(made.column(ROW_KEY), made.select(step.function.output.names).cast(step.function.output))
+    return desk.told()
+
+
+@dataclass
+class _Desk:
+    """Where results go: into the store of their function, or beside those that an earlier store has."""
+
+    work: Work
+    function: RowFunction
+    rows: int = 0
+    differing: int = 0
+    seconds: float = 0.0
+    actors: list[str] = field(default_factory=list)
+    waiting: list[pa.Table] = field(default_factory=list)
+    flushed: float = field(default_factory=time.monotonic)
+
+    def run(self, rows: pa.Table) -> pa.Table:
+        """Results of a batch; rows that the function fails on are rows with an error."""
+        alone = self.work.isolate or limits_of(self.function) is not None
+        return (memo.compute_isolated if alone else memo.compute)(self.function, rows)
+
+    def take(self, keys: pa.ChunkedArray, made: pa.Table) -> None:
+        """Results of rows, by key."""
+        self.rows += made.num_rows
+        if self.work.probe is not None:
+            self.differing += self.work.probe.differing(self.function, keys, made)
+            return
+        made = memo.judged(made.append_column(memo.RETRYABLE, pa.nulls(made.num_rows, pa.bool_())))
+        made = made.add_column(0, ROW_KEY, keys)
+        generation = pa.array([self.work.generation] * made.num_rows, pa.int32())
+        self.waiting.append(made.add_column(1, GENERATION, generation))
+        late = time.monotonic() - self.flushed > FLUSH_SECONDS
+        if late or self.work.isolate or sum(table.num_rows for table in self.waiting) >= FLUSH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.waiting:
+            rows = pa.concat_tables(self.waiting)
+            keys = rows.column(ROW_KEY)
+            first, last = leading_bits(pa.array([keys[0].as_py(), keys[-1].as_py()], pa.string())).tolist()
+            memo.store_of(self.function, self.work.storage).append(rows, KeyRange(first, last))
+            self.work.told(0, rows.num_rows)
+            self.waiting.clear()
+        self.flushed = time.monotonic()
+
+    def told(self) -> pa.Table:
+        """The end of a call: everything is stored, and the driver is told how much it was."""
+        self._flush()
+        said: dict[str, Any] = {"rows": self.rows, "differing": self.differing, SECONDS: self.seconds}
+        others = [{"rows": 0, "differing": 0, SECONDS: 0.0, ACTOR: actor} for actor in self.actors[1:]]
+        return pa.Table.from_pylist([{**said, ACTOR: next(iter(self.actors), None)}, *others], schema=TOLD)

@@ -1,0 +1,71 @@
+"""What an image tower sees of a picture, without its network: CPUs prepare it while the network is at work."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stages.encoders.names import parse
+
+Pixels = NDArray[Any]
+Transform = Callable[[Image.Image], Pixels]
+"""RGB picture to an array of one shape and dtype, the tower's own."""
+SIDE = 224
+
+
+def squeezed(picture: Image.Image) -> Pixels:
+    """RGB picture to float32 (3, 224, 224), as the offline image tower takes it.
+
+    The whole picture, squeezed: the usual centre crop would cut the axes off a plot and the ends off a banner.
+    """
+    resized = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    pixels = (np.asarray(resized, dtype=np.float32) - 127.0) / 128.0
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def tower_name(name: str) -> str:
+    """Which image tower stands behind an encoder's name: the offline encoders share one."""
+    family, _ = parse(name, "image")
+    return "efficientnet_lite0" if family in ("lit", "conse") else name
+
+
+@functools.cache
+def load_transform(name: str) -> Transform:
+    """The transform of a tower, by `tower_name`, once a process; WeightsMissing where a folder's files say it."""
+    family, rest = parse(name, "image")
+    if family == "hash":
+        from stages.encoders import hashing
+
+        return hashing.cells
+    if family == "open_clip":
+        from stages.encoders import openclip
+
+        return openclip.load_transform(rest, name)[0]
+    if family == "timm":
+        from stages.encoders import timm_models
+
+        return timm_models.load_transform(rest)[0]
+    if family == "hf":
+        from stages.encoders import huggingface
+
+        return huggingface.load_transform(huggingface.folder_of(rest, name))[0]
+    return squeezed
+
+
+def packed(pixels: Pixels) -> bytes:
+    """An array as the bytes of an .npy file, which say its shape and dtype."""
+    sink = io.BytesIO()
+    np.save(sink, pixels, allow_pickle=False)
+    return sink.getvalue()
+
+
+def unpacked(data: bytes) -> Pixels:
+    """The array of `packed`."""
+    found: Pixels = np.load(io.BytesIO(data), allow_pickle=False)
+    return found
