@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import runpy
+import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import yaml
@@ -68,23 +72,29 @@ def build(spec: Path, out: Path | str, *more: str, **env: str) -> Ended:
     return run("pipeline.build", "--spec", str(spec), "--out", str(out), *more, **env)
 
 
-def build_here(spec: Path, out: Path | str, *more: str) -> Ended:
-    """The same command in this process, on the tests' Ray (fixture `local_ray`): for all but how a process fares."""
-    from pipeline.build import app
-    from pipeline.command import run_command
-
+def run_here(*arguments: str) -> Ended:
+    """The same in this process, which has imported most of it: for all but how a process fares."""
     said, told = io.StringIO(), io.StringIO()
-    before, sys.argv = sys.argv, ["pipeline.build", "--spec", str(spec), "--out", str(out), *more]
-    code: object = None
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
-            run_command(app)
-    except SystemExit as exit:
-        code = exit.code
-    finally:
-        sys.argv = before
-    assert isinstance(code, int)
-    return Ended(code, said.getvalue(), told.getvalue())
+    handler = signal.getsignal(signal.SIGTERM)
+    code: object = 0
+    # A command may set variables for its process; in a narrow terminal help would be cut.
+    with mock.patch.object(sys, "argv", list(arguments)), mock.patch.dict(os.environ, COLUMNS="200"):
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told), warnings.catch_warnings():
+                # That the module has been imported before.
+                warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
+                runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        except SystemExit as exit:
+            code = exit.code
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    assert code is None or isinstance(code, int), code
+    return Ended(code or 0, said.getvalue(), told.getvalue())
+
+
+def build_here(spec: Path, out: Path | str, *more: str) -> Ended:
+    """`build` in this process, on the tests' Ray (fixture `local_ray`)."""
+    return run_here("pipeline.build", "--spec", str(spec), "--out", str(out), *more)
 
 
 def setting(**fields: str | float) -> list[str]:

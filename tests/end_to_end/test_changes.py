@@ -12,7 +12,7 @@ from pipeline.corpus.records import newest_build
 from pipeline.corpus.version import Corpus
 from pipeline.engine.storage import Storage
 from stages.web.urls import url_id
-from tests.end_to_end.builds import SHARED, build_here, documents, ran, run, setting, shards
+from tests.end_to_end.builds import SHARED, build_here, documents, ran, run, run_here, setting, shards
 from tests.servers import Site, answer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
@@ -151,9 +151,9 @@ def test_collected_garbage_is_missed_by_nobody(corpus: Path, spec: Path) -> None
     kept = shards(corpus)
     versions = sorted(path.name for path in (corpus / "versions").iterdir())
     assert len(versions) == 3
-    told = run("pipeline.gc", "--corpus", str(corpus), "--dry-run").check().out
+    told = run_here("pipeline.gc", "--corpus", str(corpus), "--dry-run").check().out
     assert "would be removed" in told and sorted(path.name for path in (corpus / "versions").iterdir()) == versions
-    assert told.replace("would be removed", "removed") == run("pipeline.gc", "--corpus", str(corpus)).check().out
+    assert told.replace("would be removed", "removed") == run_here("pipeline.gc", "--corpus", str(corpus)).check().out
     assert shards(corpus) == kept
     assert [path.name for path in (corpus / "versions").iterdir() if any(path.rglob("*.arrow"))] == [
         (corpus / "latest").read_text().strip()

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.corpus.version import Corpus
 from stages.sources.sample import in_sample
-from tests.end_to_end.builds import build_here, decisions, documents, ran, run, setting, tree, write_spec
+from tests.end_to_end.builds import build_here, decisions, documents, ran, run_here, setting, tree, write_spec
 from tests.given import lines, mmc4, obelics, parquet, zipped
 from tests.servers import Site
 
@@ -158,14 +158,14 @@ def _second_line(out: Path) -> int:
 
 
 def test_the_commands_know_them(out: Path, site: Site, given: Path) -> None:
-    told = run("pipeline.explain", "--corpus", str(out), "--url", _page(site, 9)).check().out
+    told = run_here("pipeline.explain", "--corpus", str(out), "--url", _page(site, 9)).check().out
     assert "  crawl: read\n" in told and "result: in versions/" in told
-    report = run("pipeline.report", "--corpus", str(out)).check().out.strip()
+    report = run_here("pipeline.report", "--corpus", str(out)).check().out.strip()
     assert "laid out in no way that is known" in Path(report).read_text()
     card = (out / "versions" / (out / "latest").read_text().strip() / "README.md").read_text()
     assert "kind: documents" in card and "came from a local source" in card
     before = tree(out)
-    assert run("pipeline.gc", "--corpus", str(out)).check().out.startswith("0 objects")
+    assert run_here("pipeline.gc", "--corpus", str(out)).check().out.startswith("0 objects")
     spec = out.parent / "given.yaml"
     assert build_here(spec, out, "--dry-run").check().out.strip().endswith("nothing to do")
     assert "nothing to do" in build_here(spec, out).check().out and tree(out) == before
@@ -191,6 +191,6 @@ def test_a_sample_is_a_part_of_the_whole(out: Path, site: Site, given: Path) -> 
     card = (out / corpus.folder / "README.md").read_text()
     assert f"| pages | sample | page | {left_out} |" in card and "It is made of a sample, 50% of the pages" in card
     outside = next(_page(site, number) for number in range(16) if _page(site, number) not in taken)
-    said = run("pipeline.explain", "--corpus", str(out), "--url", outside).failed(2)
+    said = run_here("pipeline.explain", "--corpus", str(out), "--url", outside).failed(2)
     assert "as a page it would lie outside the sample of 50% (source.sample)" in said
     assert ran(out)["fetched_images"]["rows_computed"] == 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastwarc.warc import WarcRecord, WarcRecordType
 
-from tests.end_to_end.builds import build_here, documents, run, setting, tree, write_spec
+from tests.end_to_end.builds import build_here, documents, run, run_here, setting, tree, write_spec
 from tests.end_to_end.site import ROUTED, SERIES
 from tests.servers import Site, answer, in_turn, routes
 
@@ -130,7 +130,7 @@ def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder
         assert down.paths().count("/index.html") == asked == 1, "a remembered failure was asked for again"
         ended = build_here(spec, out, "--until", "documents", "--retry-failed").check()
         assert "stopped after documents" in ended.err and down.paths().count("/index.html") == 2
-        told = run("pipeline.explain", "--corpus", str(out), "--url", f"{down.url}/index.html").check().out
+        told = run_here("pipeline.explain", "--corpus", str(out), "--url", f"{down.url}/index.html").check().out
         assert " stopped after documents: --until documents; phases from unique_urls on did not finish\n" in told
         assert "  result: still in after extract; same address has not been done\n" in told
         assert " 1 document " in next(line for line in ended.err.splitlines() if line.startswith("  documents"))
@@ -146,7 +146,7 @@ def test_an_expectation_that_fails_leaves_a_report_and_latest(built: Path, spec:
     (version,) = {path.name for path in (out / "versions").iterdir()} - {published}
     assert f"versions/{version}/report/index.html" in said
     assert (out / "versions" / version / "report/index.html").exists()
-    told = run("pipeline.report", "--corpus", str(out)).check().out
+    told = run_here("pipeline.report", "--corpus", str(out)).check().out
     assert told.strip() == str(out / "versions" / version / "report/index.html")
     assert "Not published: build " in Path(told.strip()).read_text()
 
