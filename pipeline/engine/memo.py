@@ -117,7 +117,7 @@ def apply(
     """
     output = pa.schema([*function.output, RETRYABLE])
     store = RowStore(storage, function.name, function_key(function), output)
-    known = _judged(store.read(within))
+    known = _judged(store.keys(within))
     again = pc.and_(known.column(RETRYABLE.name), pc.less(known.column(GENERATION), generation))
     known = known.filter(pc.invert(again))
     place = {key: index for index, key in enumerate(known.column(ROW_KEY).to_pylist())}
@@ -128,14 +128,13 @@ def apply(
     missing = sorted(key for key in first_row if key not in place)
     progress(len(first_row) - len(missing), 0)
     run = compute_isolated if isolate or limits_of(function) is not None else compute
-    found = [known]
     waiting: list[pa.Table] = []
     last_flush = time.monotonic()
 
     def flush() -> None:
         nonlocal last_flush
         if waiting:
-            found.append(store.append(pa.concat_tables(waiting), within))
+            store.append(pa.concat_tables(waiting), within)
             waiting.clear()
         last_flush = time.monotonic()
 
@@ -151,9 +150,19 @@ def apply(
         late = time.monotonic() - last_flush > FLUSH_SECONDS
         if late or isolate or sum(table.num_rows for table in waiting) >= FLUSH_ROWS:
             flush()
-    flush()
-    table = pa.concat_tables(found).combine_chunks()
+    table = _judged(store.compact(within, pa.concat_tables(waiting) if waiting else None, wanted=list(first_row)))
     place = {key: index for index, key in enumerate(table.column(ROW_KEY).to_pylist())}
+    if len(place) < len(first_row):
+        # Values that were damaged are found out, and dropped with their rows, when they are compacted.
+        return apply(
+            function,
+            rows,
+            storage=storage,
+            within=within,
+            isolate=isolate,
+            generation=generation,
+            progress=progress,
+        )
     return table.take(pa.array([place[key] for key in keys], pa.int64()))
 
 
