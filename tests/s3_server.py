@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
+from urllib.request import Request, urlopen
 
 import fsspec
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -111,6 +112,8 @@ def s3_server(bucket: str) -> Iterator[S3Server]:
         "AWS_SHARED_CREDENTIALS_FILE": "/nowhere/credentials",
     }
     try:
+        # What it holds is the process's: an earlier server's would be there still.
+        urlopen(Request(f"{server.env['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST"), timeout=30).close()
         filesystem(server.env).mkdir(bucket)
         server.log.clear()
         yield server

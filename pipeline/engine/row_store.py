@@ -66,7 +66,8 @@ _LISTINGS = 10
 # Columns that say whether a row is to be had or made again, where the function has them.
 _TOLD = ("retryable", "error")
 _PACKS = b"packs"
-_LOOSE = ".loose"
+# In the names of files that are not compacted, before their ending.
+LOOSE = ".loose"
 _log = logging.getLogger(__name__)
 _Found = TypeVar("_Found")
 
@@ -246,7 +247,7 @@ class _File:
     def named(cls, folder: str, name: str, size: int) -> _File | None:
         """The file of that name, None where it is none of rows."""
         stem, dot, ending = name.partition(".")
-        if ending not in ("parquet", f"{_LOOSE[1:]}.parquet") or not dot:
+        if ending not in ("parquet", f"{LOOSE[1:]}.parquet") or not dot:
             return None
         first, last, _, *footer = stem.split("-")
         covers = KeyRange(int(first, 16), int(last, 16))
@@ -364,7 +365,7 @@ class RowStore:
         """
         if not self._blobs:
             return {}
-        name = "{}.pack" if covers is None else f"{covers.label}-{{}}{_LOOSE}.pack"
+        name = "{}.pack" if covers is None else f"{covers.label}-{{}}{LOOSE}.pack"
         locators = write_pack(self.storage, f"{self.folder}/{folder}", values, name)
         if self._listing is not None:
             self._listing[1].packs |= {each["pack"] for each in locators if each is not None}
@@ -385,7 +386,7 @@ class RowStore:
         covers = _extent(leading_bits(table.column(ROW_KEY)))
         footer = _footer_hash(data[-int.from_bytes(data[-8:-4], "little") - 8 :])
         stem = f"{covers.label}-{xxhash.xxh3_128_hexdigest(data)}"
-        name = f"{stem}{_LOOSE}.parquet" if loose else f"{stem}-{footer}.parquet"
+        name = f"{stem}{LOOSE}.parquet" if loose else f"{stem}-{footer}.parquet"
         file = _File.named(f"{self.folder}/{folder}", name, len(data))
         assert file is not None
         self.storage.write(file.path, data)
@@ -658,22 +659,26 @@ def superseded(storage: Storage, folder: str) -> list[str]:
     listing = store._list(WHOLE)
     found: list[str] = []
     for file in (each for each in listing.files if each.loose):
-        with _reading(file):
-            keys, _ = store._open(file).keys(file.covers)
-        left = dict(_said(keys))
-        for other in listing.files:
-            if other.loose or not other.covers.overlaps(file.covers) or not left:
-                continue
+        with contextlib.suppress(_Unreadable):  # what is damaged is left to whoever reads it
+            if _is_superseded(store, file, [each for each in listing.files if not each.loose]):
+                found += [
+                    file.path,
+                    *(pack for pack in store._packs_of(file, store._open(file)) if pack in listing.packs),
+                ]
+    return found
+
+
+def _is_superseded(store: RowStore, file: _File, compacted: Sequence[_File]) -> bool:
+    with _reading(file):
+        left = dict(_said(store._open(file).keys(file.covers)[0]))
+    for other in compacted:
+        if left and other.covers.overlaps(file.covers):
             with _reading(other):
                 there, _ = store._open(other).keys(file.covers)
-            for row_key, generation in zip(
-                *(there.column(name).to_pylist() for name in (ROW_KEY, GENERATION)), strict=True
-            ):
-                if generation >= left.get(row_key, generation + 1):
+            for row_key, generation in _said(there):
+                if row_key in left and generation >= left[row_key]:
                     del left[row_key]
-        if not left:
-            found += [file.path, *store._packs_of(file, store._open(file))]
-    return found
+    return not left
 
 
 @contextlib.contextmanager
