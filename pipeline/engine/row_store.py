@@ -319,13 +319,14 @@ class RowStore:
     ) -> pa.Table:
         """Make every row of the range one that tables may point to, and `rows` too; the rows as `read` gives them then.
 
-        To be called once by whoever works at a range, after its last append and before a part of a table is made from
-        its rows; locators that were handed out before are not to be used afterwards. No other may append to the range
-        at the same time, or compact a range that overlaps it; ranges apart may be compacted side by side, and anybody
-        may read. Loose files within the range are removed once their rows are compacted; of one that reaches beyond
-        it, the rows of the range are copied, and it stays for whoever has the others (`superseded`).
-        `rows` are the last that were made: with no loose files in the range they go straight to where they stay.
-        A kill at any moment loses nothing, and calling again goes on.
+        To be called by whoever works at a range, after its last append and before a part of a table is made of its
+        rows; no locator that was handed out before is to enter one. With no loose file in the range nothing is done.
+        `rows` are the last that were made: with no loose file in the range they go straight to where they stay.
+
+        Loose files that lie in the range are removed once their rows are compacted. Of one that reaches beyond it the
+        rows of the range are copied and it stays, until it is `superseded`. Ranges apart may be compacted side by side;
+        two that overlap lose nothing, but do the same work twice. Others may read. A kill at any moment loses nothing,
+        and calling again goes on.
         """
         listing = self._list(within, known=True)
         loose = any(file.loose for file in listing.files)
@@ -575,7 +576,9 @@ class RowStore:
         for folder, members in _pieces(bits, self._bytes(rows)):
             self._settle(folder, rows.take(pa.array(members)))
         for file in loose:
-            if within.first <= file.covers.first and file.covers.last <= within.last:
+            # What a link leads to is another store's to drop.
+            ours = file.path.startswith(f"{self.folder}/")
+            if ours and within.first <= file.covers.first and file.covers.last <= within.last:
                 # The rows go last: while they are there, a compaction knows which packs are to go.
                 packs = self._packs_of(file, self._open(file))
                 for pack in packs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from pipeline.engine import row_store
 from pipeline.engine.damage import Damaged
 from pipeline.engine.key_range import WHOLE, KeyRange
 from pipeline.engine.packs import read_packed, write_pack
-from pipeline.engine.row_store import RowStore, parquet_bytes, superseded
+from pipeline.engine.row_store import LINK, RowStore, parquet_bytes, superseded
 from pipeline.engine.storage import Storage, StorageError
 from schemas.page import LOCATOR
 
@@ -370,6 +371,19 @@ def test_a_file_that_reaches_beyond_the_range_stays_for_the_others(tmp_path: Pat
     for name in superseded(storage, store.folder):
         storage.delete(name)
     assert said(store) == before and not loose(storage)
+
+
+def test_rows_of_a_linked_store_are_taken_over_and_stay_there(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    old = RowStore(storage, "f", "old", OUTPUT)
+    old.append(rows([1, 2]))
+    before = storage.walk("rows")
+    new = RowStore(storage, "f", "new", OUTPUT)
+    storage.write(f"{new.folder}/{LINK}", json.dumps({"of": "old"}).encode())
+    found = new.compact(rows=rows([4]))
+    assert found.column("n").to_pylist() == [1, 2, 4] and set(before) < set(storage.walk("rows"))
+    assert all(each["pack"].startswith("rows/f/new/") for each in found.column("body").to_pylist() if each)
+    assert said(old) == said(RowStore(storage, "f", "old", OUTPUT)) == said(new)[:2]
 
 
 def test_two_read_while_others_compact(tmp_path: Path) -> None:
