@@ -22,7 +22,7 @@ from pipeline.engine.damage import Damaged
 from pipeline.engine.keys import digest_json
 from pipeline.engine.layout import BUILDS, version_folder, version_of
 from pipeline.engine.mistake import UserMistake
-from pipeline.engine.row_store import linked, store_folder
+from pipeline.engine.row_store import LOOSE, linked, store_folder, superseded
 from pipeline.engine.storage import HALF_WRITTEN, Storage
 from pipeline.engine.table import Table, read_record, record_at
 from pipeline.engine.work_folder import WorkFolder
@@ -86,7 +86,8 @@ def doomed(storage: Storage, keep: int) -> list[str]:
             marked.record(storage, corpus.table(phase).record_name)
     folders = {version_folder(version) for version in kept}
     builds = {build for build in build_ids(storage) if _made(storage, build) in kept}
-    for build in (newest, *at_work(storage)):
+    working = list(at_work(storage))
+    for build in (newest, *working):
         if build is None:
             continue
         builds.add(build.id)
@@ -100,10 +101,13 @@ def doomed(storage: Storage, keep: int) -> list[str]:
         if shards := build.phases.get("shards"):
             folders.add(version_folder(version_of(shards.split("/")[2])))
     found = [name for top in ("records", "work", "tables") for name in storage.walk(top) if not marked.keeps(name)]
-    for name in storage.walk("rows"):
-        wanted = name.split("/")[1] in _FETCHED or _top(name, 3) in marked.stores
-        if not wanted or name.endswith(HALF_WRITTEN):
-            found.append(name)
+    rows = storage.walk("rows")
+    gone = {name for name in rows if name.endswith(HALF_WRITTEN) or not _is_remembered(name, marked)}
+    if not working:
+        # What a killed compaction left; a build at work may hold on to it still.
+        for store in sorted({_top(name, 3) for name in rows if LOOSE in name and name not in gone}):
+            gone.update(superseded(storage, store))
+    found += gone
     for name in storage.walk("versions"):
         if _top(name, 2) not in folders or name.endswith(HALF_WRITTEN):
             found.append(name)
@@ -111,6 +115,11 @@ def doomed(storage: Storage, keep: int) -> list[str]:
         if name.split("/")[1].removesuffix(".json") not in builds or name.endswith(HALF_WRITTEN):
             found.append(name)
     return sorted(found)
+
+
+def _is_remembered(name: str, marked: Marked) -> bool:
+    """Whether an object under rows is of a store that is kept."""
+    return name.split("/")[1] in _FETCHED or _top(name, 3) in marked.stores
 
 
 def _newest_versions(storage: Storage, keep: int) -> set[str]:

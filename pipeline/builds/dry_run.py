@@ -113,6 +113,7 @@ def version_at_hand(spec: Spec) -> Corpus | None:
     if records is None or version_of(records["shards"].key) != latest(Storage(spec.output.url)):
         return None
     corpus = Corpus(spec.output.url)
+    corpus.remember(records.values())
     # What is no part of a key: expectations that do not hold for what is there, a report asked for otherwise.
     return None if unmet(spec.expect, corpus.manifest.counts) or restated(spec, corpus.manifest) else corpus
 

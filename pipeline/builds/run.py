@@ -47,16 +47,16 @@ def build(order: Order) -> Iterator[str]:
     began = time.monotonic()
     spec = order.spec
     # On a cluster its workers have not been seen to share the output yet.
-    if not submitted() and _nothing_left(order):
-        yield from _nothing(order, began)
+    if not submitted() and (at_hand := _nothing_left(order)):
+        yield from _nothing(order, at_hand, began)
         return
     storage = check_output(spec.output.url)
     megabytes = spec.resources.object_store_megabytes
     with connected(spec.resources.workers, megabytes * 1_000_000 if megabytes else None) as found:
         if submitted():
             check_shared(storage)
-            if _nothing_left(order):
-                yield from _nothing(order, began)
+            if at_hand := _nothing_left(order):
+                yield from _nothing(order, at_hand, began)
                 return
         with recorded(storage, spec, order.label, order.overrides, names()) as recording:
             corpus = _build(order, storage, found, recording, began)
@@ -64,18 +64,20 @@ def build(order: Order) -> Iterator[str]:
         yield from summarize(corpus, seconds=time.monotonic() - began)
 
 
-def _nothing_left(order: Order) -> bool:
+def _nothing_left(order: Order) -> Corpus | bool:
+    """The version that is there already, or whether all is there that was asked for; else False."""
     if order.retry_failed:
         return False
-    return version_at_hand(order.spec) is not None if order.until is None else finished_until(order.spec, order.until)
+    return version_at_hand(order.spec) or False if order.until is None else finished_until(order.spec, order.until)
 
 
-def _nothing(order: Order, began: float) -> Iterator[str]:
+def _nothing(order: Order, there: Corpus | bool, began: float) -> Iterator[str]:
     if order.until is not None:
         yield f"nothing to do: every phase up to {order.until} is finished"
         return
     yield "nothing to do: every phase is finished"
-    yield from summarize(Corpus(order.spec.output.url), seconds=time.monotonic() - began)
+    assert isinstance(there, Corpus)
+    yield from summarize(there, seconds=time.monotonic() - began)
 
 
 def _build(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from pipeline.engine.storage import Storage, StorageError
 from pipeline.engine.table import Table, read_record
 from schemas.build_record import BuildRecord
 from schemas.contract import identity
-from schemas.manifest import VERSION, ListedFile, VersionManifest
+from schemas.manifest import VERSION, ListedFile, PhaseRecord, VersionManifest
 from schemas.shard import SHARD, shard_order
 from schemas.shard_file import NotAShard, ShardFile
 from stages.row_function import Settings
@@ -181,6 +181,12 @@ class Corpus:
                 raise Damaged(f"{self.storage.path(name)} is missing: build again")
             self._tables[phase] = Table(self.storage, record)
         return self._tables[phase]
+
+    def remember(self, records: Iterable[PhaseRecord]) -> None:
+        """Take records of its phases that are at hand, so that they need not be read again."""
+        for table in (Table(self.storage, record) for record in records):
+            if self.manifest.phases.get(table.record.phase) == table.record_name:
+                self._tables[table.record.phase] = table
 
     @cached_property
     def _tables(self) -> dict[str, Table]:

@@ -112,7 +112,7 @@ def unanswered(
 
     What failed in a way that may pass in an earlier `generation` is asked again.
     """
-    known = judged(store_of(function, storage).read(within))
+    known = judged(store_of(function, storage).keys(within))
     again = pc.and_(known.column(RETRYABLE.name), pc.less(known.column(GENERATION), generation))
     there = set(known.filter(pc.invert(again)).column(ROW_KEY).to_pylist())
     first = first_rows(rows)
@@ -133,8 +133,12 @@ class Unanswered(RuntimeError):
 
 
 def answers(function: RowFunction, keys: pa.Array, *, storage: Storage, within: KeyRange) -> pa.Table:
-    """What a function made of the rows with these keys, in their order; Unanswered when the store lacks one."""
-    known = judged(store_of(function, storage).read(within))
+    """What a function made of the rows with these keys, in their order; Unanswered when the store lacks one.
+
+    The store's range is compacted for it: a table may have these locators.
+    """
+    wanted = pc.unique(keys).to_pylist()
+    known = judged(store_of(function, storage).compact(within, wanted=wanted))
     places = pc.index_in(keys, value_set=known.column(ROW_KEY).combine_chunks())
     if places.null_count:
         raise Unanswered(f"{function.name}: {places.null_count} of {len(keys)} rows are not computed")

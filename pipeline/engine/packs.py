@@ -18,15 +18,20 @@ from pipeline.engine.storage import Storage
 Locator = dict[str, Any]
 
 
-def write_pack(storage: Storage, folder: str, values: Sequence[bytes | None]) -> list[Locator | None]:
-    """Write the values as one pack; their locators (schemas.page.LOCATOR), None for None, in order."""
+def write_pack(
+    storage: Storage, folder: str, values: Sequence[bytes | None], name: str = "{}.pack"
+) -> list[Locator | None]:
+    """Write the values as one pack; their locators (schemas.page.LOCATOR), None for None, in order.
+
+    `name` is the pack's, with {} for the hash.
+    """
     there = [value for value in values if value is not None]
     if not there:
         return [None] * len(values)
     state = xxhash.xxh3_128()
     for value in there:
         state.update(value)
-    pack = f"{folder}/{state.hexdigest()}.pack"
+    pack = f"{folder}/{name.format(state.hexdigest())}"
     storage.write(pack, b"".join(there))
     locators: list[Locator | None] = []
     offset = 0

@@ -13,6 +13,7 @@ import os
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from pipeline.engine.damage import damaged
 HALF_WRITTEN = ".tmp"
 # Seconds to wait before each further try at ranges that an object store did not give.
 RANGE_RETRY_SECONDS = (0.5, 2.0)
+# Bytes between two ranges of one object that are rather read too than asked for apart, and most of one request.
+RANGE_GAP_BYTES = 65_536
+RANGE_BYTES = 16_000_000
 
 
 class StorageFull(OSError):
@@ -55,6 +59,7 @@ class Storage:
         try:
             # No listing cache: another process writes while this one lists.
             self._fs, self._base = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            self._s3 = self.url.startswith(("s3://", "s3a://"))
         except Exception as error:  # each filesystem has its own errors for a URL that it does not take
             raise StorageError(f"cannot open {self.url}: {said(error)}") from None
 
@@ -76,14 +81,16 @@ class Storage:
         if self.local:
             return Path(self.path(name)).read_bytes()
         try:
-            return bytes(self._fs.cat_file(self.path(name)))
+            # s3fs would ask for the size first, to read a large object in parts at once.
+            return bytes(self._fs.cat_file(self.path(name), **({"max_concurrency": 1} if self._s3 else {})))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise
         except Exception as error:  # as in `_connect`
             raise StorageError(f"cannot read {self.url}: {said(error)} (asked for {name})") from None
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        """Bytes of (name, offset, length) ranges, in order; one open per local object, parallel requests elsewhere.
+        """Bytes of (name, offset, length) ranges, in order; one open per local object, parallel requests elsewhere, and
+        one request for ranges of an object that lie close to each other.
 
         Damaged when an object is missing or ends before its range does; StorageError when an object store gives no
         answer after some tries.
@@ -111,9 +118,19 @@ class Storage:
         return found
 
     def _remote_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        found: list[bytes] = [b""] * len(ranges)
+        blocks = _blocks(ranges)
+        for block, data in zip(blocks, self._requested([block.range for block in blocks]), strict=True):
+            _, first, _ = block.range
+            for index in block.members:
+                _, offset, length = ranges[index]
+                found[index] = data[offset - first : offset - first + length]
+        return found
+
+    def _requested(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """As many requests at once as the filesystem makes; those that fail are asked again, alone."""
         found: list[bytes] = [b""] * len(ranges)
-        waiting = [index for index, (_, _, length) in enumerate(ranges) if length]
+        waiting = list(range(len(ranges)))
         failure: Exception | None = None
         for pause in (*RANGE_RETRY_SECONDS, None):
             paths = [self.path(ranges[index][0]) for index in waiting]
@@ -172,17 +189,40 @@ class Storage:
 
     def names(self, folder: str) -> list[str]:
         """Names (last path component) of objects and folders directly under `folder`, sorted; [] when absent."""
+        if self.local:
+            try:
+                return sorted(name for name in os.listdir(self.path(folder)) if not name.endswith(HALF_WRITTEN))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        return sorted(self.sizes(folder))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of the objects directly under `folder`, by name, and 0 for a folder there; {} when absent."""
         path = self.path(folder)
         if self.local:
             try:
-                return sorted(name for name in os.listdir(path) if not name.endswith(HALF_WRITTEN))
+                with os.scandir(path) as found:
+                    return {
+                        each.name: each.stat().st_size if each.is_file() else 0
+                        for each in found
+                        if not each.name.endswith(HALF_WRITTEN)
+                    }
             except (FileNotFoundError, NotADirectoryError):
-                return []
+                return {}
         try:
-            found = self._fs.ls(path, detail=False)
+            listed = self._listed(path)
         except FileNotFoundError:
-            return []
-        return sorted({str(each).rstrip("/").rsplit("/", 1)[-1] for each in found if str(each).rstrip("/") != path})
+            return {}
+        names = ((str(each["name"]).rstrip("/"), each) for each in listed)
+        return {name.rpartition("/")[2]: int(each.get("size") or 0) for name, each in names if name != path}
+
+    def _listed(self, path: str) -> list[dict[str, Any]]:
+        parent, _, name = path.rpartition("/")
+        if self._s3 and parent:
+            # Its `ls` of a folder that is not there lists the folder around it too.
+            found = self._fs.find(parent, prefix=f"{name}/", maxdepth=1, withdirs=True, detail=True)
+            return list(found.values())
+        return list(self._fs.ls(path, detail=True))
 
     def walk(self, folder: str) -> list[str]:
         """Every object under `folder`, as paths relative to the root, sorted."""
@@ -200,8 +240,9 @@ class Storage:
         """Remove an object; nothing happens when it is absent."""
         if self.local:
             Path(self.path(name)).unlink(missing_ok=True)
-        elif self._fs.exists(self.path(name)):
-            self._fs.rm_file(self.path(name))
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(self.path(name))
 
     def ask(self, name: str) -> None:
         """Check that the root answers whether an object is there; StorageError with the reason when it does not."""
@@ -233,6 +274,32 @@ class Storage:
             raise
         except Exception as error:
             raise StorageError(f"cannot write to {self.url}: {said(error)}") from None
+
+
+@dataclass
+class _Block:
+    """One request: its range, and which of the ranges asked for lie in it."""
+
+    range: tuple[str, int, int]
+    members: list[int]
+
+
+def _blocks(ranges: Sequence[tuple[str, int, int]]) -> list[_Block]:
+    """Ranges of an object that lie close to each other in one block; none for empty ranges."""
+    blocks: list[_Block] = []
+    for index in sorted(range(len(ranges)), key=lambda each: ranges[each]):
+        name, offset, length = ranges[index]
+        if not length:
+            continue
+        if blocks and blocks[-1].range[0] == name:
+            _, first, covered = blocks[-1].range
+            whole = max(first + covered, offset + length) - first
+            if offset <= first + covered + RANGE_GAP_BYTES and whole <= RANGE_BYTES:
+                blocks[-1].range = name, first, whole
+                blocks[-1].members.append(index)
+                continue
+        blocks.append(_Block((name, offset, length), [index]))
+    return blocks
 
 
 def _sync_folder(path: str) -> None:

@@ -9,6 +9,7 @@ tables/<phase>/decisions/<hash>.parquet      what was decided
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -79,13 +80,32 @@ def record_at(storage: Storage, place: str) -> PhaseRecord | None:
     return read_record(storage, place) if place else None
 
 
+# Manifests that this process has read, by their corpus and name: what is there once does not change.
+_MANIFESTS: OrderedDict[tuple[str, str], TableManifest] = OrderedDict()
+_MOST_MANIFESTS = 64
+
+
+def _manifest(storage: Storage, name: str) -> TableManifest:
+    found = _MANIFESTS.get((storage.url, name))
+    if found is None:
+        try:
+            found = TableManifest.from_json(storage.read(name))
+        except FileNotFoundError:
+            raise damaged(name, "is missing") from None
+        except ValueError as error:
+            raise Damaged(f"{storage.path(name)}: {error}: delete it and build again", name) from None
+        _MANIFESTS[storage.url, name] = found
+        if len(_MANIFESTS) > _MOST_MANIFESTS:
+            _MANIFESTS.popitem(last=False)
+    return found
+
+
 class Table:
     """What a finished phase left: its rows, and its decisions."""
 
     def __init__(self, storage: Storage, record: PhaseRecord) -> None:
         self.storage = storage
         self.record = record
-        self._manifest: TableManifest | None = None
 
     @property
     def record_name(self) -> str:
@@ -95,23 +115,13 @@ class Table:
     @property
     def parts(self) -> tuple[Part, ...]:
         """Its files; Damaged when their list is not there, or is none."""
-        if self._manifest is None:
-            name = self.record.table
-            try:
-                self._manifest = TableManifest.from_json(self.storage.read(name))
-            except FileNotFoundError:
-                raise damaged(name, "is missing") from None
-            except ValueError as error:
-                raise Damaged(f"{self.storage.path(name)}: {error}: delete it and build again", name) from None
-        return self._manifest.parts
+        return _manifest(self.storage, self.record.table).parts
 
     def lost(self) -> list[str]:
         """Files beside the tables that are gone, or have another size."""
-        return [
-            file.name
-            for file in self.record.files
-            if not self.storage.exists(file.name) or self.storage.size(file.name) != file.bytes
-        ]
+        folders = {file.name.rpartition("/")[0] for file in self.record.files}
+        there = {f"{folder}/{name}": size for folder in folders for name, size in self.storage.sizes(folder).items()}
+        return [file.name for file in self.record.files if there.get(file.name) != file.bytes]
 
     @property
     def schema(self) -> pa.Schema:

@@ -79,9 +79,13 @@ def _ranges(work: Work, step: Step, block: pa.Table) -> Iterator[tuple[KeyRange,
         for index, rows in by_range(block):
             yield work.ranges[index], rows, work.ordered(rows)
         return
-    column = block.column(key_of(block.schema))
-    first, last = leading_bits(pa.array([column[0].as_py(), column[-1].as_py()], pa.string())).tolist()
-    yield KeyRange(first, last), block, None
+    yield _hull(block.column(key_of(block.schema))), block, None
+
+
+def _hull(keys: pa.ChunkedArray) -> KeyRange:
+    """The range from the first key to the last, of keys in order."""
+    first, last = leading_bits(pa.array([keys[0].as_py(), keys[-1].as_py()], pa.string())).tolist()
+    return KeyRange(first, last)
 
 
 def by_range(block: pa.Table) -> Iterator[tuple[int, pa.Table]]:
@@ -95,7 +99,7 @@ def by_range(block: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 def compute(work: Work, step: Step, asked: pa.Table) -> pa.Table:
     """Run the function over its rows, its own number at a time, and store what it makes of them; a row of TOLD."""
     hide_unasked_gpus()
-    desk = _Desk(work, step.function)
+    desk = _Desk(work, step.function, within=_hull(asked.column(ROW_KEY)) if asked.num_rows else None)
     size = work.batch_size(step.function)
     for start in range(0, asked.num_rows, size):
         rows = asked.slice(start, size)
@@ -167,6 +171,8 @@ class _Desk:
 
     work: Work
     function: RowFunction
+    # Range of all rows that this call is to take, where no other takes rows of it.
+    within: KeyRange | None = None
     rows: int = 0
     differing: int = 0
     seconds: float = 0.0
@@ -193,19 +199,22 @@ class _Desk:
         if late or self.work.isolate or sum(table.num_rows for table in self.waiting) >= FLUSH_ROWS:
             self._flush()
 
-    def _flush(self) -> None:
+    def _flush(self, *, last: bool = False) -> None:
         if self.waiting:
             rows = pa.concat_tables(self.waiting)
-            keys = rows.column(ROW_KEY)
-            first, last = leading_bits(pa.array([keys[0].as_py(), keys[-1].as_py()], pa.string())).tolist()
-            memo.store_of(self.function, self.work.storage).append(rows, KeyRange(first, last))
+            store = memo.store_of(self.function, self.work.storage)
+            if last and self.within is not None:
+                # Whoever is alone at a range puts its rows where they stay.
+                store.compact(self.within, rows, wanted=())
+            else:
+                store.append(rows, _hull(rows.column(ROW_KEY)))
             self.work.told(0, rows.num_rows)
             self.waiting.clear()
         self.flushed = time.monotonic()
 
     def told(self) -> pa.Table:
         """The end of a call: everything is stored, and the driver is told how much it was."""
-        self._flush()
+        self._flush(last=True)
         said: dict[str, Any] = {"rows": self.rows, "differing": self.differing, SECONDS: self.seconds}
         others = [{"rows": 0, "differing": 0, SECONDS: 0.0, ACTOR: actor} for actor in self.actors[1:]]
         return pa.Table.from_pylist([{**said, ACTOR: next(iter(self.actors), None)}, *others], schema=TOLD)

@@ -77,7 +77,9 @@ def fetch_remembered(
     max_bytes: int,
     snapshot: str,
 ) -> pa.Table:
-    """FETCHED rows of distinct URLs of one host, in the order given; bodies as locators.
+    """FETCHED rows of distinct URLs, in the order given; bodies as locators that tables may have.
+
+    Hosts are fetched one after the other, and nobody else may be at those between them in the order of their keys.
 
     What an earlier build fetched for this snapshot is taken from the store, unless the policy has become stricter
     since. A failure or a refusal holds under its own policy alone; one that may pass is tried again when the part's
@@ -85,24 +87,30 @@ def fetch_remembered(
     """
     if not urls:
         return RowStore(part.storage, "none", "none", _OUTPUT).schema.empty_table()
-    first = int(host_key(host_of(urls[0])), 16)
-    within = KeyRange(first, first)
+    bits = {host: int(host_key(host), 16) for host in map(host_of, urls)}
+    within = KeyRange(min(bits.values()), max(bits.values()))
     store = RowStore(part.storage, f"fetch_{kind}", digest(snapshot), _OUTPUT)
     policy = policy_of(settings, kind, max_bytes)
     known = store.read(within)
-    known = known.filter(_holds(known, policy, part.generation))
-    there = set(known.column("url").to_pylist())
+    there = set(known.filter(_holds(known, policy, part.generation)).column("url").to_pylist())
     missing = [url for url in urls if url not in there]
     part.tell(len(urls) - len(missing), 0)
-    found = [known]
-    for table in fetch(missing, settings, kind=kind, max_bytes=max_bytes) if missing else ():
-        rows = table.append_column(POLICY, pa.array([policy] * table.num_rows, pa.string()))
-        row_keys = pa.array([fetch_key(url, policy) for url in table.column("url").to_pylist()], pa.string())
-        rows = rows.append_column(ROW_KEY, row_keys)
-        rows = rows.append_column(GENERATION, pa.array([part.generation] * table.num_rows, pa.int32()))
-        found.append(store.append(rows, within))
-        part.tell(0, table.num_rows)
-    everything = pa.concat_tables(found).combine_chunks()
+    whole: pa.Table | None = None
+    for host in sorted(bits):
+        ours = [url for url in missing if host_of(url) == host]
+        for table in fetch(ours, settings, kind=kind, max_bytes=max_bytes) if ours else ():
+            rows = table.append_column(POLICY, pa.array([policy] * table.num_rows, pa.string()))
+            row_keys = pa.array([fetch_key(url, policy) for url in table.column("url").to_pylist()], pa.string())
+            rows = rows.append_column(ROW_KEY, row_keys)
+            rows = rows.append_column(GENERATION, pa.array([part.generation] * table.num_rows, pa.int32()))
+            if rows.num_rows == len(missing):
+                whole = rows  # goes straight to where it stays
+            else:
+                store.append(rows, within)
+            part.tell(0, table.num_rows)
+    everything = store.compact(within, whole)
+    everything = everything.filter(_holds(everything, policy, part.generation))
+    everything = everything.filter(pc.is_in(everything.column("url"), value_set=pa.array(urls, pa.string())))
     # Of rows that hold, the policy's own is taken before others', which stand in the order of their policies.
     facts = zip(everything.column("url").to_pylist(), everything.column("policy").to_pylist(), strict=True)
     place: dict[str, tuple[bool, str, int]] = {}

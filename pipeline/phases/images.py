@@ -98,26 +98,24 @@ def fetched_images(spec: Spec) -> Phase:
         made = [_came_along(along, max_bytes)]
         part.add("image_urls", made[0].num_rows + len(users))
         local: list[str] = []
-        by_host: dict[str, list[str]] = {}
+        elsewhere: list[str] = []
         for image_id, (url, _) in users.items():
             if lies_in_folder(spec.source, url):
                 local.append(image_id)
             elif url[:5].lower() != "data:":
-                by_host.setdefault(host_of(url), []).append(image_id)
+                elsewhere.append(image_id)
         if local:
             table = local_images(part, spec.source, [users[image_id][0] for image_id in local], max_bytes)
             made.append(_as_fetched_image(table, local, users))
-        for host in sorted(by_host):
-            ids = by_host[host]
-            table = fetch_remembered(
-                part,
-                [users[image_id][0] for image_id in ids],
-                spec.crawl,
-                kind="image",
-                max_bytes=max_bytes,
-                snapshot=snapshot,
-            )
-            made.append(_as_fetched_image(table, ids, users))
+        table = fetch_remembered(
+            part,
+            [users[image_id][0] for image_id in elsewhere],
+            spec.crawl,
+            kind="image",
+            max_bytes=max_bytes,
+            snapshot=snapshot,
+        )
+        made.append(_as_fetched_image(table, elsewhere, users))
         carried = sorted(image_id for image_id, (url, _) in users.items() if url[:5].lower() == "data:")
         if carried:
             made.append(_from_data_uris(part, carried, users))

@@ -162,7 +162,7 @@ def _remember(part: Part, kind: str, table: pa.Table, row_keys: Sequence[str]) -
     rows = rows.append_column(ROW_KEY, pa.array(row_keys, pa.string()))
     rows = rows.append_column(GENERATION, pa.array([0] * table.num_rows, pa.int32()))
     part.tell(0, table.num_rows)
-    return RowStore(part.storage, "read_source", kind, FETCHED).append(rows)
+    return RowStore(part.storage, "read_source", kind, FETCHED).keep(rows)
 
 
 def _as_pages(part: Part, table: pa.Table, source: HtmlSource | WarcSource, page_ids: Sequence[str]) -> pa.Table:

@@ -59,6 +59,7 @@ UNRUN = {
     "python -m benchmarks.alignment": "minutes, on a quiet machine",
     "python -m benchmarks.demo": "the demo by the clock: minutes",
     "python -m benchmarks.documents": "minutes, on a quiet machine",
+    "python -m benchmarks.storage_calls": "eight builds: minutes",
     "ray job status": "asks a cluster for a job of yours",
     "ray start": "makes this machine a node of a cluster of yours",
     "pip install": "changes the environment that runs the tests",

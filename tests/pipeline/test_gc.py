@@ -20,6 +20,7 @@ from pipeline.engine.keys import digest_json
 from pipeline.engine.layout import LATEST
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.moment import now
+from pipeline.engine.row_store import RowStore
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table
 from pipeline.engine.work_folder import WorkFolder
@@ -256,6 +257,28 @@ def test_row_stores_of_the_newest_build_stay(tmp_path: Path) -> None:
     add_receipt(storage, "pages", "p1", HALF, "words")
     add_record(storage, "20260104-d", STOPPED, pages="work/pages/p1", documents="")
     assert doomed(storage, 1) == ["rows/score/other/00-ff-x.parquet"]
+
+
+def test_loose_files_whose_rows_are_compacted_go(tmp_path: Path, other_process: int) -> None:
+    """As a compaction leaves them that had part of a file, or was killed; unless a build may look at them."""
+    storage = Storage(str(tmp_path))
+    store = RowStore(storage, "fetch_page", "snapshot", pa.schema([pa.field("body", pa.large_binary())]))
+    for numbers in ((1, 200), (3,)):
+        keys = [f"{number:02x}{0:030x}" for number in numbers]
+        bodies = pa.array([b"body"] * len(numbers), pa.large_binary())
+        generations = pa.array([0] * len(numbers), pa.int32())
+        store.append(pa.table({"row_key": keys, "generation": generations, "body": bodies}))
+    loose = {name for name in storage.walk("rows") if "03000000" not in name}
+    for half in (HALF, KeyRange(1 << 31, WHOLE.last)):
+        store.compact(half)
+    assert loose < set(storage.walk("rows"))
+    held: dict[str, Any] = {"host": this_machine(), "process": other_process}
+    add_record(storage, "20260104-d", RUNNING, **held)
+    assert doomed(storage, 1) == []
+    add_record(storage, "20260104-d", STOPPED)
+    assert set(doomed(storage, 1)) == loose
+    assert CliRunner().invoke(app, ["--corpus", str(storage)]).exit_code == 0
+    assert store.read().num_rows == 3 and not [name for name in storage.walk("rows") if ".loose." in name]
 
 
 @pytest.mark.parametrize("there", [True, False])
