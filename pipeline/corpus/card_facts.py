@@ -17,10 +17,10 @@ from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import sample_words
 from pipeline.engine.aggregates import Ranking, Rows, counts, totals
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Beside, read_beside, side_by_side
+from pipeline.engine.table import Beside, Table, read_beside, side_by_side
 
 # What the card counts of each document of the shards.
-_FACTS = pa.schema(
+FACTS = pa.schema(
     [
         pa.field("split", pa.string()),
         pa.field("language", pa.string()),
@@ -33,7 +33,7 @@ _FACTS = pa.schema(
 
 def summary(corpus: Corpus) -> CardSummary:
     """What the card says of a version."""
-    splits, languages, licenses, hosts, sizes = _documents(corpus).aggregate(
+    splits, languages, licenses, hosts, sizes = documents(corpus.table("kept"), corpus.table("shards")).aggregate(
         counts("split"),
         counts("language"),
         Ranking("license", MOST_NAMES),
@@ -75,11 +75,10 @@ def summary(corpus: Corpus) -> CardSummary:
     )
 
 
-def _documents(corpus: Corpus) -> Rows:
-    """The documents of the shards, with _FACTS."""
-    kept, shards = corpus.table("kept"), corpus.table("shards")
+def documents(kept: Table, shards: Table) -> Rows:
+    """The documents of the shards, with FACTS."""
     size = sum(part.bytes for part in (*kept.parts, *shards.parts))
-    return Rows(partial(_facts, corpus.storage), side_by_side(kept, shards), _FACTS, size)
+    return Rows(partial(_facts, kept.storage), side_by_side(kept, shards), FACTS, size)
 
 
 def _facts(storage: Storage, beside: Beside) -> pa.Table:
@@ -96,7 +95,7 @@ def _facts(storage: Storage, beside: Beside) -> pa.Table:
             pa.array([urlsplit(url).netloc for url in kept.column("url").to_pylist()], pa.string()),
             _image_bytes(kept.column("images")),
         ],
-        schema=_FACTS,
+        schema=FACTS,
     )
 
 

@@ -36,8 +36,6 @@ MOST_SHARD_BYTES = 4 << 30
 MOST_CLUSTERS = 12
 MOST_COPIES = 4
 SAMPLE_SIDE = 132  # pixels
-# Of the index of the shards: in which file, relative to the version's folder, a document lies.
-_PLACE = pa.schema([pa.field("document_id", pa.string()), pa.field("file", pa.string())])
 
 
 def collect(corpus: Corpus) -> ReportData:
@@ -83,7 +81,7 @@ def collect(corpus: Corpus) -> ReportData:
         spec=yaml.safe_dump(corpus.manifest.spec, sort_keys=False, allow_unicode=True),
         facts=_facts(corpus),
         charts=charts(corpus),
-        retrieval=retrieval(corpus, _shards(corpus, corpus.shard_files)),
+        retrieval=retrieval(corpus, _looked_at(corpus)),
         notes=_notes(corpus),
         caveat=f"{'Unfinished' if corpus.ahead else 'Not published'}: {corpus.caveat}" if corpus.caveat else "",
     )
@@ -119,13 +117,10 @@ def _gallery(corpus: Corpus, most: int) -> list[Row]:
 
 
 def _shard_documents(corpus: Corpus, wanted: set[str]) -> list[Row]:
-    """Documents of the shards by id."""
+    """Documents of the shards that are looked at, by id."""
     if not wanted:
         return []
-    (places,) = table_rows(corpus.table("shards"), _PLACE, _PLACE.names).aggregate(matching("document_id", wanted))
-    names = {f"{corpus.folder}/{name}" for name in places.column("file").to_pylist()}
-    files = [file for file in corpus.shard_files if file.name in names]
-    (found,) = _shards(corpus, files).aggregate(holding(wanted))
+    (found,) = _looked_at(corpus).aggregate(holding(wanted))
     rows: list[Row] = found.to_pylist()
     return rows
 
