@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
+from pipeline.corpus.funnel import FunnelRow
 from schemas.contract import identity
 from schemas.negative import KINDS as NEGATIVE_KINDS
 from schemas.shard import MATCH_KINDS, SHARD, SPLITS
@@ -29,6 +31,26 @@ SIZES = [
     (100_000_000_000, "10B<n<100B"),
     (1_000_000_000_000, "100B<n<1T"),
 ]
+# Hosts and licences that are named.
+MOST_NAMES = 15
+
+
+@dataclass(frozen=True)
+class Frequent:
+    """The most frequent names, and what all others come to."""
+
+    names: Sequence[tuple[str | None, int]]  # the most frequent first
+    others: int = 0  # names left out
+    rest: int = 0  # what they come to
+
+    @staticmethod
+    def of(ranked: pa.Table) -> Frequent:
+        """From the answer of a pipeline.engine.aggregates.Ranking."""
+        rows = list(zip(*(column.to_pylist() for column in ranked.columns), strict=True))
+        alone = [(name, n) for name, n, others in rows if others is None]
+        last = [(n, others) for _, n, others in rows if others is not None]
+        rest, others = last[0] if last else (0, 0)
+        return Frequent(alone, others, rest)
 
 
 @dataclass(frozen=True)
@@ -48,9 +70,9 @@ class CardSummary:
     shard_bytes: int
     splits: Mapping[str, int]  # documents by split
     languages: Mapping[str | None, int]  # documents by ISO 639-1
-    licenses: Mapping[str | None, int]  # documents by licence URL, None without one
-    hosts: Mapping[str, int]  # documents by host
-    funnel: Sequence[Mapping[str, Any]]  # phase, rule, kind, dropped; pipeline order
+    licenses: Frequent  # documents by licence URL, None without one
+    hosts: Frequent  # documents by host
+    funnel: Sequence[FunnelRow]  # in the order of the pipeline
     encoders: Mapping[str, str]  # vector name ("primary image", "shared", ...) to encoder and weights
     libraries: Mapping[str, str] = field(default_factory=dict)  # distribution to version
     limits: Sequence[str] = ()  # sentences
@@ -85,17 +107,14 @@ def card(summary: CardSummary) -> str:
         "What each rule took out, in the order of the pipeline:\n",
         _table(
             ("phase", "rule", "kind", "dropped"),
-            [
-                (_text(str(row["phase"])), _text(str(row["rule"])), _text(str(row["kind"])), f"{row['dropped']:,}")
-                for row in summary.funnel
-            ],
+            [(_text(row.phase), _text(row.rule), _text(row.kind), f"{row.dropped:,}") for row in summary.funnel],
         ),
         "Vectors:\n",
         _table(("vector", "encoder"), [(_text(k), _text(v)) for k, v in summary.encoders.items()]),
         "## Languages, hosts, licences\n",
-        _table(("language", "documents"), _ranked(summary.languages, "not identified")),
-        _table(("host", "documents"), _ranked(summary.hosts, "none")),
-        _table(("licence declared by the page", "documents"), _ranked(summary.licenses, "none declared")),
+        _table(("language", "documents"), _named(_frequent(summary.languages), "not identified")),
+        _table(("host", "documents"), _named(summary.hosts, "none")),
+        _table(("licence declared by the page", "documents"), _named(summary.licenses, "none declared")),
         "## Consent and licences\n",
         _consent_note(summary),
         *(["## Known limits\n", "".join(f"- {_text(limit)}\n" for limit in summary.limits)] if summary.limits else []),
@@ -177,13 +196,17 @@ def _consent_note(summary: CardSummary) -> str:
     )
 
 
-def _ranked(counts: Mapping[Any, int], missing: str, most: int = 15) -> list[tuple[str, str]]:
-    """Largest first, ties by name; the tail in one line."""
+def _frequent(counts: Mapping[str | None, int]) -> Frequent:
+    """Largest first, ties by name."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-    rows = [(_text(str(name)) if name else missing, f"{count:,}") for name, count in ordered[:most]]
-    if rest := ordered[most:]:
-        rows.append((f"{len(rest)} more", f"{sum(count for _, count in rest):,}"))
-    return rows
+    rest = ordered[MOST_NAMES:]
+    return Frequent(ordered[:MOST_NAMES], len(rest), sum(count for _, count in rest))
+
+
+def _named(found: Frequent, missing: str) -> list[tuple[str, str]]:
+    """As rows of a table, the tail in one line."""
+    rows = [(_text(name) if name else missing, f"{count:,}") for name, count in found.names]
+    return [*rows, (f"{found.others} more", f"{found.rest:,}")] if found.others else rows
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import xxhash
 from pydantic import ValidationError
 
 from pipeline.corpus.records import build_command, record_of_version
+from pipeline.engine.aggregates import Rows, decision_rows
 from pipeline.engine.credentials import refuse_credentials
 from pipeline.engine.damage import Damaged
 from pipeline.engine.layout import LATEST, REPORT, version_folder, version_of
@@ -20,6 +22,7 @@ from pipeline.engine.storage import Storage, StorageError
 from pipeline.engine.table import Table, read_record
 from schemas.build_record import BuildRecord
 from schemas.contract import identity
+from schemas.decision import DECISION
 from schemas.manifest import VERSION, ListedFile, PhaseRecord, VersionManifest
 from schemas.shard import SHARD, shard_order
 from schemas.shard_file import NotAShard, ShardFile
@@ -203,19 +206,34 @@ class Corpus:
         for phase in self.phases:
             yield from self.table(phase).decisions()
 
+    def decided(self) -> Rows:
+        """All decisions, to be aggregated."""
+        return decision_rows([self.table(phase) for phase in self.phases], DECISION)
+
     def shards(self) -> Iterator[pa.Table]:
-        """schemas.shard.SHARD tables, a file at a time, whatever version wrote them; Damaged when a file is not what
-        the manifest lists, or no shard."""
-        for part in self.manifest.shards:
-            name = f"{self.folder}/{part.name}"
-            try:
-                data = self.storage.read(name)
-            except FileNotFoundError:
-                raise Damaged(f"{name} is missing: build again") from None
-            if xxhash.xxh3_128_hexdigest(data) != part.hash:
-                raise Damaged(f"{name} holds other bytes than were written: delete it and build again")
-            try:
-                table = ShardFile(pa.BufferReader(data)).table()
-            except NotAShard as error:
-                raise Damaged(f"{name} is not a shard: {error}") from None
-            yield table
+        """schemas.shard.SHARD tables, a file at a time, whatever version wrote them; Damaged as `read_shard`."""
+        for part in self.shard_files:
+            yield read_shard(self.storage, part)
+
+    @property
+    def shard_files(self) -> list[ListedFile]:
+        """The shards, named from the corpus root."""
+        return [replace(part, name=f"{self.folder}/{part.name}") for part in self.manifest.shards]
+
+
+def read_shard(storage: Storage, file: ListedFile) -> pa.Table:
+    """A shard in the layout of schemas.shard.SHARD, whatever version wrote it.
+
+    Damaged when it is not what its manifest lists, or no shard.
+    """
+    name = file.name
+    try:
+        data = storage.read(name)
+    except FileNotFoundError:
+        raise Damaged(f"{name} is missing: build again") from None
+    if xxhash.xxh3_128_hexdigest(data) != file.hash:
+        raise Damaged(f"{name} holds other bytes than were written: delete it and build again")
+    try:
+        return ShardFile(pa.BufferReader(data)).table()
+    except NotAShard as error:
+        raise Damaged(f"{name} is not a shard: {error}") from None

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 
 from pipeline.engine.damage import Damaged, damaged
 from pipeline.engine.key_range import KeyRange, within
-from pipeline.engine.row_store import parquet_bytes, parquet_rows
+from pipeline.engine.row_store import parquet_bytes
 from pipeline.engine.storage import Storage
 from schemas.contract import key_of
 from schemas.manifest import ListedFile, Part, PhaseRecord, TableManifest
@@ -134,20 +136,11 @@ class Table:
 
     def read(self, keys: KeyRange) -> pa.Table:
         """The rows of a key range, by key; Damaged when a file is not what was written."""
-        found = []
-        for part in self.parts:
-            held = KeyRange(part.first, part.last)
-            if not held.overlaps(keys):
-                continue
-            rows = self.rows_of(part)
-            inside = keys.first <= held.first and held.last <= keys.last
-            found.append(rows if inside else within(rows, key_of(rows.schema), keys))
-        if not found:
-            return self.rows_of(self.parts[0]).slice(0, 0)
-        # Files of a table that is cut by splits too lie beside each other.
-        apart = all(one.last < other.first for one, other in zip(self.parts, self.parts[1:], strict=False))
-        rows = pa.concat_tables(found)
-        return rows if apart else rows.sort_by(key_of(rows.schema))
+        return read_range(self.storage, self.around(keys), keys)
+
+    def around(self, keys: KeyRange) -> tuple[Part, ...]:
+        """The files in which rows of a key range may lie, one at least."""
+        return tuple(part for part in self.parts if KeyRange(part.first, part.last).overlaps(keys)) or self.parts[:1]
 
     def read_all(self) -> Iterator[pa.Table]:
         """Every part, in the order of their keys."""
@@ -160,19 +153,47 @@ class Table:
             yield self.rows_of(file)
 
 
-def read_listed(storage: Storage, file: ListedFile | Part) -> pa.Table:
-    """Rows of a listed file; Damaged when its bytes are not those that were written."""
+def read_listed(storage: Storage, file: ListedFile | Part, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows of a listed file, or some of their columns; Damaged when its bytes are not those that were written.
+
+    Read by the caller's thread alone: workers fill the processors by themselves.
+    """
     try:
         data = storage.read(file.name)
     except FileNotFoundError:
         raise damaged(file.name, "is missing") from None
     if xxhash.xxh3_128_hexdigest(data) != file.hash:
         raise damaged(file.name, "holds other bytes than were written")
-    return parquet_rows(data)
+    return pq.ParquetFile(pa.BufferReader(data)).read(None if columns is None else list(columns), use_threads=False)
 
 
-def side_by_side(one: Table, other: Table) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """The rows of a key range of both tables at a time, as the first is cut into files."""
-    for part in one.parts:
-        keys = KeyRange(part.first, part.last)
-        yield one.read(keys), other.read(keys)
+def read_range(
+    storage: Storage, parts: Sequence[Part], keys: KeyRange, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The rows of a key range, by key, out of files of one table, one at least; `columns` have the key among them."""
+    found = []
+    for part in parts:
+        rows = read_listed(storage, part, columns)
+        inside = keys.first <= part.first and part.last <= keys.last
+        found.append(rows if inside else within(rows, key_of(rows.schema), keys))
+    rows = pa.concat_tables(found)
+    # Files of a table that is cut by splits too lie beside each other.
+    apart = all(one.last < other.first for one, other in pairwise(parts))
+    return rows if apart else rows.sort_by(key_of(rows.schema))
+
+
+# A file of one table, and those of another in which rows of the same keys lie.
+Beside = tuple[Part, tuple[Part, ...]]
+
+
+def side_by_side(one: Table, other: Table) -> list[Beside]:
+    """The files of a table with those of another that hold rows of their key ranges."""
+    return [(part, other.around(KeyRange(part.first, part.last))) for part in one.parts]
+
+
+def read_beside(
+    storage: Storage, beside: Beside, columns: Sequence[str], others: Sequence[str]
+) -> tuple[pa.Table, pa.Table]:
+    """Some columns of both, the key among them."""
+    part, around = beside
+    return read_listed(storage, part, columns), read_range(storage, around, KeyRange(part.first, part.last), others)

@@ -1,27 +1,32 @@
-"""Collecting: a corpus, finished or not, to ReportData, in two passes over its shards and one over its decisions."""
+"""Collecting: a corpus, finished or not, to ReportData."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Sequence
+from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
-from pipeline.corpus.funnel import SAMPLED_OUT, FunnelRow
-from pipeline.corpus.version import Corpus
+from pipeline.corpus.funnel import SAMPLED_OUT, FunnelRow, by_rule, funnel
+from pipeline.corpus.version import Corpus, read_shard
 from pipeline.corpus.words import counted, number, sample_words
+from pipeline.engine.aggregates import Ranking, Rows, matching, table_rows
 from pipeline.engine.packs import read_packed
-from pipeline.engine.table import side_by_side
+from pipeline.engine.storage import Storage
+from pipeline.engine.table import Beside, read_beside, side_by_side
 from pipeline.report.data import Cluster, Copy, Guard, PhaseTime, Picture, ReportData, Step
-from pipeline.report.dropped import Dropped
-from pipeline.report.gallery import Chooser, chosen_negatives, document, look_up
+from pipeline.report.dropped import Dropped, examples
+from pipeline.report.gallery import Row, chosen, chosen_negatives, document, holding, look_up
 from pipeline.report.pictures import thumbnail
-from pipeline.report.scores import Scores
+from pipeline.report.scores import COUNTED, Scores, counted_text, of_counts, of_decisions, of_shards
 from pipeline.report.training import charts, note, retrieval
 from pipeline.spec.sections import ReportSettings
+from schemas.document import DOCUMENT
+from schemas.manifest import ListedFile
+from schemas.shard import SHARD, shard_order
+from schemas.tables import CLUSTER, IMAGE_USE, SCORED
 from stages.dedup.near import DedupSettings
 from stages.filter.settings import FilterSettings
 
@@ -40,27 +45,23 @@ def collect(corpus: Corpus) -> ReportData:
     spec of another version of the program.
     """
     settings = corpus.section("report", ReportSettings)
-    filters = corpus.section("filter", FilterSettings)
-    scores, chooser, dropped = Scores(), Chooser(settings.documents), Dropped(settings.examples_per_rule)
-    dropped.funnel.add_sampled_out(corpus.manifest.counts.get(SAMPLED_OUT, 0))
-    for shard in _shards(corpus):
-        scores.add_shard(shard)
-        chooser.add(shard)
-    for kept, scored in _texts(corpus):
-        scores.add_text(kept, scored, filters)
-    for decisions in corpus.decisions():
-        scores.add_decisions(decisions)
-        dropped.add(decisions)
+    scores = Scores()
+    (shown,) = _looked_at(corpus).aggregate(of_shards())
+    (texts,) = _texts(corpus).aggregate(of_counts())
+    ruled, cut, sampled = corpus.decided().aggregate(by_rule(), of_decisions(), examples(settings.examples_per_rule))
+    for counted_scores in (shown, texts, cut):
+        scores.add_counted(counted_scores)
+    steps = funnel(ruled, corpus.phases, corpus.manifest.counts.get(SAMPLED_OUT, 0))
+    dropped = Dropped(steps, sampled)
 
-    rows = chooser.rows()
+    rows = _gallery(corpus, settings.documents)
     wanted = {
         (mined["document_id"], mined["candidate"])
         for row in rows
         for negatives in chosen_negatives(row).values()
         for mined in negatives
     }
-    others = look_up(_shards(corpus), wanted) if wanted else {}
-    funnel = dropped.funnel.rows()
+    others = look_up(_shard_documents(corpus, {document_id for document_id, _ in wanted}), wanted)
     asked = dropped.wanted()
     urls = {name: url for name, (_, url) in _documents(corpus, asked.documents).items()}
     return ReportData(
@@ -69,8 +70,8 @@ def collect(corpus: Corpus) -> ReportData:
         built=str(corpus.manifest.run.get("built", "")).replace("T", " ").replace("Z", " UTC"),
         seconds=float(corpus.manifest.run.get("seconds", 0)),
         figures=_figures(corpus),
-        steps=_steps(corpus, funnel),
-        funnel=funnel,
+        steps=_steps(corpus, steps),
+        funnel=steps,
         histograms=scores.histograms(corpus.manifest.spec),
         documents=[document(row, others) for row in rows],
         clusters=_clusters(corpus),
@@ -80,37 +81,69 @@ def collect(corpus: Corpus) -> ReportData:
         spec=yaml.safe_dump(corpus.manifest.spec, sort_keys=False, allow_unicode=True),
         facts=_facts(corpus),
         charts=charts(corpus),
-        retrieval=retrieval(corpus, _shards(corpus)),
+        retrieval=retrieval(corpus, _looked_at(corpus)),
         notes=_notes(corpus),
         caveat=f"{'Unfinished' if corpus.ahead else 'Not published'}: {corpus.caveat}" if corpus.caveat else "",
     )
 
 
-def _shards(corpus: Corpus) -> Iterator[pa.Table]:
-    return islice(corpus.shards(), _looked_at(corpus))
+def _shards(corpus: Corpus, files: Sequence[ListedFile]) -> Rows:
+    return Rows(partial(read_shard, corpus.storage), files, SHARD, sum(file.bytes for file in files))
 
 
-def _texts(corpus: Corpus) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Kept documents with the text scores of all, a key range at a time."""
-    if {"kept", "scores"} <= set(corpus.phases):
-        yield from side_by_side(corpus.table("kept"), corpus.table("scores"))
-
-
-def _looked_at(corpus: Corpus) -> int:
-    """How many of the shards are read: all, up to MOST_SHARD_BYTES, one at least."""
+def _looked_at(corpus: Corpus) -> Rows:
+    """The first shards, up to MOST_SHARD_BYTES, one at least."""
     size = 0
-    for index, part in enumerate(corpus.manifest.shards):
-        size += part.bytes
+    files = corpus.shard_files
+    for index, file in enumerate(files):
+        size += file.bytes
         if index and size > MOST_SHARD_BYTES:
-            return index
-    return len(corpus.manifest.shards)
+            return _shards(corpus, files[:index])
+    return _shards(corpus, files)
+
+
+def _gallery(corpus: Corpus, most: int) -> list[Row]:
+    """The documents with the smallest ids: of each split they lie in the first shards."""
+    first: list[ListedFile] = []
+    there: Counter[int] = Counter()
+    for file in corpus.shard_files:
+        split, _ = shard_order(file.name)
+        if there[split] < most:
+            first.append(file)
+            there[split] += file.rows
+    (found,) = _shards(corpus, first).aggregate(chosen(most))
+    rows: list[Row] = found.to_pylist()
+    return rows
+
+
+def _shard_documents(corpus: Corpus, wanted: set[str]) -> list[Row]:
+    """Documents of the shards that are looked at, by id."""
+    if not wanted:
+        return []
+    (found,) = _looked_at(corpus).aggregate(holding(wanted))
+    rows: list[Row] = found.to_pylist()
+    return rows
+
+
+def _texts(corpus: Corpus) -> Rows:
+    """Counts of the text scores of kept documents, a key range at a time."""
+    if not {"kept", "scores"} <= set(corpus.phases):
+        return Rows(partial(_text_scores, corpus.storage, FilterSettings()), [], COUNTED, 0)
+    kept, scores = corpus.table("kept"), corpus.table("scores")
+    read = partial(_text_scores, corpus.storage, corpus.section("filter", FilterSettings))
+    size = sum(part.bytes for part in (*kept.parts, *scores.parts))
+    return Rows(read, side_by_side(kept, scores), COUNTED, size)
+
+
+def _text_scores(storage: Storage, rules: FilterSettings, beside: Beside) -> pa.Table:
+    return counted_text(*read_beside(storage, beside, ("document_id", "positions"), SCORED.names), rules)
 
 
 def _notes(corpus: Corpus) -> list[str]:
     notes = []
     if share := sample_words(corpus.manifest.spec["source"]):
         notes.append(f"Made of a sample: {share} of the pages, chosen by a hash of their addresses (source.sample).")
-    looked_at, there = _looked_at(corpus), len(corpus.manifest.shards)
+    looked_at, there = len(_looked_at(corpus).parts), len(corpus.manifest.shards)
     if looked_at < there:
         notes.append(f"Scores and gallery are from {looked_at:,} of {there:,} shards; everything else is from all.")
     if hot := corpus.manifest.counts.get("edges.hot_buckets", 0):
@@ -173,64 +206,53 @@ def _steps(corpus: Corpus, funnel: list[FunnelRow]) -> list[Step]:
     return [Step(label, count, note) for label, count, note in counted if count is not None]
 
 
+def _found(corpus: Corpus, phase: str, schema: pa.Schema, columns: Sequence[str], wanted: set[str]) -> list[Row]:
+    """Rows of a phase's table by the first of the columns; none where the corpus has no such phase."""
+    if not wanted or phase not in corpus.phases:
+        return []
+    (found,) = table_rows(corpus.table(phase), schema, columns).aggregate(matching(columns[0], wanted))
+    rows: list[Row] = found.to_pylist()
+    return rows
+
+
 def _documents(corpus: Corpus, wanted: set[str]) -> dict[str, tuple[str, str]]:
     """(title, url) of documents by id."""
-    found: dict[str, tuple[str, str]] = {}
-    if not wanted or "documents" not in corpus.phases:
-        return found
-    ids = pa.array(sorted(wanted), pa.string())
-    for part in corpus.table("documents").read_all():
-        mine = part.select(["document_id", "title", "url"]).filter(pc.is_in(part.column("document_id"), value_set=ids))
-        found |= {row["document_id"]: (row["title"] or "", row["url"]) for row in mine.to_pylist()}
-    return found
+    rows = _found(corpus, "documents", DOCUMENT, ("document_id", "title", "url"), wanted)
+    return {row["document_id"]: (row["title"] or "", row["url"]) for row in rows}
 
 
 def _paragraphs(corpus: Corpus, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
     """Text of extracted nodes."""
-    found: dict[tuple[str, int], str] = {}
-    if not wanted or "documents" not in corpus.phases:
-        return found
-    ids = pa.array(sorted({document_id for document_id, _ in wanted}), pa.string())
-    for part in corpus.table("documents").read_all():
-        mine = part.select(["document_id", "nodes"]).filter(pc.is_in(part.column("document_id"), value_set=ids))
-        for row in mine.to_pylist():
-            for index, node in enumerate(row["nodes"]):
-                if (row["document_id"], index) in wanted and node["text"]:
-                    found[row["document_id"], index] = node["text"]
-    return found
+    rows = _found(corpus, "documents", DOCUMENT, ("document_id", "nodes"), {name for name, _ in wanted})
+    return {
+        (row["document_id"], index): node["text"]
+        for row in rows
+        for index, node in enumerate(row["nodes"])
+        if (row["document_id"], index) in wanted and node["text"]
+    }
 
 
 def _pictures(corpus: Corpus, wanted: set[str]) -> dict[str, Picture | None]:
     """Thumbnails of dropped images whose bytes are there."""
-    found: dict[str, Picture | None] = {}
-    if not wanted or "images" not in corpus.phases:
-        return found
-    ids = pa.array(sorted(wanted), pa.string())
-    for part in corpus.table("images").read_all():
-        mine = part.select(["image_id", "body"]).filter(pc.is_in(part.column("image_id"), value_set=ids))
-        bodies = read_packed(corpus.storage, mine.column("body"))
-        for image_id, data in zip(mine.column("image_id").to_pylist(), bodies, strict=True):
-            if data is not None:
-                found[image_id] = thumbnail(data, SAMPLE_SIDE)
-    return found
+    rows = _found(corpus, "images", IMAGE_USE, ("image_id", "body"), wanted)
+    bodies = read_packed(corpus.storage, pa.array([row["body"] for row in rows], IMAGE_USE.field("body").type))
+    pairs = zip(rows, bodies, strict=True)
+    return {row["image_id"]: thumbnail(data, SAMPLE_SIDE) for row, data in pairs if data is not None}
 
 
 def _clusters(corpus: Corpus) -> list[Cluster]:
     """The largest clusters of near-duplicates."""
     if "clusters" not in corpus.phases:
         return []
+    clusters = table_rows(corpus.table("clusters"), CLUSTER, ("cluster_id",))
+    (sizes,) = clusters.aggregate(Ranking("cluster_id", MOST_CLUSTERS))
+    largest = [row["cluster_id"] for row in sizes.to_pylist() if row["others"] is None and row["n"] > 1]
     members: dict[str, list[tuple[str, bool]]] = {}
-    sizes: Counter[str] = Counter()
-    for part in corpus.table("clusters").read_all():
-        sizes.update(part.column("cluster_id").to_pylist())
-    largest = sorted((name for name, size in sizes.items() if size > 1), key=lambda name: (-sizes[name], name))
-    names = pa.array(largest[:MOST_CLUSTERS], pa.string())
-    for part in corpus.table("clusters").read_all():
-        for row in part.filter(pc.is_in(part.column("cluster_id"), value_set=names)).to_pylist():
-            members.setdefault(row["cluster_id"], []).append((row["document_id"], row["kept"]))
+    for row in _found(corpus, "clusters", CLUSTER, ("cluster_id", "document_id", "kept"), set(largest)):
+        members.setdefault(row["cluster_id"], []).append((row["document_id"], row["kept"]))
     about = _documents(corpus, {document_id for rows in members.values() for document_id, _ in rows})
     found = []
-    for name in largest[:MOST_CLUSTERS]:
+    for name in largest:
         kept = next((about[item] for item, stays in sorted(members[name]) if stays and item in about), ("", ""))
         copies = [about[item] for item, stays in sorted(members[name]) if not stays and item in about]
         shown = [Copy(title, url, "near_duplicate") for title, url in copies[:MOST_COPIES]]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from pipeline.corpus.funnel import Funnel, Rule
+from pipeline.corpus.funnel import RULE, FunnelRow
+from pipeline.engine.aggregates import Aggregate
 from pipeline.report.data import Picture, RuleSamples, Sample
 
-RULE = ("phase", "kind", "rule", "action")
 DOCUMENT_ID = re.compile(r"\b[0-9a-f]{32}\b")
+# Samples of a rule lie by their draw; what differs although its draw does not lies by what it says.
+_DRAW = "draw"
+_ORDER = (*RULE, _DRAW, "url", "value", "low", "high", "detail")
 
 
 @dataclass(frozen=True)
@@ -28,39 +33,53 @@ class Wanted:
     paragraphs: set[tuple[str, int]]  # document_id, node
 
 
-@dataclass
+def examples(most: int) -> Aggregate:
+    """Of each rule the decisions (schemas.decision.DECISION) whose subjects have the smallest hashes, by these."""
+    return Aggregate(partial(_drawn, most), partial(_lowest, most))
+
+
+def _drawn(most: int, decisions: pa.Table) -> pa.Table:
+    subject = [decisions.column(name).cast(pa.string()) for name in ("subject_id", "document_id", "position")]
+    names = pc.binary_join_element_wise(*subject, "/", null_handling="replace", null_replacement="")
+    draws = [xxhash.xxh3_64_intdigest(name.encode()) for name in names.to_pylist()]
+    return _lowest(most, decisions.append_column(_DRAW, pa.array(draws, pa.uint64())))
+
+
+def _lowest(most: int, drawn: pa.Table) -> pa.Table:
+    if not most:
+        return drawn.slice(0, 0)
+    draws = drawn.column(_DRAW).to_numpy()
+    ruled = pc.binary_join_element_wise(*(drawn.column(name) for name in RULE), "/")
+    of = np.asarray(ruled.combine_chunks().dictionary_encode().indices, np.int64)
+    # A bound of each rule's draws, so that few rows have to be put in order.
+    order = np.lexsort((draws, of))
+    place = _place_within(of[order])
+    bound = np.zeros(int(of.max(initial=-1)) + 1, np.uint64)
+    near = order[place < most]
+    np.maximum.at(bound, of[near], draws[near])
+    few = drawn.filter(pa.array(draws <= bound[of])).sort_by([(name, "ascending") for name in _ORDER])
+    ruled = pc.binary_join_element_wise(*(few.column(name) for name in RULE), "/")
+    place = _place_within(np.asarray(ruled.combine_chunks().dictionary_encode().indices, np.int64))
+    return few.filter(pa.array(place < most))
+
+
+def _place_within(groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Place of each item in its group, whose items lie together."""
+    at = np.arange(len(groups))
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    return at - np.repeat(starts, np.diff(starts, append=len(groups)))
+
+
 class Dropped:
-    """The funnel, and the samples of each rule with the smallest hashes."""
+    """The funnel, and what `examples` found."""
 
-    examples: int
-    funnel: Funnel = field(default_factory=Funnel)
-    _samples: dict[Rule, list[tuple[int, dict[str, Any]]]] = field(default_factory=dict)
-
-    def add(self, decisions: pa.Table) -> None:
-        """Take in one file of schemas.decision.DECISION."""
-        self.funnel.add(decisions)
-        if self.examples:
-            self._consider(decisions)
-
-    def _consider(self, decisions: pa.Table) -> None:
-        subject = [decisions.column(name).cast(pa.string()) for name in ("subject_id", "document_id", "position")]
-        names = pc.binary_join_element_wise(*subject, "/", null_handling="replace", null_replacement="")
-        draws = np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in names.to_pylist()], np.uint64)
-        ruled = pc.binary_join_element_wise(*(decisions.column(name) for name in RULE), "/").dictionary_encode()
-        of = np.asarray(ruled.combine_chunks().indices)
-        for each in np.unique(of):
-            mine = np.flatnonzero(of == each)
-            lowest = mine[np.argsort(draws[mine], kind="stable")[: self.examples]]
-            rows = decisions.take(pa.array(lowest)).to_pylist()
-            phase, kind, rule, action = (rows[0][name] for name in RULE)
-            held = self._samples.setdefault((phase, kind, rule, action), [])
-            held += zip(draws[lowest].tolist(), rows, strict=True)
-            held.sort(key=lambda item: item[0])
-            del held[self.examples :]
+    def __init__(self, funnel: Sequence[FunnelRow], found: pa.Table) -> None:
+        self.funnel = funnel
+        self._samples = found.to_pylist()
 
     def wanted(self) -> Wanted:
         """What has to be looked up to show the samples."""
-        rows = [row for held in self._samples.values() for _, row in held]
+        rows = self._samples
         documents = {row["document_id"] for row in rows if row["document_id"] and not row["url"]}
         documents |= {name for row in rows for name in DOCUMENT_ID.findall(row["detail"] or "")}
         images = {row["subject_id"] for row in rows if row["kind"] == "image"}
@@ -74,9 +93,12 @@ class Dropped:
         paragraphs: Mapping[tuple[str, int], str],
     ) -> list[RuleSamples]:
         """Samples in the order of the funnel; urls by document, thumbnails by image, texts by document and node."""
+        by_rule: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+        for each in self._samples:
+            by_rule.setdefault(tuple(each[name] for name in RULE), []).append(each)
         found = []
-        for row in self.funnel.rows():
-            held = [item for _, item in self._samples.get((row.phase, row.kind, row.rule, row.action), [])]
+        for row in self.funnel:
+            held = by_rule.get((row.phase, row.kind, row.rule, row.action))
             if not held:
                 continue
             samples = [_sample(item, urls, pictures, paragraphs) for item in held]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.engine.aggregates import Aggregate, matching
 from pipeline.report.data import (
     Document,
     Figure,
@@ -36,25 +38,20 @@ Place = tuple[str, int]  # document_id, slice
 Anchor = tuple[str, int]  # direction of negatives, slice
 
 
-class Chooser:
-    """Keeps the rows of the documents with the smallest ids, whatever the order of the shards."""
+def chosen(most: int) -> Aggregate:
+    """The documents with the smallest ids, by these, in the layout of `without_vectors`."""
+    first = partial(_first, most)
+    return Aggregate(partial(_first_of_shard, most), first)
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._rows: list[tuple[str, pa.Table]] = []
 
-    def add(self, shard: pa.Table) -> None:
-        """Take in one shard."""
-        shard = without_vectors(shard)
-        ids = shard.column("document_id").to_pylist()
-        best = sorted(range(len(ids)), key=ids.__getitem__)[: self._count]
-        held = [*self._rows, *((ids[index], shard.slice(index, 1)) for index in best)]
-        # A copy, so that the rest of the shard can go.
-        self._rows = [(name, _alone(row)) for name, row in sorted(held, key=lambda item: item[0])[: self._count]]
+def _first_of_shard(most: int, shard: pa.Table) -> pa.Table:
+    # A copy, so that the rest of the shard can go.
+    return _first(most, without_vectors(_first(most, shard)))
 
-    def rows(self) -> list[Row]:
-        """The chosen documents, by id."""
-        return [row.to_pylist()[0] for _, row in self._rows]
+
+def _first(most: int, documents: pa.Table) -> pa.Table:
+    order = pc.sort_indices(documents.column("document_id"))
+    return documents.take(order[:most])
 
 
 def without_vectors(shard: pa.Table) -> pa.Table:
@@ -68,10 +65,6 @@ def without_vectors(shard: pa.Table) -> pa.Table:
     slices = pa.ListArray.from_arrays(offsets, plain)
     kept = shard.drop_columns(["slices", "similarity_matrix"])
     return pa.table({**{name: kept.column(name) for name in kept.column_names}, "slices": slices})
-
-
-def _alone(row: pa.Table) -> pa.Table:
-    return row.take(pa.array([0])) if row.get_total_buffer_size() > 2 * row.nbytes + 4096 else row
 
 
 def chosen_negatives(row: Row) -> dict[Anchor, list[Row]]:
@@ -90,22 +83,29 @@ def _mined(row: Row, anchor: Anchor) -> list[Row]:
     ]
 
 
-def look_up(shards: Iterable[pa.Table], wanted: set[Place]) -> dict[Place, Row]:
-    """Slices of other documents: text or picture, title and url, by place."""
+def holding(documents: Iterable[str]) -> Aggregate:
+    """Those of the documents that a shard holds, in the layout of `without_vectors`."""
+    some = matching("document_id", documents)
+    return Aggregate(partial(_without_vectors_of, some.of), some.together)
+
+
+def _without_vectors_of(some: Callable[[pa.Table], pa.Table], shard: pa.Table) -> pa.Table:
+    return without_vectors(some(shard))
+
+
+def look_up(documents: Iterable[Row], wanted: set[Place]) -> dict[Place, Row]:
+    """Slices of other documents, which `holding` found: text or picture, title and url, by place."""
     found: dict[Place, Row] = {}
-    documents = {document for document, _ in wanted}
-    for shard in shards:
-        mine = pc.is_in(shard.column("document_id"), value_set=pa.array(sorted(documents), pa.string()))
-        for row in without_vectors(shard.filter(mine)).to_pylist():
-            for index, item in enumerate(row["slices"]):
-                if (row["document_id"], index) in wanted:
-                    node = row["nodes"][item["node"]]
-                    about: Row = {"title": row["title"] or "", "url": row["url"]}
-                    if item["kind"] == "image":
-                        about["picture"] = thumbnail(row["images"][node["image"]]["bytes"], THUMB_SIDE)
-                    else:
-                        about["text"] = node["text"][item["start"] : item["end"]][: LONGEST_TEXT // 4]
-                    found[row["document_id"], index] = about
+    for row in documents:
+        for index, item in enumerate(row["slices"]):
+            if (row["document_id"], index) in wanted:
+                node = row["nodes"][item["node"]]
+                about: Row = {"title": row["title"] or "", "url": row["url"]}
+                if item["kind"] == "image":
+                    about["picture"] = thumbnail(row["images"][node["image"]]["bytes"], THUMB_SIDE)
+                else:
+                    about["text"] = node["text"][item["start"] : item["end"]][: LONGEST_TEXT // 4]
+                found[row["document_id"], index] = about
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.engine.aggregates import Aggregate, summed
 from pipeline.report.data import Histogram
 from stages.filter.settings import FilterSettings
 from stages.filter.text_rules import document_rules, flatten, paragraph_rules
@@ -62,8 +64,54 @@ class Score:
         self.kept, self.dropped = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
 
 
+# Counts of the fine bins that are not empty, as one part has them.
+COUNTED = pa.schema(
+    [
+        pa.field("score", pa.string()),
+        pa.field("dropped", pa.bool_()),
+        pa.field("bin", pa.int32()),
+        pa.field("n", pa.int64()),
+    ]
+)
+_together = partial(summed, COUNTED.names[:-1])
+
+
+def of_shards() -> Aggregate:
+    """The scores of shards (schemas.shard.SHARD)."""
+    return Aggregate(_of_shard, _together)
+
+
+def of_decisions() -> Aggregate:
+    """The scores that rules dropped by (schemas.decision.DECISION)."""
+    return Aggregate(_of_decisions, _together)
+
+
+def of_counts() -> Aggregate:
+    """What was counted already (`counted_text`)."""
+    return Aggregate(_together, _together)
+
+
+def counted_text(kept: pa.Table, scores: pa.Table, rules: FilterSettings) -> pa.Table:
+    """COUNTED of the text scores of what is left (schemas.tables.KEPT) of one key range's documents (SCORED)."""
+    found = Scores()
+    found.add_text(kept, scores, rules)
+    return found.counted()
+
+
+def _of_shard(shard: pa.Table) -> pa.Table:
+    found = Scores()
+    found.add_shard(shard)
+    return found.counted()
+
+
+def _of_decisions(decisions: pa.Table) -> pa.Table:
+    found = Scores()
+    found.add_decisions(decisions)
+    return found.counted()
+
+
 class Scores:
-    """All scores of a corpus."""
+    """All scores of a corpus, or of a part of it."""
 
     def __init__(self) -> None:
         image, document, paragraph = (("filter", kind) for kind in ("image", "document", "paragraph"))
@@ -161,6 +209,29 @@ class Scores:
         values = np.asarray(rows.column("value").to_numpy(), np.float64)
         for index, score in enumerate(self._by_rule.values()):
             score.dropped += _counted(values[places == index], score.scale)
+
+    def counted(self) -> pa.Table:
+        """COUNTED, of what was added."""
+        names = [(name, dropped) for name in self._scores for dropped in (False, True)]
+        bins = [
+            score.dropped if dropped else score.kept for score in self._scores.values() for dropped in (False, True)
+        ]
+        filled = [np.flatnonzero(each) for each in bins]
+        of = pa.array(np.repeat(np.arange(len(names)), [len(each) for each in filled]))
+        columns = [
+            pa.array([name for name, _ in names]).take(of),
+            pa.array([dropped for _, dropped in names]).take(of),
+            pa.array(np.concatenate(filled), pa.int32()),
+            pa.array(np.concatenate([each[places] for each, places in zip(bins, filled, strict=True)])),
+        ]
+        return pa.table(columns, schema=COUNTED)
+
+    def add_counted(self, counted: pa.Table) -> None:
+        """Add what was counted elsewhere, COUNTED."""
+        for row in counted.to_pylist():
+            score = self._scores[row["score"]]
+            bins = score.dropped if row["dropped"] else score.kept
+            bins[row["bin"]] += row["n"]
 
     def histograms(self, spec: Mapping[str, Any]) -> list[Histogram]:
         """Charts of every score that has values; bounds come from the resolved spec."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.corpus.version import Corpus
+from pipeline.engine.aggregates import Aggregate, Rows
 from pipeline.report.data import Chart, Curve, Direction, Picture, Ranks, Retrieval, Retrieved
 from pipeline.report.pictures import thumbnail
 
@@ -85,7 +88,7 @@ def _points(rows: Iterable[Mapping[str, Any]], name: str) -> list[tuple[float, f
     ]
 
 
-def retrieval(corpus: Corpus, shards: Iterable[pa.Table]) -> list[Direction]:
+def retrieval(corpus: Corpus, shards: Rows) -> list[Direction]:
     """Retrieval among the held-out documents: figures by direction, and the trained model's best answers to some.
 
     None when nothing was trained on this version.
@@ -147,14 +150,29 @@ def _interval(wide: Sequence[float | None] | None) -> tuple[float, float] | None
     return None if low is None or high is None else (low, high)
 
 
-def _pictures(shards: Iterable[pa.Table], wanted: set[str]) -> dict[str, Picture | None]:
-    found: dict[str, Picture | None] = {}
-    for shard in shards if wanted else ():
-        rows = zip(shard.column("images").to_pylist(), shard.column("image_info").to_pylist(), strict=True)
-        for image, info in (pair for images, infos in rows for pair in zip(images, infos, strict=True)):
-            if info["sha256"] in wanted and info["sha256"] not in found:
-                found[info["sha256"]] = thumbnail(image["bytes"], _SIDE, info["alt"] or "")
-    return found
+def _pictures(shards: Rows, wanted: set[str]) -> dict[str, Picture | None]:
+    if not wanted:
+        return {}
+    (found,) = shards.aggregate(Aggregate(partial(_shown, sorted(wanted)), _once))
+    return {row["sha256"]: thumbnail(row["bytes"], _SIDE, row["alt"]) for row in found.to_pylist()}
+
+
+def _shown(wanted: Sequence[str], shard: pa.Table) -> pa.Table:
+    """Columns sha256, bytes and alt of the pictures of a shard that are wanted."""
+    about = shard.column("image_info").combine_chunks().flatten()
+    names = pc.struct_field(about, "sha256")
+    places = pc.indices_nonzero(pc.is_in(names, value_set=pa.array(wanted, pa.string())))
+    pictures = shard.column("images").combine_chunks().flatten().take(places)
+    alt = pc.fill_null(pc.struct_field(about, "alt").take(places), "")
+    return _once(pa.table({"sha256": names.take(places), "bytes": pc.struct_field(pictures, "bytes"), "alt": alt}))
+
+
+def _once(pictures: pa.Table) -> pa.Table:
+    """Each picture once, as the first that shows it has it."""
+    first: dict[str, int] = {}
+    for place, name in enumerate(pictures.column("sha256").to_pylist()):
+        first.setdefault(name, place)
+    return pictures.take(pa.array(first.values(), pa.int64()))
 
 
 def _example(example: Mapping[str, Any], pictures: Mapping[str, Picture | None]) -> Retrieval:

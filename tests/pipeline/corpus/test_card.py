@@ -5,7 +5,8 @@ from dataclasses import replace
 import yaml
 from markdown_it import MarkdownIt
 
-from pipeline.corpus.card import CardSummary, card, front_matter
+from pipeline.corpus.card import CardSummary, Frequent, card, front_matter
+from pipeline.corpus.funnel import FunnelRow
 
 SUMMARY = CardSummary(
     name="demo",
@@ -21,9 +22,9 @@ SUMMARY = CardSummary(
     shard_bytes=130000000,
     splits={"train": 1100, "held_out": 134},
     languages={"en": 1200, "de": 30, None: 4},
-    licenses={None: 1000, "http://l/|<script>alert(1)</script>": 234},
-    hosts={f"h{index}.example": 60 - index for index in range(20)},
-    funnel=[{"phase": "decide", "rule": "num_words", "kind": "document", "dropped": 77}],
+    licenses=Frequent([(None, 1000), ("http://l/|<script>alert(1)</script>", 234)]),
+    hosts=Frequent([(f"h{index}.example", 60 - index) for index in range(15)], others=5, rest=215),
+    funnel=[FunnelRow("decide", "num_words", "document", "drop", 77)],
     encoders={"primary image": "dinov2_base 0123"},
     libraries={"pyarrow": "26.0.1"},
     limits=["Only *one* host."],
@@ -66,7 +67,7 @@ def test_it_shows_how_to_load_the_splits_that_are_there() -> None:
 
 
 def test_words_of_pages_stay_words() -> None:
-    html = rendered(card(replace(SUMMARY, name="<img src=x onerror=1> [a](b) `c` | d", hosts={"a|b": 1})))
+    html = rendered(card(replace(SUMMARY, name="<img src=x onerror=1> [a](b) `c` | d", hosts=Frequent([("a|b", 1)]))))
     assert "<script" not in html and "<img" not in html and "<a " not in html
     assert "|&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "<h1>&lt;img src=x onerror=1&gt; [a](b) `c` | d</h1>" in html
@@ -82,4 +83,4 @@ def test_a_local_source_claims_no_robots_verdict() -> None:
 
 
 def test_the_card_depends_on_its_summary_alone() -> None:
-    assert card(SUMMARY) == card(replace(SUMMARY, hosts=dict(reversed(SUMMARY.hosts.items()))))
+    assert card(SUMMARY) == card(replace(SUMMARY, languages=dict(reversed(SUMMARY.languages.items()))))

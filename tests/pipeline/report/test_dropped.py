@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.report.dropped import Dropped
+from pipeline.engine.aggregates import Rows
+from pipeline.report.dropped import examples
 from schemas.contract import table_from_rows
 from schemas.decision import DECISION
 from schemas.keys import digest
@@ -28,11 +29,17 @@ def decisions() -> list[dict[str, Any]]:
     return [{"phase": "text", "action": "drop", **row} for row in found]
 
 
-def sampled(files: list[pa.Table], examples: int = EXAMPLES) -> Dropped:
-    dropped = Dropped(examples)
-    for file in files:
-        dropped.add(file)
-    return dropped
+def sampled(files: list[pa.Table], examples_per_rule: int = EXAMPLES) -> dict[str, list[dict[str, Any]]]:
+    """What is drawn from files, by rule."""
+    (found,) = Rows(_same, files, DECISION, 1).aggregate(examples(examples_per_rule))
+    by_rule: dict[str, list[dict[str, Any]]] = {}
+    for row in found.to_pylist():
+        by_rule.setdefault(row["rule"], []).append(row)
+    return by_rule
+
+
+def _same(file: pa.Table) -> pa.Table:
+    return file
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -48,15 +55,21 @@ def test_they_follow_the_rows_and_not_the_files(seed: int) -> None:
         # In several chunks, as a file of several row groups is read.
         files.append(pa.concat_tables(table_from_rows(half, DECISION) for half in (file[:5], file[5:])))
     cut = sampled(files)
-    assert cut.wanted() == whole.wanted()
-    assert cut._samples == whole._samples
-    assert {rule[2]: len(held) for rule, held in whole._samples.items()} == {
+    assert cut == whole
+    assert {rule: len(held) for rule, held in whole.items()} == {
         "num_words": EXAMPLES,
         "repetition": EXAMPLES,
         "rare": 1,
         "robots": EXAMPLES,
     }
-    assert sorted(cut.funnel.counts.values()) == [1, EXAMPLES, 40, 90], "all are counted"
+
+
+def test_rows_of_one_subject_lie_by_what_they_say() -> None:
+    """As many as there are: their draws are the same, and so is what is chosen, whatever their order."""
+    rows = [{**decisions()[0], "detail": f"{number:02d}"} for number in range(40)]
+    files = [[table_from_rows(half, DECISION) for half in (each[:7], each[7:])] for each in (rows, rows[::-1])]
+    assert sampled(files[0]) == sampled(files[1])
+    assert [row["detail"] for row in sampled(files[0])["num_words"]] == ["00", "01", "02"]
 
 
 def test_any_row_may_be_a_sample_however_many_there_are() -> None:
@@ -64,11 +77,9 @@ def test_any_row_may_be_a_sample_however_many_there_are() -> None:
     rows = [row for row in decisions() if row["rule"] == "num_words"]
     many = [{**row, "subject_id": digest(f"{row['subject_id']} {copy}")} for copy in range(20) for row in rows]
     last = {row["subject_id"] for row in many[len(many) // 2 :]}
-    ((_, held),) = sampled([table_from_rows(many, DECISION)], 200)._samples.items()
-    found = {row["subject_id"] for _, row in held}
+    found = {row["subject_id"] for row in sampled([table_from_rows(many, DECISION)], 200)["num_words"]}
     assert len(found) == 200 and 70 < len(last & found) < 130
 
 
 def test_no_samples_where_none_are_asked_for() -> None:
-    dropped = sampled([table_from_rows(decisions(), DECISION)], examples=0)
-    assert not dropped._samples and sum(dropped.funnel.counts.values()) == 134
+    assert not sampled([table_from_rows(decisions(), DECISION)], 0)
