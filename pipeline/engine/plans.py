@@ -19,7 +19,7 @@ from pipeline.engine.key_range import KeyRange
 from pipeline.engine.phase import Step
 from pipeline.engine.resources import RETRIES, Resources
 from pipeline.engine.table_source import TableSource
-from pipeline.engine.worker import RANGE, Work
+from pipeline.engine.worker import RANGE, Work, hide_unasked_gpus
 from stages.row_function import PreparedFunction
 
 # What a model sees comes in blocks of this size, so that its first batch is soon there and few wait in memory.
@@ -53,6 +53,7 @@ def warmed(work: Work, step: Step, rows: ray.data.Dataset, resources: Resources)
 
     def mapped(dataset: ray.data.Dataset, operator: str, run: Callable[..., Any], **more: Any) -> ray.data.Dataset:
         def over(block: pa.Table) -> Any:
+            hide_unasked_gpus()
             return run(work, step, block)
 
         given = {"batch_size": None, "batch_format": "pyarrow", **resources.task(operator), **more}

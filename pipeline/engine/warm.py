@@ -25,7 +25,7 @@ from pipeline.engine import memo
 from pipeline.engine.key_range import KeyRange, leading_bits
 from pipeline.engine.phase import Step
 from pipeline.engine.row_store import GENERATION, ROW_KEY
-from pipeline.engine.worker import RANGE, Work, hide_unasked_gpus
+from pipeline.engine.worker import RANGE, Work
 from schemas.contract import key_of
 from stages.row_function import PreparedFunction, RowFunction, limits_of
 
@@ -98,7 +98,6 @@ def by_range(block: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 
 def compute(work: Work, step: Step, asked: pa.Table) -> pa.Table:
     """Run the function over its rows, its own number at a time, and store what it makes of them; a row of TOLD."""
-    hide_unasked_gpus()
     desk = _Desk(work, step.function, within=_hull(asked.column(ROW_KEY)) if asked.num_rows else None)
     size = work.batch_size(step.function)
     for start in range(0, asked.num_rows, size):
@@ -111,7 +110,6 @@ def prepare(work: Work, step: Step, asked: pa.Table) -> Iterator[pa.Table]:
     """What the step's model sees of its rows, a batch of it after the other, always in the same order."""
     function = step.function
     assert isinstance(function, PreparedFunction)
-    hide_unasked_gpus()
     size = work.batch_size(function)
     for start in range(0, asked.num_rows, size):
         rows = asked.slice(start, size)

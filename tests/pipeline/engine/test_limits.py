@@ -11,14 +11,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.engine import memo
+from pipeline.engine import memo, warm
 from pipeline.engine.key_range import WHOLE
 from pipeline.engine.memo import compute_isolated, may_pass
+from pipeline.engine.phase import Phase, Step
 from pipeline.engine.resident import Resident
 from pipeline.engine.row_store import ROW_KEY
 from pipeline.engine.storage import Storage
+from pipeline.engine.worker import Work
 from pipeline.phases.generation import Generation
 from stages.row_function import ERROR, CannotRun, Limits, Settings, limits_of
+from tests.pipeline.toy import NUMBER
 
 
 class OrdersSettings(Settings):
@@ -134,15 +137,14 @@ def test_limits_are_the_default_of_what_says_nothing_and_no_part_of_a_key() -> N
 
 def applied(storage: Storage, log: Path, generation: int, *orders: str) -> list[tuple[str | None, bool]]:
     keys = pa.array([f"{index:032x}" for index in range(len(orders))], pa.string())
-    table = memo.apply(
-        Orders(OrdersSettings(log=str(log))),
-        pa.table({"order": orders, ROW_KEY: keys}),
-        storage=storage,
-        within=WHOLE,
-        isolate=False,
-        generation=generation,
-        progress=lambda looked_up, computed: None,
-    )
+    function = Orders(OrdersSettings(log=str(log)))
+    rows = pa.table({"order": orders, ROW_KEY: keys})
+    asked, _ = memo.unanswered(function, rows, storage=storage, within=WHOLE, generation=generation)
+    step = Step(function, lambda part: rows, owner="order", key=("order",))
+    phase = Phase("orders", NUMBER, lambda part, rows: rows, steps=(step,))
+    work = Work(phase, "", [WHOLE], storage, {}, isolate=False, generation=generation, tally=None, batch_sizes={})
+    assert warm.compute(work, step, asked).column("rows").to_pylist() == [asked.num_rows]
+    table = memo.answers(function, keys, storage=storage, within=WHOLE)
     return list(zip(table.column("error").to_pylist(), table.column("retryable").to_pylist(), strict=True))
 
 

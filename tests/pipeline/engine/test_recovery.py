@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.engine.damage import Damaged
-from pipeline.engine.phase import Part, Phase
+from pipeline.engine.phase import Part, Phase, Step
 from pipeline.engine.recovery import run_phases
 from pipeline.engine.runner import Runner
 from schemas.contract import contract
@@ -40,13 +40,15 @@ class FetchedSquare(Square):
 def bodies(function: Square) -> Phase:
     """numbers -> bodies: each number's bytes, as a locator deep in a column."""
 
+    square = Step(function, lambda part: part.read("numbers"), owner="id", key=("n",), table="numbers")
+
     def run(part: Part, _: pa.Table | None) -> pa.Table:
-        rows = part.read("numbers")
-        found = part.apply(function, rows, owner="id", key=("n",)).column("body").to_pylist()
+        rows, answers = part.answers(square)
+        found = answers.column("body").to_pylist()
         inside = pa.array([[{"body": body}] for body in found], BODIES.field("inside").type)
         return pa.table({"id": rows.column("id"), "inside": inside})
 
-    return Phase(name="bodies", schema=BODIES, run=run, inputs=("numbers",), functions=(function,))
+    return Phase(name="bodies", schema=BODIES, run=run, inputs=("numbers",), steps=(square,))
 
 
 def read_back() -> Phase:
@@ -88,7 +90,7 @@ def newest(out: Path, pattern: str) -> Path:
 
 
 @pytest.mark.parametrize("spoil", [flip, cut, Path.unlink])
-@pytest.mark.parametrize("pattern", ["rows/square/*/*.pack", "tables/bodies/parts/*", "tables/bodies/*/*.json"])
+@pytest.mark.parametrize("pattern", ["rows/square/*/*/*.pack", "tables/bodies/parts/*", "tables/bodies/*/*.json"])
 def test_what_a_build_made_it_makes_again(
     run_phases_once: Callable[[Path], Runner], tmp_path: Path, spoil: Callable[[Path], Any], pattern: str
 ) -> None:
@@ -119,7 +121,7 @@ def test_what_was_fetched_is_damaged_in_one_line_and_right_when_it_is_back(
     fetched = bodies(FetchedSquare(SquareSettings()))
     phases = (numbers(40), fetched, read_back())
     build(run_phases_once(tmp_path), *phases[:2])
-    pack = newest(tmp_path, "rows/fetch_page/*/*.pack")
+    pack = newest(tmp_path, "rows/fetch_page/*/*/*.pack")
     whole = pack.read_bytes()
     spoil(pack)
     for _ in range(2):
@@ -133,7 +135,7 @@ def test_what_was_fetched_is_damaged_in_one_line_and_right_when_it_is_back(
 
 def test_damage_that_comes_back_is_told(run_phases: Run, tmp_path: Path) -> None:
     def spoiled(part: Part, rows: pa.Table | None) -> pa.Table:
-        flip(newest(tmp_path, "rows/square/*/*.pack"))
+        flip(newest(tmp_path, "rows/square/*/*/*.pack"))
         inner: pa.Table = read_back().run(part, rows)
         return inner
 

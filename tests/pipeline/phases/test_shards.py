@@ -113,7 +113,7 @@ def test_a_shard_holds_the_documents_of_its_range_and_of_its_split(tmp_path: Pat
         part = Part("shards", KEY, keys, corpus.storage, inputs)
         made = conform(phase.run(part, None), SHARD_ROW)
         (file,) = part.files
-        stored = pa.ipc.open_file(pa.BufferReader(corpus.storage.read(file.name))).read_all()
+        stored = pa.ipc.open_file(pa.BufferReader(file.data)).read_all()
         assert file.rows == len(stored) == len(made)
         assert stored.column("document_id").to_pylist() == made.column("document_id").to_pylist()
         for place, row in enumerate(made.to_pylist()):

@@ -185,13 +185,13 @@ def test_encoders_on_one_tower_share_its_forward_pass(fetched: None, monkeypatch
     tower = load_encoder("efficientnet_lite0", "image", Runtime(batch_size=settings.image_batch_size)).tower
     assert tower is load_encoder("conse", "image", Runtime(batch_size=settings.image_batch_size)).tower
     passes = []
-    real = type(tower).features
+    real = type(tower).seen
 
-    def counted(self: Any, batch: Any) -> Any:
-        passes.append(len(batch))
-        return real(self, batch)
+    def counted(self: Any, pixels: Any) -> Any:
+        passes.append(len(pixels))
+        return real(self, pixels)
 
-    monkeypatch.setattr(type(tower), "features", counted)
+    monkeypatch.setattr(type(tower), "seen", counted)
     EmbedImages(settings)(pa.table({"body": [jpeg(photo) for photo in PHOTOS]}))
     assert passes == [4]
 
