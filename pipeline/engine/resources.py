@@ -39,7 +39,7 @@ class OperatorSettings(Settings):
 
 _UNSET = OperatorSettings()
 # Times that Ray runs a task again whose worker or node died, before the runner looks at what is missing.
-RETRIES = 0
+RETRIES = 1
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import ray
 
 from pipeline.engine import memo
-from pipeline.engine.key_range import KeyRange, leading_bits
+from pipeline.engine.key_range import KeyRange, leading_bits, places
 from pipeline.engine.phase import Step
 from pipeline.engine.row_store import GENERATION, ROW_KEY
 from pipeline.engine.worker import RANGE, Work
@@ -205,7 +205,11 @@ class _Desk:
                 # Whoever is alone at a range puts its rows where they stay.
                 store.compact(self.within, rows, wanted=())
             else:
-                store.append(rows, _hull(rows.column(ROW_KEY)))
+                # A file for each range: who compacts a range can then drop it.
+                at = pa.array(places(rows.column(ROW_KEY), self.work.ranges))
+                for index in pc.unique(at).to_pylist():
+                    mine = rows.filter(pc.equal(at, index))
+                    store.append(mine, _hull(mine.column(ROW_KEY)))
             self.work.told(0, rows.num_rows)
             self.waiting.clear()
         self.flushed = time.monotonic()

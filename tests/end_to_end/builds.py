@@ -22,7 +22,7 @@ from pipeline.corpus.version import Corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 # Small enough for several shards a split.
-TARGET_BYTES = 180_000
+TARGET_BYTES = 40_000
 # Encoders that load nothing: what is tested here is the build.
 SHARED = "hash:64"
 
