@@ -51,6 +51,10 @@ def build(
         bool,
         typer.Option("--retry-failed", help="Try again what failed in a way that may pass (timeouts, 503, memory)."),
     ] = False,
+    dashboard: Annotated[
+        bool,
+        typer.Option("--dashboard", help="Start Ray's dashboard with the build, and say where: rows by operator."),
+    ] = False,
 ) -> None:
     from pipeline.builds.check import check
 
@@ -69,7 +73,7 @@ def build(
     from pipeline.engine.recovery import line_for_people
 
     try:
-        for line in run.build(run.Order(loaded, spec, overrides, until, retry_failed)):
+        for line in run.build(run.Order(loaded, spec, overrides, until, retry_failed, dashboard)):
             print(line)
     except Exception as error:
         if said := line_for_people(error):

@@ -14,7 +14,7 @@ from pipeline.corpus.records import build_command
 from pipeline.corpus.summary import summarize
 from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import drop_words, row_words
-from pipeline.engine.cluster import check_output, check_shared, connected, submitted
+from pipeline.engine.cluster import check_output, check_shared, connected, dashboard, submitted
 from pipeline.engine.phase import Phase
 from pipeline.engine.plans import configure_ray_data
 from pipeline.engine.progress import Progress
@@ -37,6 +37,7 @@ class Order:
     overrides: Sequence[str] = ()  # key=value
     until: str | None = None
     retry_failed: bool = False
+    dashboard: bool = False  # of Ray, which shows what the operators are at
 
 
 def build(order: Order) -> Iterator[str]:
@@ -52,7 +53,8 @@ def build(order: Order) -> Iterator[str]:
         return
     storage = check_output(spec.output.url)
     megabytes = spec.resources.object_store_megabytes
-    with connected(spec.resources.workers, megabytes * 1_000_000 if megabytes else None) as found:
+    store = megabytes * 1_000_000 if megabytes else None
+    with connected(spec.resources.workers, store, dashboard=order.dashboard) as found:
         if submitted():
             check_shared(storage)
             if at_hand := _nothing_left(order):
@@ -89,6 +91,8 @@ def _build(
     tally = start_tally()
     with Progress(lambda phase: told(tally, phase), rows_are=row_words, drops_are=drop_words) as progress:
         progress.say(f"{spec.name}: building into {storage}")
+        if order.dashboard:
+            progress.say(f"dashboard: {dashboard()}")
         generation = Generation(storage, spec.source.snapshot)
         if order.retry_failed:
             generation.advance()

@@ -31,11 +31,13 @@ def submitted() -> bool:
 
 
 @contextlib.contextmanager
-def connected(workers: int | None, object_store_bytes: int | None) -> Iterator[dict[str, float]]:
+def connected(
+    workers: int | None, object_store_bytes: int | None, *, dashboard: bool = False
+) -> Iterator[dict[str, float]]:
     """A Ray to run on, as its resources: the one that this process has started already, the cluster that it was
     submitted to, or a local one that ends with the block.
 
-    `workers` bounds the CPUs of a local Ray; any other keeps its own.
+    `workers` bounds the CPUs of a local Ray, and `dashboard` starts its dashboard too; any other keeps its own.
     """
     if ray.is_initialized():
         try:
@@ -48,7 +50,7 @@ def connected(workers: int | None, object_store_bytes: int | None) -> Iterator[d
             if submitted():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR)
             else:
-                _start_local(workers, object_store_bytes)
+                _start_local(workers, object_store_bytes, dashboard)
         yield _resources()
     finally:
         _end_readers()
@@ -79,13 +81,22 @@ def _end_readers() -> None:
             thread.join(0.02)
 
 
-def _start_local(workers: int | None, object_store_bytes: int | None) -> None:
+def dashboard() -> str:
+    """Where the dashboard of the Ray at hand is, and the token that it asks for where this process drew one by lot."""
+    found: str | None = ray._private.worker.get_dashboard_url()  # type: ignore[no-untyped-call]  # as above
+    if not found:
+        return "this Ray was started without one"
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    return f"http://{found}/#/jobs" + (f" (the token it asks for: {token})" if token else "")
+
+
+def _start_local(workers: int | None, object_store_bytes: int | None, dashboard: bool) -> None:
     for attempt in range(START_TRIES):
         try:
             ray.init(
                 address="local",
                 num_cpus=workers,
-                include_dashboard=False,
+                include_dashboard=dashboard,
                 logging_level=logging.ERROR,
                 log_to_driver=bool(os.environ.get("INTERLOOM_WORKER_LOGS")),
                 object_store_memory=object_store_bytes,

@@ -181,6 +181,16 @@ class Phase:
     # Where ranges are no matter of processors: cut by what the inputs' records count, by phase (shards).
     layout: Callable[[Mapping[str, Mapping[str, int]]], Sequence[KeyRange]] | None = None
 
+    @property
+    def operators(self) -> list[str]:
+        """Names under which Ray runs its work, and `resources.operators` of a spec may give each what it takes."""
+        steps = [
+            f"{step.function.name}{part}"
+            for step in self.steps
+            for part in (("", ".prepare", ".keep") if step.model else ("",))
+        ]
+        return [*steps, *([f"{self.name}.rows"] if self.exchange else []), self.name]
+
     def ingredients(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """Everything that shapes the table, by name; its digest is the phase key. `digests`: of the inputs' tables."""
         name, version = identity(self.schema)

@@ -63,7 +63,7 @@ def warmed(work: Work, step: Step, rows: ray.data.Dataset, resources: Resources)
     if not step.model:
         # Both ask for the same, so that Ray makes them one task: what was asked about goes through no object store.
         asked = mapped(rows, f"{name}.ask", warm.ask, **resources.task(name))
-        return mapped(asked, name, warm.compute)
+        return _shown(mapped(asked, name, warm.compute), work, name)
     rows.context.target_max_block_size = MODEL_BLOCK_BYTES
     asked = mapped(rows, f"{name}.ask", warm.ask, **resources.task(f"{name}.prepare"))
     if isinstance(function, PreparedFunction):
@@ -75,7 +75,7 @@ def warmed(work: Work, step: Step, rows: ray.data.Dataset, resources: Resources)
         batch_format="pyarrow",
         **resources.pool(name),
     )
-    return mapped(made, f"{name}.keep", warm.keep, batch_size=warm.KEPT_ROWS)
+    return _shown(mapped(made, f"{name}.keep", warm.keep, batch_size=warm.KEPT_ROWS), work, name)
 
 
 def exchanged(work: Work, units: Sequence[Any], resources: Resources) -> ray.data.Dataset:
@@ -91,8 +91,7 @@ def exchanged(work: Work, units: Sequence[Any], resources: Resources) -> ray.dat
     dataset = ray.data.from_items([{"unit": i} for i in range(len(units))], override_num_blocks=len(units))
     rows = dataset.map_batches(_called(emit, operator), batch_size=None, **resources.task(operator))
     inner: list[int | float] = list(range(1, len(work.ranges)))
-    met: ray.data.Dataset = rows.sort(RANGE, boundaries=inner) if inner else rows.repartition(1)
-    return met
+    return _shown(rows.sort(RANGE, boundaries=inner) if inner else rows.repartition(1), work, "rows")
 
 
 def assembled(
@@ -110,10 +109,14 @@ def assembled(
 
     if rows is None:
         rows = ray.data.from_items([{"index": i} for i in indices], override_num_blocks=len(indices))
-    made: ray.data.Dataset = rows.map_batches(
-        _called(make, work.phase.name), batch_size=None, batch_format="pyarrow", **share
-    )
-    return made
+    made = rows.map_batches(_called(make, work.phase.name), batch_size=None, batch_format="pyarrow", **share)
+    return _shown(made, work, "parts")
+
+
+def _shown(plan: ray.data.Dataset, work: Work, what: str) -> ray.data.Dataset:
+    """The plan under the name that Ray's dashboard shows it by."""
+    plan.set_name(f"{work.phase.name}_{what}")
+    return plan
 
 
 def _called(run: Callable[..., Any], operator: str) -> Callable[..., Any]:

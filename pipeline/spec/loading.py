@@ -199,7 +199,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     if fault["type"] == "string_type" and isinstance(fault.get("input"), bool):
         # Norwegian is the best known victim.
         return f'{name}: YAML reads a bare no, off, yes or on as false or true: write it in quotes, as in "no"{more}'
-    return f"{name}: {fault['msg']}, got {_short(_REPR.repr(fault.get('input')))}{more}"
+    return f"{name}: {fault['msg'].removeprefix('Value error, ')}, got {_short(_REPR.repr(fault.get('input')))}{more}"
 
 
 # Fields of earlier releases, and what to do about them.

@@ -53,6 +53,14 @@ def mistaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     ("arguments", "words"),
     [
         (["--until", "embedings"], "--until embedings: no such phase; there are pages, documents,"),
+        (
+            ["--set", "resources.operators.extrakt.cpus=2"],
+            "resources.operators.extrakt: no such operator; there are pages.rows, pages, extract, documents,",
+        ),
+        (
+            ["--set", "resources.operators.embed_image={min_workers: 3, max_workers: 2}"],
+            "resources.operators.embed_image: min_workers is 3, above max_workers, 2",
+        ),
         (["--set", "mine.top_k"], "--set mine.top_k: write it as section.field=value"),
         (["--set", "mine.topk=3"], "mine.topk: unknown field; did you mean 'top_k'?"),
         (["--set", "mine.top_k=x"], "mine.top_k: Input should be a valid integer, unable to parse"),
