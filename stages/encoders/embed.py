@@ -14,8 +14,9 @@ from pictures.decoding import PILLOW_PIXELS, decode, one_line
 from schemas.embedding import VECTOR
 from stages.encoders.availability import check_encoder, is_here, weights_hash
 from stages.encoders.names import libraries, parse
-from stages.encoders.pixels import load_transform, packed, tower_name, unpacked
+from stages.encoders.pixels import packed, tower_name, unpacked
 from stages.encoders.protocol import Encoder, Floats, Modality, Precision, WeightsMissing
+from stages.encoders.transforms import load_transform
 from stages.encoders.weight_files import hash_of
 from stages.row_function import ERROR, CannotRun, Settings
 

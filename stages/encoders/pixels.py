@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Callable
 from typing import Any
@@ -33,29 +32,6 @@ def tower_name(name: str) -> str:
     """Which image tower stands behind an encoder's name: the offline encoders share one."""
     family, _ = parse(name, "image")
     return "efficientnet_lite0" if family in ("lit", "conse") else name
-
-
-@functools.cache
-def load_transform(name: str) -> Transform:
-    """The transform of a tower, by `tower_name`, once a process; WeightsMissing where a folder's files say it."""
-    family, rest = parse(name, "image")
-    if family == "hash":
-        from stages.encoders import hashing
-
-        return hashing.cells
-    if family == "open_clip":
-        from stages.encoders import openclip
-
-        return openclip.load_transform(rest, name)[0]
-    if family == "timm":
-        from stages.encoders import timm_models
-
-        return timm_models.load_transform(rest)[0]
-    if family == "hf":
-        from stages.encoders import huggingface
-
-        return huggingface.load_transform(huggingface.folder_of(rest, name))[0]
-    return squeezed
 
 
 def packed(pixels: Pixels) -> bytes:
