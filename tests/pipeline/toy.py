@@ -130,7 +130,7 @@ def squares(settings: SquareSettings, actors: bool = False, kind: type[Square] =
     return Phase(name="squares", schema=SQUARE, run=run, inputs=("numbers",), steps=(square,))
 
 
-def last_digits(again: SquareSettings | None = None, actors: bool = False) -> Phase:
+def last_digits(again: SquareSettings | None = None, actors: bool = False, kind: type[Square] = Square) -> Phase:
     """squares -> one row a last digit, gathered from all ranges; `again` squares the squares before they are summed."""
 
     def emit(part: Part, _: Any) -> pa.Table:
@@ -144,7 +144,7 @@ def last_digits(again: SquareSettings | None = None, actors: bool = False) -> Ph
         assert part.rows is not None
         return pa.table({"digit": part.rows.column("digit"), "n": part.rows.column("square")})
 
-    steps = () if again is None else (Step(Square(again), squares_of, owner="digit", key=("n",), model=actors),)
+    steps = () if again is None else (Step(kind(again), squares_of, owner="digit", key=("n",), model=actors),)
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
