@@ -15,8 +15,8 @@ class OperatorSettings(Settings):
     """What one operator of a build asks of Ray for each of its tasks or actors; never part of a key."""
 
     cpus: float | None = Field(default=None, ge=0, le=4096)
-    """CPUs of a task or actor, a number. Default: Ray's, one; none for an actor that holds a model, as its own
-    preparation fills them."""
+    """CPUs of a task or actor, a number. Default: Ray's, one; half of one at most for an actor that holds a model, as
+    what it sees is prepared on the same."""
     gpus: float | None = Field(default=None, ge=0, le=64)
     """GPUs of a task or actor, a number. Default: ours, one for what computes on them where there are any."""
     memory_megabytes: int | None = Field(default=None, ge=1, le=16_000_000)
@@ -75,8 +75,8 @@ class Resources:
     def pool(self, operator: str) -> dict[str, Any]:
         """Ray's arguments for the actors of an operator that holds a model.
 
-        They ask for no CPU unless told to: those that prepare what they see would wait for it. On GPUs the pool begins
-        with those that are there and grows with those that come.
+        They leave a CPU at least to those that prepare what they see, which would wait for ever. On GPUs the pool
+        begins with those that are there and grows with those that come.
         """
         # Here, as a spec is read and checked without Ray.
         from ray.data import ActorPoolStrategy
@@ -86,9 +86,11 @@ class Resources:
         there = max(1, int(self.gpus / gpus)) if gpus and self.gpus else max(1, int(self.cpus))
         least = given.min_workers or min(there, given.max_workers or there)
         most = given.max_workers or (None if gpus else max(least, there))
+        # Half a CPU each spreads them over nodes; nothing is meant by it, as they share CPUs with what feeds them.
+        cpus = 0.0 if most is None else max(0.0, min(0.5, (self.cpus - 1) / most))
         found: dict[str, Any] = {
             "compute": ActorPoolStrategy(min_size=least, max_size=most),
-            "num_cpus": given.cpus or 0,
+            "num_cpus": cpus if given.cpus is None else given.cpus,
             "num_gpus": gpus,
             "max_restarts": 0,
             "max_task_retries": 0,

@@ -22,7 +22,7 @@ from pipeline.engine.key_range import evenly
 from pipeline.engine.memo import compute_isolated
 from pipeline.engine.plans import MODEL_BLOCK_BYTES, assembled, configure_ray_data, exchanged, stream, warmed
 from pipeline.engine.recovery import line_for_people
-from pipeline.engine.resources import RETRIES, Resources
+from pipeline.engine.resources import RETRIES, OperatorSettings, Resources
 from pipeline.engine.runner import PhaseFailed, finished
 from pipeline.engine.storage import Storage
 from pipeline.engine.work_folder import WorkFolder
@@ -280,6 +280,13 @@ def test_a_spec_says_what_an_operator_takes() -> None:
     assert resources.task("decode_image") == {"max_retries": RETRIES}
     pools = [resources.pool(name)["compute"] for name in ("embed_image", "embed_sentence")]
     assert [(pool.min_size, pool.max_size) for pool in pools] == [(6, 6), (3, 3)]
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1.0, None), (1.0, 4), (2.0, None), (2.0, 4), (64.0, None)])
+def test_actors_leave_a_cpu_to_what_feeds_them(cpus: float, workers: int | None) -> None:
+    operators = {"embed_image": OperatorSettings(min_workers=workers, max_workers=workers)}
+    pool = Resources(cpus, 0.0, operators).pool("embed_image")
+    assert pool["compute"].max_size == (workers or cpus) and pool["compute"].max_size * pool["num_cpus"] <= cpus - 1
 
 
 def operators_of(dataset: ray.data.Dataset) -> list[str]:
