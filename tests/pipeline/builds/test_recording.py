@@ -99,7 +99,7 @@ def test_ids_sort_by_time(tmp_path: Path) -> None:
 
 @pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connected(*_: Any) -> None:
+    def connected(*_: Any, **__: Any) -> None:
         raise AssertionError("a Ray is started")
 
     monkeypatch.setattr(run, "connected", connected)

@@ -146,7 +146,7 @@ def test_of_a_table_some_columns_are_read_and_of_a_corpus_all_decisions(tmp_path
     assert len(decision_rows([], DECISION).aggregate(counts("phase"))[0]) == 0
 
 
-@pytest.mark.parametrize("on_ray", [False, True])
+@pytest.mark.parametrize("on_ray", [False, pytest.param(True, marks=pytest.mark.ray)])
 def test_damage_is_told_in_its_own_words(
     tmp_path: Path, much: None, on_ray: bool, request: pytest.FixtureRequest
 ) -> None:
