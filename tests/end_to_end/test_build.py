@@ -141,8 +141,8 @@ def test_shards_follow_their_schema_and_hold_one_split(built: Path) -> None:
         assert table.schema.equals(SHARD, check_metadata=True)
         conform(table, SHARD)
         ShardFile(pa.memory_map(str(built / corpus.folder / name))).check()
-        assert name.startswith(f"shards/{table.column('split')[0].as_py()}-")
-        assert len(set(table.column("split").to_pylist())) == 1
+        # A range of few ids may hold no document.
+        assert {f"shards/{side}" for side in table.column("split").to_pylist()} <= {name.partition("-")[0]}
 
 
 def test_counts_are_what_the_shards_hold(built: Path) -> None:
