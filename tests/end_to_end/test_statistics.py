@@ -15,7 +15,7 @@ from pipeline.corpus.version import Corpus
 from pipeline.engine import aggregates
 from pipeline.engine.key_range import KeyRange, evenly, within
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Table, put_parquet
+from pipeline.engine.table import _MANIFESTS, Table, put_parquet
 from pipeline.report.collect import collect
 from pipeline.report.render import render
 from schemas.contract import key_of
@@ -29,6 +29,7 @@ def cut(out: Path, pieces: int) -> Corpus:
         table = corpus.table(phase)
         if table.record.rows:
             _cut_table(corpus.storage, table, pieces)
+    _MANIFESTS.clear()  # what is named by its hash is held for good, and this has changed it
     return Corpus(str(out))
 
 
