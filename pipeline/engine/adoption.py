@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.engine import memo
-from pipeline.engine.key_range import KeyRange, leading_bits
+from pipeline.engine.key_range import KeyRange, hull
 from pipeline.engine.keys import digest_json
 from pipeline.engine.row_store import LINK, ROW_KEY, RowStore, store_folder
 from pipeline.engine.storage import Storage
@@ -64,9 +64,7 @@ class Probe:
 
     def drawn(self, function: RowFunction, rows: pa.Table, within: KeyRange) -> pa.Table:
         """Those of a range's rows, which carry their ROW_KEY, that are computed again: drawn by hash, by key."""
-        if function.name not in self.keys:
-            return rows.slice(0, 0)
-        there = set(self._stored(function, within).column(ROW_KEY).to_pylist())
+        there = set(self._store(function).keys(within).column(ROW_KEY).to_pylist())
         first = memo.first_rows(rows)
         chosen = sorted((key for key in first if key in there), key=lambda key: key[8:])[: self.sample]
         return rows.take(pa.array([first[key] for key in sorted(chosen)], pa.int64()))
@@ -75,8 +73,7 @@ class Probe:
         """How many rows, sorted by key, come out otherwise than they were stored."""
         if not made.num_rows:
             return 0
-        first, last = leading_bits(pa.array([keys[0].as_py(), keys[-1].as_py()], pa.string())).tolist()
-        known = self._stored(function, KeyRange(first, last))
+        known = self._store(function).read(hull(keys), wanted=keys.to_pylist())
         stored = known.take(pc.index_in(keys, value_set=known.column(ROW_KEY).combine_chunks()))
         before = memo.load_blobs(self.storage, stored.select(function.output.names)).cast(function.output)
         same = pc.equal(encoded(_columns(made)), encoded(_columns(before)))
@@ -84,9 +81,9 @@ class Probe:
         excused = pc.fill_null(stored.column(memo.RETRYABLE.name), False)
         return int(pc.sum(pc.invert(pc.or_(same, excused.combine_chunks()))).as_py() or 0)
 
-    def _stored(self, function: RowFunction, within: KeyRange) -> pa.Table:
-        """Rows of the earlier store."""
-        return RowStore(self.storage, function.name, self.keys[function.name], memo.output_of(function)).read(within)
+    def _store(self, function: RowFunction) -> RowStore:
+        """The earlier store."""
+        return RowStore(self.storage, function.name, self.keys[function.name], memo.output_of(function))
 
 
 def _columns(table: pa.Table) -> list[pa.Array]:

@@ -49,6 +49,13 @@ def evenly(count: int, side: str = "") -> list[KeyRange]:
     return [KeyRange(first, end - 1, side) for first, end in pairwise(ends)]
 
 
+def overlapping(pieces: Sequence[KeyRange], ranges: Sequence[KeyRange]) -> list[bool]:
+    """Which of the pieces have a key in one of the ranges, which are in order and apart."""
+    firsts = [each.first for each in ranges]
+    near = (bisect_right(firsts, piece.last) - 1 for piece in pieces)
+    return [at >= 0 and ranges[at].last >= piece.first for at, piece in zip(near, pieces, strict=True)]
+
+
 def left(done: Sequence[KeyRange], pieces: Sequence[KeyRange]) -> list[KeyRange]:
     """What of `pieces` lies in none of `done`, in order; neither overlap among themselves."""
     found = []
@@ -70,6 +77,12 @@ def leading_bits(keys: pa.ChunkedArray | pa.Array) -> np.ndarray[tuple[int], np.
     """First 32 bits of hex keys, int64 (n,)."""
     prefixes = pc.utf8_slice_codeunits(keys, 0, 8).to_pylist()
     return np.fromiter((int(prefix, 16) for prefix in prefixes), np.int64, len(prefixes))
+
+
+def hull(keys: pa.ChunkedArray | pa.Array) -> KeyRange:
+    """The range from the first key to the last, of keys in order, one at least."""
+    first, last = leading_bits(pa.array([keys[0].as_py(), keys[-1].as_py()], pa.string())).tolist()
+    return KeyRange(first, last)
 
 
 def places(keys: pa.ChunkedArray | pa.Array, ranges: Sequence[KeyRange]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

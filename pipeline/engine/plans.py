@@ -5,6 +5,7 @@ Operators are called after what they do: `Read<table>`, `<function>.ask`, `<func
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import ray.data
 from ray.data.context import DataContext, ShuffleStrategy
 
 from pipeline.engine import warm
-from pipeline.engine.key_range import KeyRange
+from pipeline.engine.key_range import KeyRange, overlapping
 from pipeline.engine.phase import Step
 from pipeline.engine.resources import RETRIES, Resources
 from pipeline.engine.table_source import TableSource
@@ -27,19 +28,17 @@ MODEL_BLOCK_BYTES = 16_000_000
 SAID = pa.schema([pa.field(RANGE, pa.int64()), pa.field("rows", pa.int64()), pa.field("dropped", pa.int64())])
 
 
-def stream(work: Work, step: Step) -> ray.data.Dataset:
-    """The rows of a step's table, of the ranges at work."""
+def stream(work: Work, step: Step) -> ray.data.Dataset | None:
+    """The rows of a step's table, of the ranges at work; None where there are none."""
     assert step.table is not None
     table = work.inputs[step.table]
-    parts = [
-        part
-        for part in table.parts
-        if part.rows and any(keys.overlaps(KeyRange(part.first, part.last)) for keys in work.ranges)
-    ]
+    there = [part for part in table.parts if part.rows]
+    touched = overlapping([KeyRange(part.first, part.last) for part in there], work.ranges)
+    parts = list(itertools.compress(there, touched))
     if not parts:
-        return ray.data.from_arrow(table.rows_of(table.parts[0]).slice(0, 0))
+        return None
     read: ray.data.Dataset = ray.data.read_datasource(
-        TableSource(table, parts, table.schema),
+        TableSource(table, parts),
         override_num_blocks=len(parts),
         ray_remote_args={"max_retries": RETRIES},
     )
@@ -51,23 +50,25 @@ def warmed(work: Work, step: Step, rows: ray.data.Dataset, resources: Resources)
     function = step.function
     name = function.name
 
-    def mapped(dataset: ray.data.Dataset, operator: str, run: Callable[..., Any], **more: Any) -> ray.data.Dataset:
+    def mapped(
+        dataset: ray.data.Dataset, run: Callable[..., Any], shown: str, given_to: str, batch_size: int | None = None
+    ) -> ray.data.Dataset:
         def over(block: pa.Table) -> Any:
             hide_unasked_gpus()
             return run(work, step, block)
 
-        given = {"batch_size": None, "batch_format": "pyarrow", **resources.task(operator), **more}
-        made: ray.data.Dataset = dataset.map_batches(_called(over, operator), **given)
+        given = {"batch_size": batch_size, "batch_format": "pyarrow", **resources.task(given_to)}
+        made: ray.data.Dataset = dataset.map_batches(_called(over, shown), **given)
         return made
 
+    # What asks takes what follows it does, so that Ray makes them one task: rows go through no object store between.
+    before, kept = f"{name}.prepare", f"{name}.keep"
+    asked = mapped(rows, warm.ask, f"{name}.ask", before if step.model else name)
     if not step.model:
-        # Both ask for the same, so that Ray makes them one task: what was asked about goes through no object store.
-        asked = mapped(rows, f"{name}.ask", warm.ask, **resources.task(name))
-        return _shown(mapped(asked, name, warm.compute), work, name)
-    rows.context.target_max_block_size = MODEL_BLOCK_BYTES
-    asked = mapped(rows, f"{name}.ask", warm.ask, **resources.task(f"{name}.prepare"))
+        return _shown(mapped(asked, warm.compute, name, name), work, name)
+    asked.context.target_max_block_size = MODEL_BLOCK_BYTES
     if isinstance(function, PreparedFunction):
-        asked = mapped(asked, f"{name}.prepare", warm.prepare)
+        asked = mapped(asked, warm.prepare, before, before)
     made: ray.data.Dataset = asked.map_batches(
         type(name, (warm.Model,), {}),
         fn_constructor_args=(work, step),
@@ -75,7 +76,7 @@ def warmed(work: Work, step: Step, rows: ray.data.Dataset, resources: Resources)
         batch_format="pyarrow",
         **resources.pool(name),
     )
-    return _shown(mapped(made, f"{name}.keep", warm.keep, batch_size=warm.KEPT_ROWS), work, name)
+    return _shown(mapped(made, warm.keep, kept, kept, warm.KEPT_ROWS), work, name)
 
 
 def exchanged(work: Work, units: Sequence[Any], resources: Resources) -> ray.data.Dataset:

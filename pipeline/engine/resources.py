@@ -61,8 +61,12 @@ class Resources:
 
     def task(self, operator: str, *, gpu: bool = False) -> dict[str, Any]:
         """Ray's arguments for tasks of an operator; `gpu` for one that computes on a GPU where there is one."""
+        return {"max_retries": RETRIES, **self._share(operator, gpu)}
+
+    def _share(self, operator: str, gpu: bool) -> dict[str, Any]:
+        """What a task or actor of an operator takes, where it is not what Ray gives by itself."""
         given = self.of(operator)
-        found: dict[str, Any] = {"max_retries": RETRIES}
+        found: dict[str, Any] = {}
         if given.cpus is not None:
             found["num_cpus"] = given.cpus
         gpus = given.gpus if given.gpus is not None else min(1.0, self.gpus) if gpu else 0.0
@@ -82,19 +86,18 @@ class Resources:
         from ray.data import ActorPoolStrategy
 
         given = self.of(operator)
-        gpus = given.gpus if given.gpus is not None else min(1.0, self.gpus)
+        share = self._share(operator, gpu=True)
+        gpus = share.get("num_gpus", 0)
         there = max(1, int(self.gpus / gpus)) if gpus and self.gpus else max(1, int(self.cpus))
         least = given.min_workers or min(there, given.max_workers or there)
         most = given.max_workers or (None if gpus else max(least, there))
         # Half a CPU each spreads them over nodes; nothing is meant by it, as they share CPUs with what feeds them.
         cpus = 0.0 if most is None else max(0.0, min(0.5, (self.cpus - 1) / most))
-        found: dict[str, Any] = {
+        return {
             "compute": ActorPoolStrategy(min_size=least, max_size=most),
-            "num_cpus": cpus if given.cpus is None else given.cpus,
+            "num_cpus": cpus,
             "num_gpus": gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
+            **share,
         }
-        if given.memory_megabytes is not None:
-            found["memory"] = given.memory_megabytes * 1_000_000
-        return found

@@ -85,11 +85,6 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def parquet_rows(data: bytes) -> pa.Table:
-    """The rows of a Parquet file, read by the caller's thread alone: workers fill the processors by themselves."""
-    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-
-
 def store_folder(function: str, key: str) -> str:
     """Where the rows lie that a function computed under a key (pipeline.engine.keys.function_key)."""
     return f"rows/{function}/{key}"

@@ -182,9 +182,9 @@ class Runner:
                 raise
             _log.warning("%s: a worker died while rows were compared: they are computed again", phase.name)
             return
-        for name in sorted(old):
+        for name, went in sorted(compared.items()):
             what = f"{phase.name}: {name} is made by other code or libraries than before"
-            sampled, differing = compared[name].rows, compared[name].differing
+            sampled, differing = went.rows, went.differing
             if sampled and not differing:
                 adopt(self.storage, name, functions[name], old[name])
                 self.progress.say(f"{what}: {sampled:,} of its rows come out the same, all are kept")
@@ -284,6 +284,8 @@ class Runner:
         """Have every step's missing rows computed; how that went, by function."""
         found: dict[str, Warmth] = {}
         for step in work.phase.steps:
+            if work.probe is not None and step.function.name not in work.probe.keys:
+                continue
             rows = stream(work, step) if step.table is not None else met
             if rows is None:
                 continue

@@ -125,11 +125,6 @@ class Table:
         there = {f"{folder}/{name}": size for folder in folders for name, size in self.storage.sizes(folder).items()}
         return [file.name for file in self.record.files if there.get(file.name) != file.bytes]
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Its columns, as its first file has them."""
-        return self.rows_of(self.parts[0]).schema
-
     def rows_of(self, file: ListedFile | Part) -> pa.Table:
         """The rows of one of its files; Damaged when it is not what was written."""
         return read_listed(self.storage, file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow as pa
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
@@ -16,11 +15,10 @@ from schemas.manifest import Part
 class TableSource(Datasource):
     """Files of a table, a task and a block each, by key."""
 
-    def __init__(self, table: Table, parts: Sequence[Part], schema: pa.Schema) -> None:
+    def __init__(self, table: Table, parts: Sequence[Part]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Ray annotates half of its API
         self._table = table
         self._parts = parts
-        self._schema = schema
 
     def get_name(self) -> str:
         """Ray calls the operator Read and this."""
@@ -39,4 +37,4 @@ class TableSource(Datasource):
     def _task(self, part: Part) -> ReadTask:
         table = self._table
         known = BlockMetadata(num_rows=part.rows, size_bytes=part.bytes, exec_stats=None, input_files=(part.name,))
-        return ReadTask(lambda: [table.rows_of(part)], known, schema=self._schema)
+        return ReadTask(lambda: [table.rows_of(part)], known)

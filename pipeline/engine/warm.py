@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import ray
 
 from pipeline.engine import memo
-from pipeline.engine.key_range import KeyRange, leading_bits, places
+from pipeline.engine.key_range import KeyRange, hull, places
 from pipeline.engine.phase import Step
 from pipeline.engine.row_store import GENERATION, ROW_KEY
 from pipeline.engine.worker import RANGE, Work
@@ -79,13 +79,7 @@ def _ranges(work: Work, step: Step, block: pa.Table) -> Iterator[tuple[KeyRange,
         for index, rows in by_range(block):
             yield work.ranges[index], rows, work.ordered(rows)
         return
-    yield _hull(block.column(key_of(block.schema))), block, None
-
-
-def _hull(keys: pa.ChunkedArray) -> KeyRange:
-    """The range from the first key to the last, of keys in order."""
-    first, last = leading_bits(pa.array([keys[0].as_py(), keys[-1].as_py()], pa.string())).tolist()
-    return KeyRange(first, last)
+    yield hull(block.column(key_of(block.schema))), block, None
 
 
 def by_range(block: pa.Table) -> Iterator[tuple[int, pa.Table]]:
@@ -98,12 +92,23 @@ def by_range(block: pa.Table) -> Iterator[tuple[int, pa.Table]]:
 
 def compute(work: Work, step: Step, asked: pa.Table) -> pa.Table:
     """Run the function over its rows, its own number at a time, and store what it makes of them; a row of TOLD."""
-    desk = _Desk(work, step.function, within=_hull(asked.column(ROW_KEY)) if asked.num_rows else None)
+    desk = _Desk(work, step.function, within=hull(asked.column(ROW_KEY)) if asked.num_rows else None)
     size = work.batch_size(step.function)
     for start in range(0, asked.num_rows, size):
         rows = asked.slice(start, size)
-        desk.take(rows.column(ROW_KEY), desk.run(memo.load_blobs(work.storage, rows.drop_columns([ROW_KEY]))))
+        desk.take(rows.column(ROW_KEY), _made(work, step.function, rows))
     return desk.told()
+
+
+def _inputs(work: Work, rows: pa.Table) -> pa.Table:
+    """What a function sees of rows that are asked about: without their keys, and bytes in place of locators."""
+    return memo.load_blobs(work.storage, rows.drop_columns([ROW_KEY]))
+
+
+def _made(work: Work, function: RowFunction, rows: pa.Table) -> pa.Table:
+    """Results of a batch that is asked about; rows that the function fails on are rows with an error."""
+    alone = work.isolate or limits_of(function) is not None
+    return (memo.compute_isolated if alone else memo.compute)(function, _inputs(work, rows))
 
 
 def prepare(work: Work, step: Step, asked: pa.Table) -> Iterator[pa.Table]:
@@ -113,8 +118,7 @@ def prepare(work: Work, step: Step, asked: pa.Table) -> Iterator[pa.Table]:
     size = work.batch_size(function)
     for start in range(0, asked.num_rows, size):
         rows = asked.slice(start, size)
-        made = function.prepare(memo.load_blobs(work.storage, rows.drop_columns([ROW_KEY])))
-        yield made.append_column(ROW_KEY, rows.column(ROW_KEY))
+        yield function.prepare(_inputs(work, rows)).append_column(ROW_KEY, rows.column(ROW_KEY))
 
 
 class _Forward:
@@ -142,13 +146,10 @@ class Model:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Rows of the function's output, with their ROW_KEY, and in the first of them the seconds that all took."""
-        keys = rows.column(ROW_KEY)
         began = time.monotonic()
-        given = memo.load_blobs(self._work.storage, rows.drop_columns([ROW_KEY]))
-        run = memo.compute_isolated if self._work.isolate else memo.compute
-        made = run(self._function, given)
+        made = _made(self._work, self._function, rows)
         seconds = [time.monotonic() - began, *[0.0] * (rows.num_rows - 1)][: rows.num_rows]
-        made = made.append_column(ROW_KEY, keys).append_column(SECONDS, pa.array(seconds, pa.float64()))
+        made = made.append_column(ROW_KEY, rows.column(ROW_KEY)).append_column(SECONDS, pa.array(seconds, pa.float64()))
         return made.append_column(ACTOR, pa.array([self._name] * rows.num_rows, pa.string()))
 
 
@@ -178,11 +179,6 @@ class _Desk:
     waiting: list[pa.Table] = field(default_factory=list)
     flushed: float = field(default_factory=time.monotonic)
 
-    def run(self, rows: pa.Table) -> pa.Table:
-        """Results of a batch; rows that the function fails on are rows with an error."""
-        alone = self.work.isolate or limits_of(self.function) is not None
-        return (memo.compute_isolated if alone else memo.compute)(self.function, rows)
-
     def take(self, keys: pa.ChunkedArray, made: pa.Table) -> None:
         """Results of rows, by key."""
         self.rows += made.num_rows
@@ -209,7 +205,7 @@ class _Desk:
                 at = pa.array(places(rows.column(ROW_KEY), self.work.ranges))
                 for index in pc.unique(at).to_pylist():
                     mine = rows.filter(pc.equal(at, index))
-                    store.append(mine, _hull(mine.column(ROW_KEY)))
+                    store.append(mine, hull(mine.column(ROW_KEY)))
             self.work.told(0, rows.num_rows)
             self.waiting.clear()
         self.flushed = time.monotonic()

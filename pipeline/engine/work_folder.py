@@ -19,7 +19,7 @@ import pyarrow as pa
 import xxhash
 from pydantic import TypeAdapter
 
-from pipeline.engine.key_range import KeyRange, leading_bits
+from pipeline.engine.key_range import KeyRange, hull
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import put_parquet
 from schemas.contract import ContractError, conform, identity, key_of
@@ -68,10 +68,10 @@ def _require_within(rows: pa.Table, keys: KeyRange) -> None:
     column = rows.column(key_of(rows.schema))
     if not len(column):
         return
-    first, last = leading_bits(pa.array([column[0].as_py(), column[-1].as_py()], pa.string())).tolist()
-    if first < keys.first or last > keys.last:
+    held = hull(column)
+    if held.first < keys.first or held.last > keys.last:
         name, _ = identity(rows.schema)
-        outside = column[0 if first < keys.first else -1]
+        outside = column[0 if held.first < keys.first else -1]
         raise ContractError(f"{name}: a row with the key {outside} in the range {keys.label}")
 
 

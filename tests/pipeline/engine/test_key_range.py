@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine.key_range import SPACE, WHOLE, KeyRange, evenly, leading_bits, left, places, within
+from pipeline.engine.key_range import SPACE, WHOLE, KeyRange, evenly, leading_bits, left, overlapping, places, within
 from schemas.digests import BUCKETS
 
 BUCKET = SPACE // BUCKETS
@@ -28,6 +28,14 @@ def test_ranges_tile_the_key_space(count: int, prefixes: list[int]) -> None:
     keys = keys_of(prefixes)
     for bits, place in zip(leading_bits(keys).tolist(), places(keys, ranges).tolist(), strict=True):
         assert ranges[place].first <= bits <= ranges[place].last
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.integers(1, 40), st.integers(1, 40), st.lists(st.integers(0, 39), unique=True))
+def test_pieces_that_overlap_some_ranges_are_found(cut: int, other: int, chosen: list[int]) -> None:
+    ranges = [each for index, each in enumerate(evenly(other)) if index in chosen]
+    pieces = evenly(cut)
+    assert overlapping(pieces, ranges) == [any(piece.overlaps(each) for each in ranges) for piece in pieces]
 
 
 def test_there_are_no_more_ranges_than_buckets() -> None:

@@ -306,7 +306,9 @@ def test_the_plans_are_what_ray_runs(run_phases: Run, tmp_path: Path) -> None:
     work = runner._work(plain, "key", evenly(4), isolate=False)
     read = stream(work, plain.steps[0])
     table = runner.table("numbers")
-    assert read.schema().base_schema == table.schema and read.count() == runner.records["numbers"].rows == 40
+    assert read is not None
+    schema = table.rows_of(table.parts[0]).schema
+    assert read.schema().base_schema == schema and read.count() == runner.records["numbers"].rows == 40
     assert operators_of(read) == ["TaskPoolMapOperator ReadTable(numbers)"]
     assert operators_of(warmed(work, plain.steps[0], read, runner.resources)) == [
         "TaskPoolMapOperator ReadTable(numbers)->MapBatches(square.ask)->MapBatches(square)"
