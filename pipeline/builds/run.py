@@ -48,8 +48,8 @@ def build(order: Order) -> Iterator[str]:
     began = time.monotonic()
     spec = order.spec
     # On a cluster its workers have not been seen to share the output yet.
-    if not submitted() and (at_hand := _nothing_left(order)):
-        yield from _nothing(order, at_hand, began)
+    if not submitted() and (lines := _nothing_left(order, began)) is not None:
+        yield from lines
         return
     storage = check_output(spec.output.url)
     megabytes = spec.resources.object_store_megabytes
@@ -57,8 +57,8 @@ def build(order: Order) -> Iterator[str]:
     with connected(spec.resources.workers, store, dashboard=order.dashboard) as found:
         if submitted():
             check_shared(storage)
-            if at_hand := _nothing_left(order):
-                yield from _nothing(order, at_hand, began)
+            if (lines := _nothing_left(order, began)) is not None:
+                yield from lines
                 return
         with recorded(storage, spec, order.label, order.overrides, names()) as recording:
             corpus = _build(order, storage, found, recording, began)
@@ -66,20 +66,16 @@ def build(order: Order) -> Iterator[str]:
         yield from summarize(corpus, seconds=time.monotonic() - began)
 
 
-def _nothing_left(order: Order) -> Corpus | bool:
-    """The version that is there already, or whether all is there that was asked for; else False."""
+def _nothing_left(order: Order, began: float) -> list[str] | None:
+    """Lines that say that all is there that was asked for; None where something is left to do."""
     if order.retry_failed:
-        return False
-    return version_at_hand(order.spec) or False if order.until is None else finished_until(order.spec, order.until)
-
-
-def _nothing(order: Order, there: Corpus | bool, began: float) -> Iterator[str]:
+        return None
     if order.until is not None:
-        yield f"nothing to do: every phase up to {order.until} is finished"
-        return
-    yield "nothing to do: every phase is finished"
-    assert isinstance(there, Corpus)
-    yield from summarize(there, seconds=time.monotonic() - began)
+        said = f"nothing to do: every phase up to {order.until} is finished"
+        return [said] if finished_until(order.spec, order.until) else None
+    if (there := version_at_hand(order.spec)) is None:
+        return None
+    return ["nothing to do: every phase is finished", *summarize(there, seconds=time.monotonic() - began)]
 
 
 def _build(

@@ -11,6 +11,7 @@ from croniter import CroniterBadDateError, croniter
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.engine.resources import OperatorSettings
+from stages.encoders.embed import EmbedImages, EmbedSentences
 from stages.filter.settings import Bounds
 from stages.row_function import Settings
 
@@ -146,10 +147,6 @@ class ExpectSettings(Settings):
     """Share of extracted documents that reached the shards, 0..1. Default: ours, open, as only you know your source."""
 
 
-# Operators that hold an encoder.
-ENCODERS = ("embed_image", "embed_sentence")
-
-
 class ResourcesSettings(Settings):
     """What a build may use; never part of a key, so that it never changes a byte."""
 
@@ -172,7 +169,7 @@ class ResourcesSettings(Settings):
         """`operators`, with `encoder_workers` for encoders that it gives no number of actors."""
         found = dict(self.operators)
         if self.encoder_workers is not None:
-            for name in ENCODERS:
+            for name in (EmbedImages.name, EmbedSentences.name):
                 given = found.get(name, OperatorSettings())
                 if given.min_workers is None and given.max_workers is None:
                     fixed = {"min_workers": self.encoder_workers, "max_workers": self.encoder_workers}

@@ -7,11 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from stages.encoders.pixels import Transform
-from stages.encoders.protocol import Floats, Modality, WeightsMissing
+from stages.encoders.pixels import Transform, of_library
+from stages.encoders.protocol import Modality, WeightsMissing
 from stages.encoders.towers import ImageTower, Runtime, TextTower
 from stages.encoders.weight_files import check_hub, hash_files, hash_of, hub_file, is_cached, local_path, looks_local
 
@@ -92,12 +89,7 @@ def load_transform(name: str, spec: str) -> tuple[Transform, str]:
     stated = {} if looks_local(pretrained) else open_clip.get_pretrained_cfg(architecture, pretrained)
     size = open_clip.get_model_config(architecture)["vision_cfg"].get("image_size", PreprocessCfg().size)
     settings = {**merge_preprocess_dict(asdict(PreprocessCfg()), stated), "size": size}
-    library_transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
-
-    def transform(picture: Image.Image) -> Floats:
-        return np.asarray(library_transform(picture).numpy(), dtype=np.float32)
-
-    return transform, " ".join(str(library_transform).split())
+    return of_library(image_transform_v2(PreprocessCfg(**settings), is_train=False))
 
 
 def load_tower(name: str, spec: str, modality: Modality, runtime: Runtime) -> ImageTower | TextTower:

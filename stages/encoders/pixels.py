@@ -28,6 +28,15 @@ def squeezed(picture: Image.Image) -> Pixels:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def of_library(transform: Callable[[Image.Image], Any]) -> tuple[Transform, str]:
+    """A torchvision transform that ends in a tensor, as a transform to float32, and its identity."""
+
+    def pixels(picture: Image.Image) -> Pixels:
+        return np.asarray(transform(picture).numpy(), dtype=np.float32)
+
+    return pixels, " ".join(str(transform).split())
+
+
 def tower_name(name: str) -> str:
     """Which image tower stands behind an encoder's name: the offline encoders share one."""
     family, _ = parse(name, "image")

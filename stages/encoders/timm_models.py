@@ -6,11 +6,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from stages.encoders.pixels import Transform
-from stages.encoders.protocol import Floats, WeightsMissing
+from stages.encoders.pixels import Transform, of_library
+from stages.encoders.protocol import WeightsMissing
 from stages.encoders.towers import ImageTower, Runtime
 from stages.encoders.weight_files import check_hub, hash_files, hash_of, hub_file, is_cached, local_path
 
@@ -65,12 +62,7 @@ def load_transform(name: str) -> tuple[Transform, str]:
     architecture, _ = split(name)
     config = timm.get_pretrained_cfg(architecture)
     settings = timm.data.resolve_data_config(pretrained_cfg=config.to_dict() if config else None, args={"in_chans": 3})
-    library_transform = timm.data.create_transform(**settings, is_training=False)
-
-    def transform(picture: Image.Image) -> Floats:
-        return np.asarray(library_transform(picture).numpy(), dtype=np.float32)
-
-    return transform, " ".join(str(library_transform).split())
+    return of_library(timm.data.create_transform(**settings, is_training=False))
 
 
 def load_tower(name: str, spec: str, runtime: Runtime) -> ImageTower:
