@@ -86,6 +86,9 @@ def run_here(*arguments: str) -> Ended:
                 runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
         except SystemExit as exit:
             code = exit.code
+        except ImportError as error:  # there is no such module: a process ends with 1
+            told.write(f"{error}\n")
+            code = 1
         finally:
             signal.signal(signal.SIGTERM, handler)
     assert code is None or isinstance(code, int), code

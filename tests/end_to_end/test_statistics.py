@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import xxhash
 
 from pipeline.corpus.card import card
 from pipeline.corpus.card_facts import summary
@@ -15,7 +16,7 @@ from pipeline.corpus.version import Corpus
 from pipeline.engine import aggregates
 from pipeline.engine.key_range import KeyRange, evenly, within
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import _MANIFESTS, Table, put_parquet
+from pipeline.engine.table import Table, put_parquet
 from pipeline.report.collect import collect
 from pipeline.report.render import render
 from schemas.contract import key_of
@@ -29,7 +30,6 @@ def cut(out: Path, pieces: int) -> Corpus:
         table = corpus.table(phase)
         if table.record.rows:
             _cut_table(corpus.storage, table, pieces)
-    _MANIFESTS.clear()  # what is named by its hash is held for good, and this has changed it
     return Corpus(str(out))
 
 
@@ -40,16 +40,17 @@ def _cut_table(storage: Storage, table: Table, pieces: int) -> None:
     key = key_of(rows.schema)
     rows = rows.sort_by(key)
     parts = [_part(storage, phase, within(rows, key, keys), keys) for keys in evenly(pieces)]
-    storage.write(table.record.table, replace(manifest, parts=tuple(parts)).to_json().encode())
-    decided = list(table.decisions())
-    if not decided:
-        return
-    said = pa.concat_tables(decided)
-    size = -(-len(said) // pieces)
-    files = [
-        put_parquet(storage, f"tables/{phase}/decisions", said.slice(at, size)) for at in range(0, len(said), size)
-    ]
-    record = replace(table.record, decisions=tuple(files))
+    data = replace(manifest, parts=tuple(parts)).to_json().encode()
+    # Under a name of its own: what is named by its hash does not change.
+    name = f"tables/{phase}/{manifest.digest}/{xxhash.xxh3_128_hexdigest(data)}.json"
+    storage.write(name, data)
+    files = []
+    if decided := list(table.decisions()):
+        said = pa.concat_tables(decided)
+        size = -(-len(said) // pieces)
+        slices = [said.slice(at, size) for at in range(0, len(said), size)]
+        files = [put_parquet(storage, f"tables/{phase}/decisions", each) for each in slices]
+    record = replace(table.record, table=name, decisions=tuple(files))
     storage.write(table.record_name, record.to_json().encode())
 
 
