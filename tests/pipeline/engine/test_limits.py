@@ -38,7 +38,7 @@ class Orders:
     libraries = ("pyarrow",)
     weights = None
     batch_size = 8
-    limits: Limits | None = Limits(seconds=2, megabytes=400)
+    limits: Limits | None = Limits(seconds=2, megabytes=800)
     output = pa.schema([pa.field("process", pa.int64()), ERROR])
 
     def __init__(self, settings: OrdersSettings) -> None:
@@ -91,7 +91,7 @@ def done(resident: Resident, *orders: str, function: type[Orders] = Orders) -> l
     ("order", "error"),
     [
         ("spin", "TimeLimit: more than 2 seconds"),
-        ("hog", "MemoryLimit: more than 400 megabytes"),
+        ("hog", "MemoryLimit: more than 800 megabytes"),
         ("die", "quarantined: orders ended its process (signal 11)"),
         ("no memory", "MemoryError: "),
     ],
