@@ -39,6 +39,9 @@ class SlowSquare(Square):
         node, numbers = ray.get_runtime_context().get_node_id(), rows.column("n").to_pylist()
         with open(self.settings.node_log, "a") as file:
             file.write("".join(f"{node} {self.settings.plus} {number}\n" for number in numbers))
+        if node == self.settings.victim:
+            while Path(self.settings.node_log).read_text().count(f"{node} {self.settings.plus} ") >= ROWS_BEFORE:
+                time.sleep(1)  # until it is killed
         return made
 
 
@@ -47,6 +50,8 @@ class LoggedSettings(SquareSettings):
 
     node_log: str
     """File that gets a line for every number computed."""
+    victim: str = ""
+    """Node that is to die: it stops with `ROWS_BEFORE` rows logged, the last of them not stored. Default: none is."""
 
 
 def _kill(cluster: Cluster, node: object, log: Path) -> None:
@@ -71,7 +76,7 @@ def main(out: str, log: str) -> None:
             runner = Runner(Storage(out), Resources(4.0, 0.0), progress, None)
             runner.run(numbers(COUNT))
             runner.run(squares(LoggedSettings(node_log=log), kind=SlowSquare))
-            runner.run(last_digits(LoggedSettings(node_log=log, plus=1), kind=SlowSquare))
+            runner.run(last_digits(LoggedSettings(node_log=log, plus=1, victim=others[-1].node_id), kind=SlowSquare))
             runner.run(total())
     finally:
         ray.shutdown()
