@@ -40,7 +40,7 @@ class SlowSquare(Square):
         with open(self.settings.node_log, "a") as file:
             file.write("".join(f"{node} {self.settings.plus} {number}\n" for number in numbers))
         if node == self.settings.victim:
-            while Path(self.settings.node_log).read_text().count(f"{node} {self.settings.plus} ") >= ROWS_BEFORE:
+            while _is_due(Path(self.settings.node_log), node, self.settings.plus):
                 time.sleep(1)  # until it is killed
         return made
 
@@ -54,10 +54,14 @@ class LoggedSettings(SquareSettings):
     """Node that is to die: it stops with `ROWS_BEFORE` rows logged, the last of them not stored. Default: none is."""
 
 
+def _is_due(log: Path, node: str, plus: int) -> bool:
+    """Whether a node has computed the rows of a phase that it is to have when it is killed."""
+    return log.exists() and log.read_text().count(f"{node} {plus} ") >= ROWS_BEFORE
+
+
 def _kill(cluster: Cluster, node: object, log: Path) -> None:
     """Take a node away, workers and all, in the middle of the second phase's rows."""
-    mine = f"{node.node_id} 1 "  # type: ignore[attr-defined]
-    while not log.exists() or log.read_text().count(mine) < ROWS_BEFORE:
+    while not _is_due(log, node.node_id, 1):  # type: ignore[attr-defined]
         time.sleep(0.05)
     cluster.remove_node(node, allow_graceful=False)
     print("killed", flush=True)
