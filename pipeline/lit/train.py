@@ -32,7 +32,7 @@ from stages.encoders import conse, lit
 from stages.encoders.availability import LIT_WEIGHTS
 from stages.encoders.protocol import Encoder, Floats, WeightsMissing
 from stages.encoders.registry import load_encoder
-from stages.encoders.towers import Runtime
+from stages.encoders.runtime import Runtime
 from stages.images.perceptual_hash import phash
 
 MAX_PIXELS = 4_000_000  # larger training pictures cost seconds and add little

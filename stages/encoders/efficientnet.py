@@ -13,7 +13,8 @@ import torch
 from stages.encoders.availability import efficientnet_file
 from stages.encoders.pixels import squeezed
 from stages.encoders.protocol import Floats
-from stages.encoders.towers import ImageTower, Runtime
+from stages.encoders.runtime import Runtime
+from stages.encoders.towers import ImageTower
 from stages.encoders.weight_files import hash_files
 
 NAME = "efficientnet_lite0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +16,10 @@ from stages.encoders.availability import check_encoder, is_here, weights_hash
 from stages.encoders.names import libraries, parse
 from stages.encoders.pixels import packed, tower_name, unpacked
 from stages.encoders.protocol import Encoder, Floats, Modality, Precision, WeightsMissing
+from stages.encoders.runtime import Runtime
 from stages.encoders.transforms import load_transform
 from stages.encoders.weight_files import hash_of
 from stages.row_function import ERROR, CannotRun, Settings
-
-if TYPE_CHECKING:
-    from stages.encoders.towers import Runtime
 
 # What the image towers see: an array of each, as an .npy file; `shared` is null where one tower serves both.
 PREPARED = pa.schema([pa.field("primary", pa.large_binary()), pa.field("shared", pa.large_binary()), ERROR])
@@ -232,11 +230,6 @@ def embed(
     `seen` is what the primary tower sees of each, then, where it sees something else, the shared one. Both encoders
     read one forward pass where they stand on the same tower.
     """
-    # Here, as it imports torch: a spec is read and checked without.
-    import torch
-
-    from stages.encoders.towers import Runtime
-
     runtime = Runtime(settings.device, settings.precision, settings.forward_size)
     primary, shared = (_loaded(name, modality, runtime) for name in (settings.primary, settings.shared))
     good = [row for row, error in enumerate(errors) if error is None]
@@ -245,7 +238,10 @@ def embed(
         features = primary.tower.seen(given[0])
         first = primary.vectors(features)
         second = shared.vectors(features if shared.tower is primary.tower else shared.tower.seen(given[-1]))
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        # torch's, by name: what needs no torch does not wait for its import.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
         size = f"embed.{'image' if modality == 'image' else 'sentence'}_batch_size"
         raise CannotRun(f"{size} is {settings.forward_size}: {one_line(error)}; make it smaller") from None
     finite = np.isfinite(np.concatenate([first, second], axis=1)).all(axis=1).tolist()

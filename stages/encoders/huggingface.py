@@ -12,7 +12,8 @@ from PIL import Image
 
 from stages.encoders.pixels import Transform
 from stages.encoders.protocol import Floats, WeightsMissing
-from stages.encoders.towers import ImageTower, Runtime, TextTower, buckets_up_to
+from stages.encoders.runtime import Runtime
+from stages.encoders.towers import ImageTower, TextTower, buckets_up_to
 from stages.encoders.weight_files import check_hub, files_of, hash_files, hub_folder, is_cached, local_path, looks_local
 
 # Longest input where neither the sentence-transformers files nor the tokenizer say: BERT's.

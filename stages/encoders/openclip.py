@@ -9,7 +9,8 @@ from typing import Any
 
 from stages.encoders.pixels import Transform, of_library
 from stages.encoders.protocol import Modality, WeightsMissing
-from stages.encoders.towers import ImageTower, Runtime, TextTower
+from stages.encoders.runtime import Runtime
+from stages.encoders.towers import ImageTower, TextTower
 from stages.encoders.weight_files import check_hub, hash_files, hash_of, hub_file, is_cached, local_path, looks_local
 
 # Names under which open_clip's repositories keep their weights, the preferred one first.

@@ -8,7 +8,8 @@ from typing import Any
 
 from stages.encoders.pixels import Transform, of_library
 from stages.encoders.protocol import WeightsMissing
-from stages.encoders.towers import ImageTower, Runtime
+from stages.encoders.runtime import Runtime
+from stages.encoders.towers import ImageTower
 from stages.encoders.weight_files import check_hub, hash_files, hash_of, hub_file, is_cached, local_path
 
 HUB_FILE = "model.safetensors"

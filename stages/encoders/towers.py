@@ -4,50 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.encoders.linear import speed_up
 from stages.encoders.pixels import Pixels, Transform
-from stages.encoders.protocol import Floats, Modality, Precision, in_fixed_batches
+from stages.encoders.protocol import Floats, Modality, in_fixed_batches
+from stages.encoders.runtime import Runtime
 
 # Padded lengths in tokens. A text's bucket follows from its own length, never from its company.
 BUCKETS = (16, 32, 64, 128, 256, 512)
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where and how a network runs."""
-
-    device: str = "auto"
-    """torch device, or "auto": a GPU when there is one."""
-    precision: Precision = "float32"
-    """Of weights and activations; what comes out is float32."""
-    batch_size: int = 32
-    """Rows of the fixed shape."""
-
-    @property
-    def torch_device(self) -> torch.device:
-        """`device` with "auto" resolved on this machine."""
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """`precision` as torch names it."""
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.precision]
-
-    def place(self, model: torch.nn.Module) -> Any:
-        """The model frozen, in evaluation mode, on the device, in the precision."""
-        placed = model.eval().requires_grad_(False).to(device=self.torch_device, dtype=self.dtype)
-        if self.torch_device.type == "cpu" and self.dtype == torch.float32:
-            speed_up(placed)
-        return placed
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
 
 from stages.encoders.cosine import Mask, Single, cosines, stack
 from stages.row_function import Settings
@@ -152,6 +151,10 @@ def _assign(matrix: Single, usable_images: Mask, usable_sentences: Mask) -> dict
     rows, columns = np.flatnonzero(usable_images), np.flatnonzero(usable_sentences)
     if not len(rows) or not len(columns):
         return {}
+    from scipy.optimize import (
+        linear_sum_assignment,
+    )  # half a second to import: every process loads this module's settings
+
     known = matrix[np.ix_(rows, columns)].astype(np.float64)
     assigned = {int(r): int(c) for r, c in zip(*linear_sum_assignment(known, maximize=True), strict=True)}
     return {int(rows[r]): int(columns[assigned.get(r, int(known[r].argmax()))]) for r in range(len(rows))}

@@ -24,7 +24,7 @@ from stages.encoders.embed import OUTPUT, EmbedImages, EmbedSentences, EmbedSett
 from stages.encoders.names import UnknownEncoder
 from stages.encoders.protocol import Encoder, Modality, WeightsMissing
 from stages.encoders.registry import load_encoder
-from stages.encoders.towers import Runtime
+from stages.encoders.runtime import Runtime
 from stages.row_function import RowFunction
 
 # As in a worker; more threads than free cores would wait for each other.

@@ -40,6 +40,10 @@ def test_what_is_alike_is_near() -> None:
 
 def test_another_process_gives_the_same_bits_without_weights() -> None:
     code = (
+        "import sys; from stages.encoders.embed import EmbedSentences, EmbedSettings;"
+        f"names = dict.fromkeys(('image_primary', 'sentence_primary', 'shared'), 'hash:{WIDTH}');"
+        "import pyarrow; EmbedSentences(EmbedSettings(**names))(pyarrow.table({'text': ['one']}));"
+        "assert 'torch' not in sys.modules, 'it takes seconds';"
         "from stages.encoders.registry import load_encoder;"
         f"print(load_encoder('hash:{WIDTH}', 'text').encode(['one two']).tobytes().hex())"
     )

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
 import skimage.data
-import timm
 import torch
 import transformers
 from PIL import Image
@@ -27,11 +25,10 @@ from stages.encoders.availability import check_encoder, weights_hash
 from stages.encoders.embed import EmbedSettings, check_available
 from stages.encoders.protocol import Encoder, WeightsMissing
 from stages.encoders.registry import load_encoder, load_tower
-from stages.encoders.towers import Runtime
+from stages.encoders.runtime import Runtime
 
-# Untyped corners of typed libraries.
+# An untyped corner of a typed library.
 HF: Any = transformers
-TIMM_DATA: Any = timm.data
 # As in a worker; more threads than free cores would wait for each other.
 torch.set_num_threads(1)
 REPOSITORY = Path(__file__).parents[3]
@@ -125,6 +122,8 @@ def test_dinov2_in_the_transformers_layout(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["vit_small_patch14_dinov2.lvd142m", "test_resnet.r160_in1k"])
 def test_timm_by_a_local_checkpoint(tmp_path: Path, architecture: str) -> None:
+    import timm  # with open_clip below it takes seconds: whoever runs other tests does without
+
     torch.manual_seed(0)
     whole = timm.create_model(architecture, pretrained=False).eval()
     file = tmp_path / "weights.safetensors"
@@ -133,7 +132,8 @@ def test_timm_by_a_local_checkpoint(tmp_path: Path, architecture: str) -> None:
     if whole.num_classes:
         bare = timm.create_model(architecture, pretrained=False, num_classes=0).eval()
         bare.load_state_dict(whole.state_dict(), strict=False)
-    transform = TIMM_DATA.create_transform(**TIMM_DATA.resolve_model_data_config(bare), is_training=False)
+    data: Any = timm.data
+    transform = data.create_transform(**data.resolve_model_data_config(bare), is_training=False)
     # DINOv2 sees 518 pixels a side, which costs a second a picture here.
     photos = PHOTOS[:1] if "dinov2" in architecture else PHOTOS
     with torch.inference_mode():
@@ -157,6 +157,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None
 
 
 def test_open_clip_by_a_local_checkpoint(tmp_path: Path) -> None:
+    import open_clip
+
     (tmp_path / "ViT-tiny.json").write_text(json.dumps(TINY_CLIP), encoding="utf-8")
     open_clip.add_model_config(tmp_path)
     torch.manual_seed(0)
@@ -178,6 +180,8 @@ def test_open_clip_by_a_local_checkpoint(tmp_path: Path) -> None:
 
 def test_clip_preprocessing_is_the_published_one(tmp_path: Path) -> None:
     """Bicubic to the shorter side, centre crop, CLIP's mean and deviation (openai/CLIP, clip.py)."""
+    import open_clip
+
     (tmp_path / "ViT-tinier.json").write_text(json.dumps(TINY_CLIP), encoding="utf-8")
     open_clip.add_model_config(tmp_path)
     model, _, _ = open_clip.create_model_and_transforms("ViT-tinier")
