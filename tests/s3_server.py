@@ -18,8 +18,6 @@ from urllib.parse import parse_qs
 from urllib.request import Request, urlopen
 
 import fsspec
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import make_server
 
 _ANSWER = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>Please reduce your request rate.</Message></Error>"
 
@@ -52,13 +50,6 @@ class S3Server:
     def kinds(self) -> Counter[str]:
         """How many calls of each kind there were."""
         return Counter(call.kind for call in self.log)
-
-
-class _Quiet(MotoRequestHandler):  # type: ignore[misc]  # moto says nothing of its types here
-    """Writes no line for each request."""
-
-    def log_request(self, *args: object) -> None:
-        """Stay quiet."""
 
 
 class _Counted:
@@ -98,6 +89,16 @@ def _call(environ: dict[str, Any]) -> Call:
 @contextmanager
 def s3_server(bucket: str) -> Iterator[S3Server]:
     """The server within the block, with an empty bucket; `env` is what a client's environment needs."""
+    # Here, as it takes a second: whoever asks for no server does without.
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
+
+    class _Quiet(MotoRequestHandler):  # type: ignore[misc]  # moto says nothing of its types here
+        """Writes no line for each request."""
+
+        def log_request(self, *args: object) -> None:
+            """Stay quiet."""
+
     server = S3Server({})
     application = _Counted(DomainDispatcherApplication(create_backend_app), server)
     running = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Quiet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,8 @@ def started(log: Path, *arguments: str, **env: str) -> Iterator[psutil.Popen]:
             cwd=ROOT,
             env=environment(**env),
             start_new_session=True,
+            # Where tests run in the background of a shell, Ctrl-C is ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
         yield process

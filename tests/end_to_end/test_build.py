@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import datasets
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -113,6 +112,8 @@ def test_nothing_is_fetched_twice(built: Path, first_log: list[str]) -> None:
 
 def test_the_version_folder_opens_with_datasets(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its card alone: splits as splits, pictures as pictures, in a copy and streamed."""
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
     folder = str(built / "versions" / (built / "latest").read_text().strip())
     rows = {row["document_id"]: row for row in documents(built)}

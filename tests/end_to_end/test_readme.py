@@ -20,12 +20,10 @@ import tomllib
 from datetime import date
 from pathlib import Path
 
-import datasets
 import pytest
 import yaml
 from click.testing import CliRunner
 from packaging.requirements import Requirement
-from ray.scripts.scripts import cli as ray_cli
 
 from pipeline.engine.mistake import UserMistake
 from pipeline.spec.loading import find, load, parse
@@ -131,6 +129,8 @@ def options_of(*words: str) -> frozenset[str]:
         ask = run if words[1].startswith("trainer.") else run_here
         said = ask(*words[1:], "--help").check().out
     elif words[0] == "ray":
+        from ray.scripts.scripts import cli as ray_cli
+
         done = CliRunner().invoke(ray_cli, [*words[1:], "--help"])
         assert done.exit_code == 0, done.output
         said = done.output
@@ -239,6 +239,8 @@ def test_what_is_no_command_is_noticed(command: str) -> None:
 )
 def test_python(page: str, code: str, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Code blocks run as they stand, on a small corpus in the demo's place."""
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
     exec(compile(code.replace("out/demo", str(built)), page, "exec"), {"__name__": "__main__"})
