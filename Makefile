@@ -2,7 +2,7 @@
 #
 # make install   the environment, .venv
 # make check     while you work: lint, types, every test that starts no Ray, no torchrun and no Airflow
-# make test      before you hand in: all of check, and the rest of the tests one after the other
+# make test      before you hand in: all of check, and the rest of the tests, two files at a time
 # make soak      the kills of make test twenty times over, at random moments
 # make lint      formatting, lint, types
 # make demo      a corpus from three sites served on this machine, and a training run on it
@@ -19,9 +19,11 @@ export RAY_USAGE_STATS_ENABLED = 0
 export NO_ALBUMENTATIONS_UPDATE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-# Tests run here side by side unless they start processes that take all of the machine anyhow.
+# Tests run side by side. Those that start processes of their own wait for them half of the time, so two go well
+# together; a file's stay together and in their order, as the longest of them come early.
 JOBS ?= auto
 ALONE := ray or torchrun or airflow
+ALONE_JOBS ?= 2
 
 .PHONY: install demo check test soak lint clean
 
@@ -44,7 +46,7 @@ check: install lint
 test: install lint
 	$(BIN)/python -m assets fetch --group encoders
 	$(BIN)/python -m tests.verdict -n $(JOBS) --dist worksteal -m 'not ($(ALONE))'
-	$(BIN)/python -m tests.verdict -m '$(ALONE)'
+	$(BIN)/python -m tests.verdict -n $(ALONE_JOBS) --dist loadfile --no-loadscope-reorder -m '$(ALONE)'
 
 soak: install
 	INTERLOOM_KILLS=20 $(BIN)/python -m tests.verdict tests/end_to_end/test_kills.py

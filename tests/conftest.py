@@ -35,11 +35,15 @@ STARTS_RAY = {"local_ray", "head", "built"}
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEFT] = []
     if _is_worker(config):
+        if folder := os.environ.get("INTERLOOM_RAY_SESSIONS"):
+            # Each of pytest-xdist's processes has a Ray of its own, and does not see the others'.
+            os.environ["RAY_TMPDIR"] = str(Path(folder, config.workerinput["workerid"]))  # type: ignore[attr-defined]
         return
     config.stash[_BEFORE] = leftovers.in_checkout(ROOT)
     if "RAY_TMPDIR" not in os.environ:
         # Below /tmp: the paths of Ray's sockets are short. Ray never removes its sessions.
-        config.stash[_RAY] = os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="il-", dir="/tmp")
+        folder = tempfile.mkdtemp(prefix="il-", dir="/tmp")
+        config.stash[_RAY] = os.environ["RAY_TMPDIR"] = os.environ["INTERLOOM_RAY_SESSIONS"] = folder
 
 
 @pytest.hookimpl(tryfirst=True)
