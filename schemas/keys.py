@@ -39,7 +39,13 @@ def file_digest(path: str | Path) -> str:
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:
     """Installed versions by distribution name."""
-    return {name: importlib.metadata.version(name) for name in sorted(set(names))}
+    return {name: library_version(name) for name in sorted(set(names))}
+
+
+@functools.cache
+def library_version(name: str) -> str:
+    """Installed version of a distribution, read once a process: a plan asks for some of them a hundred times."""
+    return importlib.metadata.version(name)
 
 
 def code_key(modules: Sequence[str], packages: frozenset[str]) -> str:

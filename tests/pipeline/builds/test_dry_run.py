@@ -243,6 +243,12 @@ def test_resources_reports_and_prices_touch_nothing(tmp_path: Path) -> None:
     assert list(describe(spec_of(tmp_path, *changed)))[-1] == "nothing to do"
 
 
+def forget() -> None:
+    """Code and libraries are looked at anew."""
+    keys.code_key.cache_clear()
+    schemas.keys.library_version.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("changed", "phase"),
     [
@@ -278,13 +284,13 @@ def test_code_libraries_weights_and_columns_make_tables_stale(
         monkeypatch.setattr(importlib.metadata, "version", lambda each: "0" if each == name else version(each))
     elif what == "weights":
         monkeypatch.setattr(embed, "weights_hash", lambda each, modality: "other")
-    keys.code_key.cache_clear()
+    forget()
     now: dict[str, str] = {}
     for each in graph(spec):
         if what == "columns" and each.name == name:
             each = replace(each, schema=each.schema.append(pa.field("more", pa.int8())))
         now[each.name] = key_of(each, now)
-    keys.code_key.cache_clear()
+    forget()
     stale = [each for each in names() if now[each] != before[each]]
     # Code is known by modules, and phases that share one are stale together.
     assert phase in stale if what == "code" else phase == stale[0]
