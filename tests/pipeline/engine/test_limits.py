@@ -90,8 +90,8 @@ def done(resident: Resident, *orders: str, function: type[Orders] = Orders) -> l
 @pytest.mark.parametrize(
     ("order", "error"),
     [
-        ("spin", "TimeLimit: more than 2 seconds"),
-        ("hog", "MemoryLimit: more than 800 megabytes"),
+        pytest.param("spin", "TimeLimit: more than 2 seconds", marks=pytest.mark.slow),
+        pytest.param("hog", "MemoryLimit: more than 800 megabytes", marks=pytest.mark.slow),
         ("die", "quarantined: orders ended its process (signal 11)"),
         ("no memory", "MemoryError: "),
     ],

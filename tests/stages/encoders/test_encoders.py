@@ -63,7 +63,7 @@ def assert_independent_of_company(encoder: Encoder, contents: list[Any]) -> None
         assert abs(float(np.linalg.norm(vector)) - 1) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "conse", "lit"])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", pytest.param("conse", marks=pytest.mark.slow), "lit"])
 def test_an_image_vector_depends_on_its_image_alone(fetched: None, name: str) -> None:
     assert_independent_of_company(load_encoder(name, "image", Runtime(batch_size=4)), PHOTOS)
 
