@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import threading
 import time
@@ -50,8 +51,11 @@ def processes(grace: float = GRACE) -> list[str]:
     found = []
     for each in alive:
         try:
-            if each.status() != psutil.STATUS_ZOMBIE:
-                found.append(f"process {each.pid}: {' '.join(each.cmdline())[:120]}")
+            command = " ".join(each.cmdline())
+            # Python's own, of this very process, and ends with it.
+            tracker = each.ppid() == os.getpid() and "multiprocessing.resource_tracker" in command
+            if not tracker and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"process {each.pid}: {command[:120]}")
         except psutil.NoSuchProcess:
             continue
     return found

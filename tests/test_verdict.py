@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,11 @@ def test_a_process_that_stays_is_found() -> None:
         assert any(line.startswith(f"process {child.pid}:") for line in leftovers.processes(grace=0.0))
     finally:
         child.communicate()
+
+
+def test_python_keeps_a_tracker_of_its_own() -> None:
+    resource_tracker.ensure_running()
+    assert not any("resource_tracker" in line for line in leftovers.processes(grace=0.0))
 
 
 def test_a_file_that_stays_is_found(tmp_path: Path) -> None:
