@@ -106,7 +106,7 @@ CLUSTER = contract(
 # One image URL of one document, on its way to being fetched.
 IMAGE_REFERENCE = pa.schema(
     [
-        pa.field("host_key", pa.string()),
+        pa.field("site_key", pa.string()),
         pa.field("image_id", pa.string()),
         pa.field("url", pa.string()),
         pa.field("document_id", pa.string()),
@@ -120,7 +120,7 @@ FETCHED_IMAGE = contract(
     "fetched_image",
     2,
     [
-        pa.field("host_key", pa.string(), nullable=False),  # of its host; its own where it has none
+        pa.field("site_key", pa.string(), nullable=False),  # of its site; its own where it has none
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
@@ -133,7 +133,7 @@ FETCHED_IMAGE = contract(
         pa.field("consent", IMAGE.field("consent").type),
         pa.field("documents", pa.list_(pa.string()), nullable=False),  # distinct, sorted
     ],
-    key="host_key",
+    key="site_key",
 )
 
 # An image with the documents that show it and how many show the same bytes, whatever the URL.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -135,11 +136,51 @@ class Step:
     model: bool = False
 
 
+class Errand(Protocol):
+    """What the rows of a phase's exchange need that only the world outside can give, as fetches do.
+
+    Actors run it, each for many parts at once, before the phase's parts are made; what they bring they store, and
+    whatever stops them, the next try asks for what is still missing.
+    """
+
+    @property
+    def name(self) -> str:
+        """The operator's name."""
+
+    @property
+    def concurrency(self) -> int:
+        """Requests in flight at a time, over all actors."""
+
+    def open(self, concurrency: int) -> Messenger:
+        """An actor's share of it, with so many requests in flight."""
+
+
+class Messenger(Protocol):
+    """What an actor holds of an errand."""
+
+    def __call__(self, part: Part) -> int:
+        """Have stored what a part asks for and no store has; how many rows. Threads call it for parts of theirs."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+class Crew(Protocol):
+    """Actors among which the key space is shared out, and which remember what they have seen."""
+
+    @property
+    def ranges(self) -> Sequence[KeyRange]:
+        """What of the key space each member has."""
+
+    def ask(self, questions: Mapping[int, Any]) -> list[Any]:
+        """What the members with these indices, each asked at the same time, answer to their questions."""
+
+
 class Scout(Protocol):
     """How the listing of a phase's units gets work done on the cluster before the phase itself begins."""
 
-    def each(self, units: Sequence[Any], visit: Callable[[Part, Any], dict[str, Any]]) -> list[dict[str, Any]]:
-        """What `visit` answers for every unit, in any order; the part it sees covers the whole key space."""
+    def crew(self, member: Callable[[Part, int], Callable[[Any], Any]], most: int) -> AbstractContextManager[Crew]:
+        """At most so many actors, each one `member(its part, how many they are)`, for the time of the block."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +213,7 @@ class Phase:
     exchange: Exchange | None = None
     # Listed by the driver before the phase runs (crawl levels, WARC files); what they stand for is in `settings`.
     units: Callable[[Scout], Sequence[Any]] | None = None
+    errand: Errand | None = None
     # Phases whose parts are computed on a GPU where the cluster has one; all others see none.
     gpu: bool = False
     # Steps that ask the network for what it has now.
@@ -189,7 +231,8 @@ class Phase:
             for step in self.steps
             for part in (("", ".prepare", ".keep") if step.model else ("",))
         ]
-        return [*steps, *([f"{self.name}.rows"] if self.exchange else []), self.name]
+        outside = [self.errand.name] if self.errand else [f"{self.name}.look"] if self.network and self.units else []
+        return [*steps, *outside, *([f"{self.name}.rows"] if self.exchange else []), self.name]
 
     def ingredients(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """Everything that shapes the table, by name; its digest is the phase key. `digests`: of the inputs' tables."""

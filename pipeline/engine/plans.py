@@ -79,6 +79,21 @@ def warmed(work: Work, step: Step, rows: ray.data.Dataset, resources: Resources)
     return _shown(mapped(made, warm.keep, kept, kept, warm.KEPT_ROWS), work, name)
 
 
+def brought(work: Work, met: ray.data.Dataset, resources: Resources) -> ray.data.Dataset:
+    """The rows of an exchange through the phase's errand, what it brings into its store; rows of warm.TOLD come out."""
+    errand = work.phase.errand
+    assert errand is not None
+    members = resources.crew(errand.name, errand.concurrency)
+    made: ray.data.Dataset = met.map_batches(
+        type(errand.name, (warm.Errands,), {}),
+        fn_constructor_args=(work, max(1, errand.concurrency // members)),
+        batch_size=None,
+        batch_format="pyarrow",
+        **resources.errand(errand.name, members),
+    )
+    return _shown(made, work, errand.name)
+
+
 def exchanged(work: Work, units: Sequence[Any], resources: Resources) -> ray.data.Dataset:
     """Rows of an exchange, every range in one block."""
 

@@ -38,6 +38,9 @@ class OperatorSettings(Settings):
 
 
 _UNSET = OperatorSettings()
+# Requests in flight that are worth an actor of their own, and ranges that one is at at a time.
+IN_FLIGHT_AN_ACTOR = 32
+RANGES_AN_ACTOR = 16
 # Times that Ray runs a task again whose worker or node died, before the runner looks at what is missing.
 RETRIES = 1
 
@@ -101,3 +104,26 @@ class Resources:
             "max_task_retries": 0,
             **share,
         }
+
+    def crew(self, operator: str, concurrency: int) -> int:
+        """How many actors share so many requests in flight: by the CPUs at hand, unless the spec says."""
+        given = self.of(operator)
+        wanted = max(1, min(int(self.cpus), concurrency // IN_FLIGHT_AN_ACTOR))
+        return min(given.max_workers or wanted, max(given.min_workers or 1, wanted))
+
+    def errand(self, operator: str, members: int) -> dict[str, Any]:
+        """Ray's arguments for a pool of actors that mostly wait for others, at many ranges at once."""
+        from ray.data import ActorPoolStrategy
+
+        pool = ActorPoolStrategy(
+            size=members,
+            max_tasks_in_flight_per_actor=RANGES_AN_ACTOR,
+            max_concurrent_calls_per_actor=RANGES_AN_ACTOR,
+            enable_true_multi_threading=True,
+        )
+        return {"compute": pool, **self.member(operator, members)}
+
+    def member(self, operator: str, members: int) -> dict[str, Any]:
+        """Ray's arguments for one of so many actors that mostly wait."""
+        cpus = max(0.0, min(0.5, (self.cpus - 1) / members))
+        return {"num_cpus": cpus, "max_restarts": 0, "max_task_retries": 0, **self._share(operator, gpu=False)}

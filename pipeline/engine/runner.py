@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.engine.keys import digest_json
 from pipeline.engine.memo import Unanswered
 from pipeline.engine.moment import now
 from pipeline.engine.phase import Part, Phase
-from pipeline.engine.plans import assembled, exchanged, stream, warmed
+from pipeline.engine.plans import assembled, brought, exchanged, stream, warmed
 from pipeline.engine.progress import Progress, Tally
 from pipeline.engine.resources import Resources
 from pipeline.engine.row_store import store_folder
@@ -272,17 +273,20 @@ class Runner:
             return None
         units: Sequence[Any] = ranges
         if phase.units is not None:
-            units = phase.units(_Scout(phase.name, self.storage, self.generation, self.tally, self.progress))
+            units = phase.units(_Scout(phase, self.storage, self.generation, self.tally, self.progress, self.resources))
         if not units:
             return None
         met = exchanged(work, units, self.resources)
         # Seen through before rows stream from it: tasks of a sort would wait for CPUs that actors hold, and what is
         # read twice would be exchanged twice.
-        return met.materialize() if phase.steps else met
+        return met.materialize() if phase.steps or phase.errand else met
 
     def _warm(self, work: Work, met: ray.data.Dataset | None) -> dict[str, Warmth]:
-        """Have every step's missing rows computed; how that went, by function."""
+        """Have every step's missing rows computed, and those of the errand brought; how steps went, by function."""
         found: dict[str, Warmth] = {}
+        if work.phase.errand is not None and met is not None and work.probe is None:
+            for _ in brought(work, met, self.resources).iter_rows():
+                self.progress.tick(0, len(work.ranges))
         for step in work.phase.steps:
             if work.probe is not None and step.function.name not in work.probe.keys:
                 continue
@@ -344,33 +348,67 @@ class Warmth:
         }
 
 
+class _Member:
+    """One of a crew, in an actor."""
+
+    def __init__(self, open_: Callable[[Part, int], Callable[[Any], Any]], part: Part, members: int) -> None:
+        self._run = open_(part, members)
+
+    def ask(self, question: Any) -> Any:
+        return self._run(question)
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """As pipeline.engine.phase.Crew has it."""
+
+    ranges: Sequence[KeyRange]
+    actors: Sequence[Any]
+    progress: Progress
+
+    def ask(self, questions: Mapping[int, Any]) -> list[Any]:
+        pending = [self.actors[index].ask.remote(question) for index, question in questions.items()]
+        answers: list[Any] = []
+        while pending:
+            done, pending = ray.wait(pending, timeout=1.0)
+            answers += ray.get(done)
+            self.progress.tick(len(answers), len(questions))
+        return answers
+
+
 @dataclass(frozen=True)
 class _Scout:
-    """Units of a phase that has not begun, visited by tasks of their own."""
+    """Actors that look around for a phase that has not begun."""
 
-    phase: str
+    phase: Phase
     storage: Storage
     generation: int
     tally: Any
     progress: Progress
+    resources: Resources
 
-    def each(self, units: Sequence[Any], visit: Callable[[Part, Any], dict[str, Any]]) -> list[dict[str, Any]]:
+    @contextlib.contextmanager
+    def crew(self, member: Callable[[Part, int], Callable[[Any], Any]], most: int) -> Iterator[_Crew]:
         """As pipeline.engine.phase.Scout has it."""
-        phase, storage, generation, tally = self.phase, self.storage, self.generation, self.tally
+        phase, tally = self.phase.name, self.tally
+        operator = f"{phase}.look"
+        members = self.resources.crew(operator, most)
 
         def told(found: int, made: int) -> None:
             tell(tally, phase, found, made, 0, seen=True)
 
-        def run(row: dict[str, Any]) -> dict[str, Any]:
-            part = Part(phase, "", WHOLE, storage, {}, generation=generation, tell=told)
-            return visit(part, units[int(row["unit"])])
-
-        dataset = ray.data.from_items([{"unit": i} for i in range(len(units))], override_num_blocks=len(units))
-        answers = []
-        for answer in dataset.map(run, max_retries=0).iter_rows():
-            answers.append(answer)
-            self.progress.tick(len(answers), len(units))
-        return answers
+        # Spread, as they are to use the nodes' networks.
+        options = {**self.resources.member(operator, members), "scheduling_strategy": "SPREAD"}
+        actors: list[Any] = []
+        ranges = evenly(members)
+        try:
+            for keys in ranges:
+                part = Part(phase, "", keys, self.storage, {}, generation=self.generation, tell=told)
+                actors.append(ray.remote(_Member).options(**options).remote(member, part, members))
+            yield _Crew(ranges, actors, self.progress)
+        finally:
+            for actor in actors:
+                ray.kill(actor)
 
 
 def _crash(error: BaseException | None) -> str | None:

@@ -8,6 +8,7 @@ the rows that are still missing. Parts are made afterwards, from the store alone
     prepare  these -> what the model sees (decoded and resized pictures), on CPUs
     Model    that -> results, in actors that hold the model
     keep     these -> the store
+    Errands  what the world outside is asked for -> the store, in actors that are at many ranges at once
 """
 
 from __future__ import annotations
@@ -151,6 +152,24 @@ class Model:
         seconds = [time.monotonic() - began, *[0.0] * (rows.num_rows - 1)][: rows.num_rows]
         made = made.append_column(ROW_KEY, rows.column(ROW_KEY)).append_column(SECONDS, pa.array(seconds, pa.float64()))
         return made.append_column(ACTOR, pa.array([self._name] * rows.num_rows, pa.string()))
+
+
+class Errands:
+    """A phase's errand in an actor."""
+
+    def __init__(self, work: Work, concurrency: int) -> None:
+        assert work.phase.errand is not None
+        self._run = work.phase.errand.open(concurrency)
+        self._work = work
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Everything that the ranges of an exchanged block ask for; a row of TOLD."""
+        brought = 0
+        for index, rows in by_range(block):
+            part = self._work.part(self._work.ranges[index])
+            part.rows = self._work.ordered(rows)
+            brought += self._run(part)
+        return pa.Table.from_pylist([{"rows": brought, "differing": 0, SECONDS: 0.0, ACTOR: None}], schema=TOLD)
 
 
 def keep(work: Work, step: Step, made: pa.Table) -> pa.Table:

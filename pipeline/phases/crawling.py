@@ -1,100 +1,161 @@
-"""The crawl on the cluster: level by level, each host's share of a level on one worker at a time."""
+"""The crawl on the cluster: level by level, each site on one actor, which is on many sites at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 
-from pipeline.engine.memo import load_blobs
-from pipeline.engine.phase import Part, Scout
-from pipeline.phases.fetching import fetch_remembered
+from pipeline.engine import memo
+from pipeline.engine.key_range import KeyRange, evenly, places
+from pipeline.engine.phase import Crew, Part, Scout
+from pipeline.phases.fetching import FLUSH_ROWS, Desk, Fetching, site_key
 from pipeline.spec.sections import SiteSource
+from stages.sources.sample import Sample
+from stages.web.client import Client
 from stages.web.frontier import Uncrawled, first_frontier, next_frontier
-from stages.web.links import in_scope, links
-from stages.web.settings import CrawlSettings
-from stages.web.urls import host_of
+from stages.web.links import LINKED, Links, in_scope
+
+# URLs of one unit of the exchange, about; and pages whose links are read at a time.
+_UNIT_URLS = 4096
+_PAGES_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
-class HostPages:
-    """Pages of one host on one level: a unit of work and of the exchange that follows."""
+class Visited:
+    """Pages of a range of sites, asked for as far as the source's sample takes them: a unit of the exchange."""
 
+    within: KeyRange
     urls: list[str]
-    depth: int
-    left_out: list[Uncrawled] = field(default_factory=list)
+    depths: list[int]
+    left_out: list[tuple[Uncrawled, int]] = field(default_factory=list)  # by a cap, with the depth of its level
 
 
-def by_host(urls: Sequence[str], depth: int) -> list[HostPages]:
-    """A level's URLs in one unit a host, in order of hosts and URLs."""
-    hosts: dict[str, list[str]] = {}
-    for url in sorted(urls):
-        hosts.setdefault(host_of(url), []).append(url)
-    return [HostPages(hosts[host], depth) for host in sorted(hosts)]
+def visit_all(scout: Scout, fetching: Fetching, urls: Sequence[str], sample: Sample) -> list[Visited]:
+    """Have those of a list of canonical URLs fetched that the sample takes; all of them, as units."""
+    listed = sorted(set(urls))
+    with scout.crew(_member(fetching, None), fetching.settings.concurrency) as crew:
+        _ask(crew, [url for url in listed if sample.takes(url)])
+        _finish(crew)
+    return _units(dict.fromkeys(listed, 0), [])
 
 
-def fetch_host(part: Part, unit: HostPages, settings: CrawlSettings, snapshot: str) -> pa.Table:
-    """FETCHED rows of a unit, from memory or the network; bodies as locators."""
-    return fetch_remembered(
-        part,
-        unit.urls,
-        settings,
-        kind="page",
-        max_bytes=settings.max_page_bytes,
-        snapshot=snapshot,
-    )
-
-
-def crawl(scout: Scout, source: SiteSource, settings: CrawlSettings) -> list[HostPages]:
-    """Every page of a crawl, fetched and remembered, as units; what a cap left out is in the units' `left_out`."""
+def crawl(scout: Scout, source: SiteSource, fetching: Fetching) -> list[Visited]:
+    """Have every page of a crawl fetched; what a cap left out is in the units' `left_out`."""
+    settings = fetching.settings
     frontier = first_frontier(source.seeds, settings)
     seeds = tuple(sorted({*frontier.urls, *(each.url for each in frontier.left_out)}))
-
-    def visit(part: Part, unit: HostPages) -> dict[str, Any]:
-        return follow(part, unit, seeds, source.snapshot, settings)
-
     seen: set[str] = set()
-    units: list[HostPages] = []
-    taken = 0
-    while frontier.urls or frontier.left_out:
-        level = by_host(frontier.urls, frontier.depth)
-        units += level
-        if frontier.left_out:
-            units.append(HostPages([], frontier.depth, frontier.left_out))
-        if not level:
-            break
-        taken += len(frontier.urls)
-        seen.update(frontier.urls)
+    depths: dict[str, int] = {}
+    left_out: list[tuple[Uncrawled, int]] = []
+    with scout.crew(_member(fetching, seeds), settings.concurrency) as crew:
+        while frontier.urls or frontier.left_out:
+            left_out += [(each, frontier.depth) for each in frontier.left_out]
+            if not frontier.urls:
+                break
+            depths.update(dict.fromkeys(frontier.urls, frontier.depth))
+            seen.update(frontier.urls)
+            found: set[str] = set()
+            for answer in _ask(crew, frontier.urls):
+                seen.update(answer["final_urls"])
+                found.update(answer["links"])
+            frontier = next_frontier(
+                found, seen, seeds=seeds, depth=frontier.depth + 1, num_taken=len(depths), settings=settings
+            )
+        _finish(crew)
+    return _units(depths, left_out)
+
+
+def _ask(crew: Crew, urls: Sequence[str]) -> list[dict[str, list[str]]]:
+    """Every member about its share of the URLs."""
+    at = places(pa.array([site_key(url) for url in urls], pa.string()), crew.ranges)
+    order = np.argsort(at, kind="stable")
+    ends = np.searchsorted(at[order], np.arange(len(crew.ranges) + 1))
+    shares = {
+        index: [urls[each] for each in order[first:end]] for index, (first, end) in enumerate(pairwise(ends.tolist()))
+    }
+    return crew.ask({index: share for index, share in shares.items() if share})
+
+
+def _finish(crew: Crew) -> None:
+    """Everything that members hold is stored."""
+    crew.ask(dict.fromkeys(range(len(crew.ranges))))
+
+
+def _units(depths: Mapping[str, int], left_out: Sequence[tuple[Uncrawled, int]]) -> list[Visited]:
+    """What was visited, by ranges of sites."""
+    ranges = evenly(max(8, len(depths) // _UNIT_URLS))
+    urls = list(depths)
+    units = [Visited(each, [], []) for each in ranges]
+    for url, index in zip(urls, places(pa.array(map(site_key, urls), pa.string()), ranges), strict=True):
+        units[index].urls.append(url)
+        units[index].depths.append(depths[url])
+    units[0].left_out.extend(left_out)
+    return [unit for unit in units if unit.urls or unit.left_out]
+
+
+def _member(
+    fetching: Fetching, seeds: tuple[str, ...] | None
+) -> Callable[[Part, int], Callable[[list[str] | None], dict[str, list[str]]]]:
+    return lambda part, members: _Visitor(part, fetching, seeds, max(1, fetching.settings.concurrency // members))
+
+
+class _Visitor:
+    """One of the crawl's actors: fetches what it is asked for, once a snapshot, and reads where the pages lead.
+
+    `seeds`: the crawl's, for its scope; None follows no link.
+    """
+
+    def __init__(self, part: Part, fetching: Fetching, seeds: tuple[str, ...] | None, concurrency: int) -> None:
+        self._part = part
+        self._fetching = fetching
+        self._seeds = seeds
+        self._client = Client(fetching.settings, concurrency=concurrency)
+        self._desk = Desk(fetching, part.storage, part.keys, part.generation)
+        self._known = fetching.standing(self._desk.store.read(part.keys), part.generation)
+        self._places = {url: place for place, url in enumerate(self._known.column("url").to_pylist())}
+        self._links = Links(fetching.settings)
+
+    def __call__(self, urls: list[str] | None) -> dict[str, list[str]]:
+        """{final_urls, links} of URLs of this actor's sites; None: what it holds is to be stored."""
+        if urls is None:
+            self._desk.flush()
+            self._client.close()
+            return {}
+        final_urls: set[str] = set()
         found: set[str] = set()
-        for answer in scout.each(level, visit):
-            seen.update(answer["final_urls"])
-            found.update(answer["links"])
-        frontier = next_frontier(found, seen, seeds=seeds, depth=frontier.depth + 1, num_taken=taken, settings=settings)
-    return units
+        for pages in self._pages(urls):
+            if self._seeds is None:
+                continue
+            final_urls.update(url for url in pages.column("final_url").to_pylist() if url is not None)
+            found.update(self._followed(pages, self._seeds))
+        return {"final_urls": sorted(final_urls), "links": sorted(found)}
 
+    def _pages(self, urls: Sequence[str]) -> Iterator[pa.Table]:
+        """FETCHED rows with their bodies, remembered ones first."""
+        known = [self._places[url] for url in urls if url in self._places]
+        missing = [url for url in urls if url not in self._places]
+        self._part.tell(len(known), 0)
+        for start in range(0, len(known) if self._seeds is not None else 0, _PAGES_AT_A_TIME):
+            rows = self._known.take(pa.array(known[start : start + _PAGES_AT_A_TIME], pa.int64()))
+            yield memo.load_blobs(self._part.storage, rows)
+        kind, most = self._fetching.kind, self._fetching.max_bytes
+        for table in self._client.fetch(missing, kind=kind, max_bytes=most, batch_rows=FLUSH_ROWS):
+            self._desk.take(table)
+            self._part.tell(0, table.num_rows)
+            yield table
 
-def follow(
-    part: Part,
-    unit: HostPages,
-    seeds: tuple[str, ...],
-    snapshot: str,
-    settings: CrawlSettings,
-) -> dict[str, Any]:
-    """Fetch a unit and read its links: {final_urls, links}, both lists of URLs."""
-    pages = fetch_host(part, unit, settings, snapshot)
-    found: set[str] = set()
-    final_urls: set[str] = set()
-    for start in range(0, pages.num_rows, 64):
-        rows = load_blobs(part.storage, pages.slice(start, 64).select(["status", "final_url", "content_type", "body"]))
-        for row in rows.to_pylist():
-            if row["final_url"] is not None:
-                final_urls.add(row["final_url"])
-            if row["status"] == "ok" and in_scope(row["final_url"], seeds, settings):
-                found.update(
-                    url
-                    for url in links(row["body"], row["content_type"], row["final_url"], settings)
-                    if settings.scope == "any" or in_scope(url, seeds, settings)
-                )
-    return {"final_urls": sorted(final_urls), "links": sorted(found)}
+    def _followed(self, pages: pa.Table, seeds: tuple[str, ...]) -> Iterator[str]:
+        """Where pages that are in scope lead, as far as it is in scope too."""
+        settings = self._fetching.settings
+        facts = zip(pages.column("status").to_pylist(), pages.column("final_url").to_pylist(), strict=True)
+        mask = [status == "ok" and in_scope(url, seeds, settings) for status, url in facts]
+        rows = pages.filter(pa.array(mask, pa.bool_())).select(["body", "content_type", "final_url"])
+        for start in range(0, rows.num_rows, _PAGES_AT_A_TIME):
+            made = memo.compute_isolated(self._links, rows.slice(start, _PAGES_AT_A_TIME))
+            for url in made.column(LINKED.name).combine_chunks().flatten().to_pylist():
+                if settings.scope == "any" or in_scope(url, seeds, settings):
+                    yield url

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.engine.key_range import KeyRange
+from pipeline.engine.memo import Unanswered
 from pipeline.engine.phase import Part
 from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
+from pipeline.engine.storage import Storage
 from schemas.keys import digest
-from stages.web.client import fetch
+from stages.web.client import Client
 from stages.web.fetched import FETCHED, Kind
 from stages.web.settings import CrawlSettings
+from stages.web.sites import site_of
 from stages.web.urls import host_of, url_id
 
 # What decides whether a URL may be fetched and its answer used, as JSON: a row holds where none stricter is asked for.
 POLICY = pa.field("policy", pa.string())
 _OUTPUT = pa.schema([*FETCHED, POLICY])
 # Distributions that shape what a fetch returns.
-FETCH_LIBRARIES = ("ada-url", "aiohttp", "brotli", "protego", "w3lib", "yarl")
+FETCH_LIBRARIES = ("ada-url", "aiohttp", "brotli", "protego", "publicsuffixlist", "w3lib", "yarl")
+# A killed worker loses what it fetched in this time; and rows that it keeps in memory at most.
+FLUSH_SECONDS = 2.0
+FLUSH_ROWS = 4096
+_FLUSH_BYTES = 64_000_000
 
 
-def host_key(host: str) -> str:
-    """Leading 32 bits under which everything of a host is kept together."""
-    return digest(host)[:8]
+def site_key(url: str) -> str:
+    """Leading 32 bits, as hex, under which everything of a canonical URL's site is kept together."""
+    return digest(site_of(host_of(url)))[:8]
 
 
 def fetch_key(url: str, policy: str) -> str:
-    """Row key of a URL under a policy: its host's bits, then their own."""
-    return host_key(host_of(url)) + digest(url_id(url), policy)[:24]
+    """Row key of a canonical URL under a policy: its site's bits, then their own."""
+    return site_key(url) + digest(url_id(url), policy)[:24]
 
 
 def policy_of(settings: CrawlSettings, kind: Kind, max_bytes: int) -> str:
@@ -68,56 +77,135 @@ def allows(asked: str, made: str) -> bool:
     )
 
 
-def fetch_remembered(
-    part: Part,
-    urls: Sequence[str],
-    settings: CrawlSettings,
-    *,
-    kind: Kind,
-    max_bytes: int,
-    snapshot: str,
-) -> pa.Table:
-    """FETCHED rows of distinct URLs, in the order given; bodies as locators that tables may have.
+@dataclass(frozen=True)
+class Fetching:
+    """What is fetched for a snapshot, and how it is remembered.
 
-    Hosts are fetched one after the other, and nobody else may be at those between them in the order of their keys.
-
-    What an earlier build fetched for this snapshot is taken from the store, unless the policy has become stricter
-    since. A failure or a refusal holds under its own policy alone; one that may pass is tried again when the part's
-    generation is above the one it was made in.
+    What an earlier build fetched for the snapshot holds, unless the policy has become stricter since. A failure or a
+    refusal holds under its own policy alone; one that may pass is tried again in a generation above its own.
     """
-    if not urls:
-        return RowStore(part.storage, "none", "none", _OUTPUT).schema.empty_table()
-    bits = {host: int(host_key(host), 16) for host in map(host_of, urls)}
-    within = KeyRange(min(bits.values()), max(bits.values()))
-    store = RowStore(part.storage, f"fetch_{kind}", digest(snapshot), _OUTPUT)
-    policy = policy_of(settings, kind, max_bytes)
-    known = store.read(within)
-    there = set(known.filter(_holds(known, policy, part.generation)).column("url").to_pylist())
-    missing = [url for url in urls if url not in there]
-    part.tell(len(urls) - len(missing), 0)
-    whole: pa.Table | None = None
-    for host in sorted(bits):
-        ours = [url for url in missing if host_of(url) == host]
-        for table in fetch(ours, settings, kind=kind, max_bytes=max_bytes) if ours else ():
-            rows = table.append_column(POLICY, pa.array([policy] * table.num_rows, pa.string()))
-            row_keys = pa.array([fetch_key(url, policy) for url in table.column("url").to_pylist()], pa.string())
-            rows = rows.append_column(ROW_KEY, row_keys)
-            rows = rows.append_column(GENERATION, pa.array([part.generation] * table.num_rows, pa.int32()))
-            if rows.num_rows == len(missing):
-                whole = rows  # goes straight to where it stays
-            else:
-                store.append(rows, within)
+
+    settings: CrawlSettings
+    kind: Kind
+    max_bytes: int
+    snapshot: str
+
+    @property
+    def name(self) -> str:
+        return f"fetch_{self.kind}"
+
+    @property
+    def policy(self) -> str:
+        return policy_of(self.settings, self.kind, self.max_bytes)
+
+    def store(self, storage: Storage) -> RowStore:
+        return RowStore(storage, self.name, digest(self.snapshot), _OUTPUT)
+
+    def kept(self, fetched: pa.Table, generation: int) -> pa.Table:
+        """FETCHED rows as they are stored."""
+        policy, count = self.policy, fetched.num_rows
+        keys = [fetch_key(url, policy) for url in fetched.column("url").to_pylist()]
+        rows = fetched.append_column(POLICY, pa.array([policy] * count, pa.string()))
+        rows = rows.append_column(ROW_KEY, pa.array(keys, pa.string()))
+        return rows.append_column(GENERATION, pa.array([generation] * count, pa.int32()))
+
+    def standing(self, stored: pa.Table, generation: int) -> pa.Table:
+        """Of stored rows those that need no new fetch, one a URL: this policy's own before another's."""
+        rows = stored.filter(_holds(stored, self.policy, generation))
+        place: dict[str, tuple[bool, str, int]] = {}
+        facts = zip(rows.column("url").to_pylist(), rows.column(POLICY.name).to_pylist(), strict=True)
+        for index, (url, made) in enumerate(facts):
+            candidate = made != self.policy, made, index
+            place[url] = min(place.get(url, candidate), candidate)
+        return rows.take(pa.array(sorted(index for _, _, index in place.values()), pa.int64()))
+
+    def answers(self, storage: Storage, urls: Sequence[str], within: KeyRange, generation: int) -> pa.Table:
+        """FETCHED rows of distinct URLs of a range of sites, in the order given; Unanswered when one is not fetched.
+
+        Bodies are locators that tables may have: the range is compacted for it.
+        """
+        if not urls:
+            return self.store(storage).schema.empty_table()
+        rows = self.standing(self.store(storage).compact(within), generation)
+        places = pc.index_in(pa.array(urls, pa.string()), value_set=rows.column("url").combine_chunks())
+        if places.null_count:
+            raise Unanswered(f"{self.name}: {places.null_count} of {len(urls)} URLs are not fetched")
+        return rows.take(places)
+
+
+class Desk:
+    """Where fetched rows wait to be stored, for a time that a kill may cost."""
+
+    def __init__(self, fetching: Fetching, storage: Storage, within: KeyRange, generation: int) -> None:
+        self.store = fetching.store(storage)
+        self._fetching = fetching
+        self._within = within
+        self._generation = generation
+        self._waiting: list[pa.Table] = []
+        self._flushed = time.monotonic()
+
+    def take(self, fetched: pa.Table) -> None:
+        """FETCHED rows."""
+        self._waiting.append(fetched)
+        late = time.monotonic() - self._flushed > FLUSH_SECONDS
+        rows = sum(table.num_rows for table in self._waiting)
+        if late or rows >= FLUSH_ROWS or sum(table.nbytes for table in self._waiting) >= _FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have all of it stored."""
+        if self._waiting:
+            self.store.append(self._fetching.kept(pa.concat_tables(self._waiting), self._generation), self._within)
+            self._waiting.clear()
+        self._flushed = time.monotonic()
+
+
+@dataclass(frozen=True)
+class FetchErrand:
+    """The errand of a phase whose parts ask for URLs (pipeline.engine.phase.Errand)."""
+
+    fetching: Fetching
+    urls: Callable[[Part], Sequence[str]]
+
+    @property
+    def name(self) -> str:
+        return self.fetching.name
+
+    @property
+    def concurrency(self) -> int:
+        return self.fetching.settings.concurrency
+
+    def open(self, concurrency: int) -> Fetcher:
+        """A client with so many requests in flight at a time."""
+        return Fetcher(self, concurrency)
+
+
+class Fetcher:
+    """What an actor holds of a FetchErrand."""
+
+    def __init__(self, errand: FetchErrand, concurrency: int) -> None:
+        self._errand = errand
+        self._client = Client(errand.fetching.settings, concurrency=concurrency)
+
+    def __call__(self, part: Part) -> int:
+        """Fetch those of a part's URLs that no store has, and store them; how many they were."""
+        fetching, urls = self._errand.fetching, self._errand.urls(part)
+        if not urls:
+            return 0
+        desk = Desk(fetching, part.storage, part.keys, part.generation)
+        there = set(fetching.standing(desk.store.read(part.keys), part.generation).column("url").to_pylist())
+        missing = [url for url in urls if url not in there]
+        part.tell(len(urls) - len(missing), 0)
+        rows = self._client.fetch(missing, kind=fetching.kind, max_bytes=fetching.max_bytes, batch_rows=FLUSH_ROWS)
+        for table in rows:
+            desk.take(table)
             part.tell(0, table.num_rows)
-    everything = store.compact(within, whole)
-    everything = everything.filter(_holds(everything, policy, part.generation))
-    everything = everything.filter(pc.is_in(everything.column("url"), value_set=pa.array(urls, pa.string())))
-    # Of rows that hold, the policy's own is taken before others', which stand in the order of their policies.
-    facts = zip(everything.column("url").to_pylist(), everything.column("policy").to_pylist(), strict=True)
-    place: dict[str, tuple[bool, str, int]] = {}
-    for index, (url, made) in enumerate(facts):
-        candidate = made != policy, made, index
-        place[url] = min(place.get(url, candidate), candidate)
-    return everything.take(pa.array([place[url][2] for url in urls], pa.int64()))
+        desk.flush()
+        return len(missing)
+
+    def close(self) -> None:
+        """End its connections and its thread."""
+        self._client.close()
 
 
 def _holds(known: pa.Table, policy: str, generation: int) -> pa.Array:

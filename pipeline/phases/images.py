@@ -14,20 +14,19 @@ import xxhash
 from pipeline.engine.packs import write_pack
 from pipeline.engine.phase import Exchange, Part, Phase, Step
 from pipeline.phases.documents import failed
-from pipeline.phases.fetching import FETCH_LIBRARIES, fetch_remembered, host_key
+from pipeline.phases.fetching import FETCH_LIBRARIES, FetchErrand, Fetching, site_key
 from pipeline.phases.sources import lies_in_folder, local_images
 from pipeline.spec.loading import Spec
 from schemas.image import IMAGE
 from schemas.tables import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE, KEPT
 from stages.filter.image_rules import decide_images
 from stages.images.decode import DecodeImage
-from stages.web.urls import host_of
 
-_UNKEYED = pa.schema([field for field in FETCHED_IMAGE if field.name != "host_key"])
+_UNKEYED = pa.schema([field for field in FETCHED_IMAGE if field.name != "site_key"])
 
 
 def _references(part: Part, _: Any) -> pa.Table:
-    """Image URLs of the documents that are still in, by host."""
+    """Image URLs of the documents that are still in, by site."""
     clusters = part.read("clusters").to_pylist()
     alive = {row["document_id"] for row in clusters if row["kept"]}
     positions = {
@@ -46,7 +45,7 @@ def _references(part: Part, _: Any) -> pa.Table:
                 came = bodies.get(node["image_id"])
                 rows.append(
                     {
-                        "host_key": node["image_id"] if came else _host_key(url, node["image_id"]),
+                        "site_key": node["image_id"] if came else _site_key(url, node["image_id"]),
                         "image_id": node["image_id"],
                         "url": url,
                         "document_id": document_id,
@@ -57,9 +56,13 @@ def _references(part: Part, _: Any) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=IMAGE_REFERENCE)
 
 
-def _host_key(url: str, image_id: str) -> str:
-    # Images that carry themselves have no host to be polite to: spread them.
-    return image_id if url[:5].lower() == "data:" else host_key(host_of(url)) + "0" * 24
+def _is_data(url: str) -> bool:
+    return url[:5].lower() == "data:"
+
+
+def _site_key(url: str, image_id: str) -> str:
+    # Images that carry themselves have no site to be polite to: spread them.
+    return image_id if _is_data(url) else site_key(url) + "0" * 24
 
 
 def _users(rows: pa.Table) -> dict[str, tuple[str, list[str]]]:
@@ -87,9 +90,14 @@ def _decode_data_uri(uri: str) -> bytes:
 
 
 def fetched_images(spec: Spec) -> Phase:
-    """clusters -> fetched_images: the bytes behind each distinct URL, a host at a time on one worker."""
-    snapshot = spec.source.snapshot
+    """clusters -> fetched_images: the bytes behind each distinct URL, a range of sites on one worker."""
     max_bytes = spec.images.max_bytes
+    fetching = Fetching(spec.crawl, "image", max_bytes, spec.source.snapshot)
+
+    def asked(part: Part) -> list[str]:
+        assert part.rows is not None
+        urls = part.rows.filter(pc.is_null(part.rows.column("content_hash"))).column("url").unique().to_pylist()
+        return sorted(url for url in urls if not _is_data(url) and not lies_in_folder(spec.source, url))
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
@@ -102,27 +110,20 @@ def fetched_images(spec: Spec) -> Phase:
         for image_id, (url, _) in users.items():
             if lies_in_folder(spec.source, url):
                 local.append(image_id)
-            elif url[:5].lower() != "data:":
+            elif not _is_data(url):
                 elsewhere.append(image_id)
         if local:
             table = local_images(part, spec.source, [users[image_id][0] for image_id in local], max_bytes)
             made.append(_as_fetched_image(table, local, users))
-        table = fetch_remembered(
-            part,
-            [users[image_id][0] for image_id in elsewhere],
-            spec.crawl,
-            kind="image",
-            max_bytes=max_bytes,
-            snapshot=snapshot,
-        )
+        table = fetching.answers(part.storage, [users[each][0] for each in elsewhere], part.keys, part.generation)
         made.append(_as_fetched_image(table, elsewhere, users))
-        carried = sorted(image_id for image_id, (url, _) in users.items() if url[:5].lower() == "data:")
+        carried = sorted(image_id for image_id, (url, _) in users.items() if _is_data(url))
         if carried:
             made.append(_from_data_uris(part, carried, users))
         result = pa.concat_tables(made).sort_by([("image_id", "ascending")])
-        key_of = dict(zip(*(rows.column(name).to_pylist() for name in ("image_id", "host_key")), strict=True))
+        key_of = dict(zip(*(rows.column(name).to_pylist() for name in ("image_id", "site_key")), strict=True))
         keys = [key_of[image_id] for image_id in result.column("image_id").to_pylist()]
-        result = result.add_column(0, "host_key", pa.array(keys, pa.string()))
+        result = result.add_column(0, "site_key", pa.array(keys, pa.string()))
         part.add_true("images_fetched", pc.equal(result.column("status"), "ok"))
         part.add_true("retryable", result.column("retryable"))
         return result
@@ -140,7 +141,8 @@ def fetched_images(spec: Spec) -> Phase:
         modules=("pipeline.phases.fetching", "pipeline.phases.sources"),
         libraries=FETCH_LIBRARIES,
         network=True,
-        exchange=Exchange(key="host_key", order=("image_id", "document_id"), schema=IMAGE_REFERENCE, emit=_references),
+        errand=FetchErrand(fetching, asked),
+        exchange=Exchange(key="site_key", order=("image_id", "document_id"), schema=IMAGE_REFERENCE, emit=_references),
     )
 
 
@@ -192,7 +194,7 @@ _BY_CONTENT = pa.schema([pa.field("content_key", pa.string()), *_UNKEYED])
 
 def _by_content(part: Part, _: Any) -> pa.Table:
     """Fetched images keyed by their bytes, failures by their URL."""
-    table = part.read("fetched_images").drop_columns(["host_key"])
+    table = part.read("fetched_images").drop_columns(["site_key"])
     keys = pc.coalesce(table.column("content_hash"), table.column("image_id"))
     return table.add_column(0, "content_key", keys)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.engine.phase import Exchange, Part, Phase, Scout
-from pipeline.phases.crawling import HostPages, by_host, crawl, fetch_host
-from pipeline.phases.fetching import FETCH_LIBRARIES
+from pipeline.phases.crawling import Visited, crawl, visit_all
+from pipeline.phases.fetching import FETCH_LIBRARIES, Fetching
 from pipeline.phases.given_files import GivenPiece, given_pieces, read_pages
 from pipeline.phases.sources import Chunk, chunks, fingerprint, read_chunk
 from pipeline.spec.loading import Spec
@@ -28,19 +27,19 @@ _ORDER = ("page_id", "depth", "url", "file", "offset")
 _EMITTED = pa.schema([*PAGE, pa.field("file", pa.string()), pa.field("offset", pa.int64()), _LEFT_OUT])
 
 
-def _page_rows(fetched: pa.Table, depth: int, kind: str, snapshot: str) -> pa.Table:
+def _page_rows(fetched: pa.Table, depths: Sequence[int], kind: str, snapshot: str) -> pa.Table:
     """FETCHED rows with locators as PAGE rows."""
     count = fetched.num_rows
     urls = fetched.column("url").to_pylist()
     provenance = {"kind": kind, "snapshot": snapshot, "file": None, "offset": None, "length": None}
     columns: dict[str, Any] = {name: fetched.column(name) for name in PAGE.names if name in fetched.column_names}
     columns["page_id"] = pa.array([url_id(url) for url in urls], pa.string())
-    columns["depth"] = pa.array([depth] * count, pa.int32())
+    columns["depth"] = pa.array(depths, pa.int32())
     columns["provenance"] = pa.array([provenance] * count, PAGE.field("provenance").type)
     return pa.table({name: columns[name] for name in PAGE.names}).cast(PAGE)
 
 
-def _left_out(unit: HostPages, snapshot: str) -> pa.Table:
+def _left_out(unit: Visited, snapshot: str) -> pa.Table:
     """Pages that a cap left unfetched: rows too, so that the log can say why they are not there."""
     return pa.Table.from_pylist(
         [
@@ -51,10 +50,10 @@ def _left_out(unit: HostPages, snapshot: str) -> pa.Table:
                 "reason": each.rule,
                 "detail": f"{each.rule} is {each.high:g}, this would be {each.value:g}",
                 "retryable": False,
-                "depth": unit.depth,
+                "depth": depth,
                 "provenance": {"kind": "site", "snapshot": snapshot},
             }
-            for each in unit.left_out
+            for each, depth in unit.left_out
         ],
         schema=PAGE,
     )
@@ -98,11 +97,13 @@ def pages(spec: Spec) -> Phase:
     """The source -> pages, one row for each URL or record, fetched or not."""
     source, settings = spec.source, spec.crawl
 
-    def units(scout: Scout) -> list[Any]:
+    fetching = Fetching(settings, "page", settings.max_page_bytes, source.snapshot)
+
+    def units(scout: Scout) -> Sequence[Any]:
         if isinstance(source, SiteSource):
-            return list(crawl(scout, source, settings))
+            return crawl(scout, source, fetching)
         if isinstance(source, UrlsSource):
-            return list(by_host(read_url_list(source.path), 0))
+            return visit_all(scout, fetching, read_url_list(source.path), Sample(source.sample))
         if isinstance(source, DocumentsSource):
             return list(given_pieces(source))
         return list(chunks(source))
@@ -114,14 +115,13 @@ def pages(spec: Spec) -> Phase:
         if isinstance(unit, Chunk):
             assert isinstance(source, HtmlSource | WarcSource)
             return read_chunk(part, source, unit, settings, sample)
+        taken = [index for index, url in enumerate(unit.urls) if sample.takes(url)]
+        urls, depths = [unit.urls[index] for index in taken], [unit.depths[index] for index in taken]
         left_out = _left_out(unit, source.snapshot)
-        urls = [url for url in unit.urls if sample.takes(url)]
         if not urls:
             return left_out
-        # What a crawl fetched it has counted already.
-        quiet = replace(part, tell=lambda looked_up, computed: None) if isinstance(source, SiteSource) else part
-        fetched = fetch_host(quiet, replace(unit, urls=urls), settings, source.snapshot)
-        return pa.concat_tables([_page_rows(fetched, unit.depth, source.kind, source.snapshot), left_out])
+        fetched = fetching.answers(part.storage, urls, unit.within, part.generation)
+        return pa.concat_tables([_page_rows(fetched, depths, source.kind, source.snapshot), left_out])
 
     def emit(part: Part, unit: Any) -> pa.Table:
         sample = Sample(source.sample)

@@ -7,13 +7,15 @@ status, X-Robots-Tag, type; only then is a body read. Whatever a server does bec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import Any, TypeVar
 
+import aiohttp
 import pyarrow as pa
 from multidict import CIMultiDictProxy
 
@@ -33,23 +35,29 @@ from stages.web.fetched import (
     one_line,
 )
 from stages.web.politeness import PROCESS_MEMORY, HostMemory, Turns
-from stages.web.request import REDIRECTS, Answer, open_session, request, retry_after
+from stages.web.request import REDIRECTS, Answer, address_of, open_session, request, retry_after
 from stages.web.robots_tag import refusal
 from stages.web.settings import CrawlSettings
+from stages.web.sites import site_of
 from stages.web.urls import MAX_URL_LENGTH, canonicalize, host_of, origin_of
 
-__all__ = ["FETCHED", "CrawlSettings", "fetch"]
+__all__ = ["FETCHED", "Client", "CrawlSettings", "fetch"]
 
 _ACCEPT = {
     "page": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1",
     "image": "image/webp,image/png,image/jpeg,image/*;q=0.8,*/*;q=0.1",
 }
 _T = TypeVar("_T")
-# Hosts worked on at a time: enough that waiting ones leave no slot idle, few enough that memory stays flat.
-_ACTIVE_HOSTS = 1024
+# Hosts that one call works on at a time: enough that waiting ones leave no slot idle, few enough for flat memory.
+_ACTIVE_HOSTS = 8192
 # A batch is handed over early at this many bytes or seconds, so that what is fetched is soon persisted.
 _BATCH_BYTES = 64_000_000
-_BATCH_SECONDS = 10.0
+_BATCH_SECONDS = 2.0
+# What may be fetched and not yet taken by a consumer, over all calls; and what a row counts for beside its body.
+_AHEAD_BYTES = 128_000_000
+_ROW_BYTES = 1000
+# Failures in which a host gave no answer at all.
+_SILENT = ("dns", "connection", "timeout")
 
 
 def fetch(
@@ -61,34 +69,56 @@ def fetch(
     batch_rows: int = 64,
     memory: HostMemory = PROCESS_MEMORY,
 ) -> Iterator[pa.Table]:
-    """Fetch every distinct canonical URL once; yields FETCHED tables of up to `batch_rows` rows as they complete.
-
-    Rows come in no order and depend on nothing but their URL and what its servers answer. A given URL that has
-    no canonical form is a row "bad_url" under the URL as given. `max_bytes`: of one body, decoded. `memory`:
-    robots.txt and pauses already known. Nothing that a server does raises.
-
-    Reasons: bad_url, robots, private_address, dns, tls, connection, protocol, timeout, http_status, bad_redirect,
-    too_many_redirects, x_robots_tag, not_html (pages), too_large, content_encoding, unexpected.
-    """
-    loop = asyncio.new_event_loop()
-    thread = Thread(target=loop.run_forever, name="fetch", daemon=True)
-    thread.start()
-    run = _Run(settings, kind, max_bytes, memory)
-
+    """`Client.fetch` of a client of its own."""
+    client = Client(settings, memory=memory)
     try:
-        _on(loop, run.begin(urls, batch_rows))
-        while rows := _on(loop, run.next_batch(batch_rows)):
-            yield fetched_table(rows)
+        yield from client.fetch(urls, kind=kind, max_bytes=max_bytes, batch_rows=batch_rows)
     finally:
-        _on(loop, run.close())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        client.close()
 
 
-def _on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
-    """Result of a coroutine that runs on another thread's loop."""
-    return asyncio.run_coroutine_threadsafe(work, loop).result()
+class Client:
+    """A polite and safe client of the open web: an event loop in a thread, one pool of connections, and what is known
+    of hosts. Any number of threads may fetch through it at once; slow hosts of one hold up no other."""
+
+    def __init__(
+        self, settings: CrawlSettings, *, concurrency: int | None = None, memory: HostMemory = PROCESS_MEMORY
+    ) -> None:
+        """`concurrency`: requests in flight at a time; the settings' where it is not given. `memory`: robots.txt and
+        pauses already known."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="fetch", daemon=True)
+        self._thread.start()
+        self._shared: _Shared = self._on(_shared(settings, concurrency or settings.concurrency, memory))
+
+    def fetch(self, urls: Sequence[str], *, kind: Kind, max_bytes: int, batch_rows: int = 64) -> Iterator[pa.Table]:
+        """Fetch every distinct canonical URL once; yields FETCHED tables of up to `batch_rows` rows as they complete.
+
+        Rows come in no order and depend on nothing but their URL and what its servers answer. A given URL that has
+        no canonical form is a row "bad_url" under the URL as given. `max_bytes`: of one body, decoded. Nothing that a
+        server does raises.
+
+        Reasons: bad_url, robots, private_address, dns, tls, connection, protocol, timeout, host_down, http_status,
+        bad_redirect, too_many_redirects, x_robots_tag, not_html (pages), too_large, content_encoding, unexpected.
+        """
+        run = _Run(self._shared, kind, max_bytes)
+        try:
+            self._on(run.begin(urls))
+            while rows := self._on(run.next_batch(batch_rows)):
+                yield fetched_table(rows)
+        finally:
+            self._on(run.close())
+
+    def close(self) -> None:
+        """Give up what is going on, and the connections."""
+        self._on(self._shared.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _on(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Result of a coroutine that runs on the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 @dataclass
@@ -116,23 +146,76 @@ class _Seen:
         )
 
 
-class _Run:
-    """One call of `fetch`, on its event loop."""
+@dataclass
+class _Shared:
+    """What all calls of a client have together, on its event loop."""
 
-    def __init__(self, settings: CrawlSettings, kind: Kind, max_bytes: int, memory: HostMemory) -> None:
-        self.settings = settings
+    settings: CrawlSettings
+    memory: HostMemory
+    session: aiohttp.ClientSession
+    turns: Turns
+    asked: dict[str, asyncio.Task[robots.Rules]] = field(default_factory=dict)
+    ahead: int = 0  # bytes of rows that no consumer has taken
+    taken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def close(self) -> None:
+        for task in list(self.asked.values()):
+            task.cancel()
+        await asyncio.gather(*self.asked.values(), return_exceptions=True)
+        await self.session.close()
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, url: str, delay: float) -> AsyncIterator[None]:
+        """The turn of a URL's host; Failed when that is down. What is raised within says how the host fares."""
+        host = host_of(url)
+        async with self.turns.turn(await self._owed(url), delay):
+            if self.memory.is_down(host):
+                detail = f"{host} gave no answer {self.settings.max_host_failures} times in a row"
+                raise Failed(Failure("host_down", detail, retryable=True, final=True))
+            try:
+                yield
+            except Failed as error:
+                if error.failure.reason in _SILENT:
+                    self.memory.failed(host, self.settings.max_host_failures)
+                else:
+                    self.memory.answered(host)
+                raise
+            self.memory.answered(host)
+
+    async def pause(self, url: str, seconds: float) -> None:
+        """Leave the URL's host alone, as it asked."""
+        self.turns.pause(await self._owed(url), min(seconds, self.settings.max_retry_wait))
+
+    async def _owed(self, url: str) -> str:
+        """Whom the politeness is owed to."""
+        host = host_of(url)
+        if self.settings.per_host == "domain":
+            return site_of(host)
+        if self.settings.per_host == "address":
+            return await address_of(self.session, url) or host
+        return host
+
+
+async def _shared(settings: CrawlSettings, concurrency: int, memory: HostMemory) -> _Shared:
+    turns = Turns(concurrency, settings.per_host_concurrency, memory)
+    return _Shared(settings, memory, open_session(settings), turns)
+
+
+class _Run:
+    """One call of `Client.fetch`, on the client's event loop."""
+
+    def __init__(self, shared: _Shared, kind: Kind, max_bytes: int) -> None:
+        self.shared = shared
+        self.settings = shared.settings
         self.kind = kind
         self.max_bytes = max_bytes
-        self.memory = memory
         self.done: asyncio.Queue[Fetched | None] = asyncio.Queue()  # null: there will be no more
-        self.asked: dict[str, asyncio.Task[robots.Rules]] = {}
+        self.waiting = 0  # bytes of the rows there
         self.work: asyncio.Task[None] | None = None
 
-    async def begin(self, urls: Sequence[str], batch_rows: int) -> None:
-        """Start on all URLs; at most two batches are fetched ahead of the consumer."""
-        self.room = asyncio.Semaphore(2 * batch_rows)
-        self.session = open_session(self.settings)
-        self.turns = Turns(self.settings.concurrency, self.settings.per_host_concurrency, self.memory)
+    async def begin(self, urls: Sequence[str]) -> None:
+        """Start on all URLs."""
         self.work = asyncio.create_task(self._all(urls))
 
     async def next_batch(self, rows: int) -> list[Fetched]:
@@ -151,24 +234,31 @@ class _Run:
                 assert self.work is not None
                 await self.work  # an error of ours surfaces here
                 break
-            self.room.release()
+            self._count(-_size(row))
             batch.append(row)
             num_bytes += len(row.body or b"")
             until = until or asyncio.get_running_loop().time() + _BATCH_SECONDS
         return batch
 
     async def close(self) -> None:
-        """Stop whatever is still going on."""
+        """Stop whatever of this call is still going on."""
         if self.work is not None:
             self.work.cancel()
-            for task in self.asked.values():
-                task.cancel()
-            await asyncio.gather(self.work, *self.asked.values(), return_exceptions=True)
-            await self.session.close()
-        await asyncio.get_running_loop().shutdown_default_executor()
+            await asyncio.gather(self.work, return_exceptions=True)
+        self._count(-self.waiting)
+
+    def _count(self, num_bytes: int) -> None:
+        self.waiting += num_bytes
+        self.shared.ahead += num_bytes
+        if num_bytes < 0:
+            self.shared.taken.set()
 
     async def _put(self, row: Fetched) -> None:
-        await self.room.acquire()
+        # What waits is another's too: who has nothing waiting himself may always add a row, or nobody would go on.
+        while self.waiting and self.shared.ahead > _AHEAD_BYTES:
+            self.shared.taken.clear()
+            await self.shared.taken.wait()
+        self._count(_size(row))
         self.done.put_nowait(row)
 
     async def _all(self, urls: Sequence[str]) -> None:
@@ -178,7 +268,9 @@ class _Run:
             for given in urls:
                 try:
                     url = canonicalize(given)
-                    hosts.setdefault(host_of(url), {})[url] = None
+                    host = host_of(url)
+                    of = site_of(host) if self.settings.per_host == "domain" else host
+                    hosts.setdefault(of, {})[url] = None
                 except ValueError as error:
                     bad[one_line(given, MAX_URL_LENGTH)] = Failure("bad_url", str(error))
             for given, failure in bad.items():
@@ -197,6 +289,9 @@ class _Run:
             while pending:
                 await self._put(await self._item(pending.popleft()))
 
+        if self.settings.per_host_concurrency == 1 or len(pending) == 1:
+            await lane()
+            return
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self.settings.per_host_concurrency, len(pending))):
                 group.create_task(lane())
@@ -265,11 +360,11 @@ class _Run:
         delay = self.settings.per_host_delay
         if rules is not None:
             delay = max(delay, min(rules.crawl_delay(self.settings.product), self.settings.max_crawl_delay))
-        async with self.turns.turn(host_of(url), delay):
+        async with self.shared.turn(url, delay):
             start = time.monotonic()
             try:
                 return await request(
-                    self.session,
+                    self.shared.session,
                     url,
                     self.settings,
                     accept=_ACCEPT[self.kind],
@@ -279,7 +374,7 @@ class _Run:
                 )
             except Failed as error:
                 if (asked := error.failure.retry_after) is not None:
-                    self.turns.pause(host_of(url), min(asked, self.settings.max_retry_wait))
+                    await self.shared.pause(url, asked)
                 raise
             finally:
                 seen.budget -= time.monotonic() - start
@@ -315,11 +410,12 @@ class _Run:
         """Rules of an origin, asked for once however many items wait for them."""
         private = "private" if self.settings.allow_private_networks else "public"
         variant = f"{self.settings.user_agent} {private}"
-        if (known := self.memory.rules(origin, variant)) is not None:
+        if (known := self.shared.memory.rules(origin, variant)) is not None:
             return known
-        asked = self.asked.get(origin)
-        if asked is None or asked.done():  # never asked, or so long ago that it has expired
-            asked = self.asked[origin] = asyncio.create_task(self._ask_rules(origin, variant))
+        asked = self.shared.asked.get(origin)
+        if asked is None:
+            asked = self.shared.asked[origin] = asyncio.create_task(self._ask_rules(origin, variant))
+            asked.add_done_callback(lambda _: self.shared.asked.pop(origin, None))
         return await asyncio.shield(asked)
 
     async def _ask_rules(self, origin: str, variant: str) -> robots.Rules:
@@ -333,17 +429,17 @@ class _Run:
             if not failure.retryable or attempt == self.settings.retries:
                 break
             await self._back_off(attempt, failure)
-        self.memory.keep_rules(origin, variant, rules)
+        self.shared.memory.keep_rules(origin, variant, rules)
         return rules
 
     async def _robots_answer(self, origin: str) -> robots.Rules:
         url = robots.robots_url(origin)
         budget = self.settings.total_timeout
         for _ in range(robots.MAX_REDIRECTS + 1):
-            async with self.turns.turn(host_of(url), self.settings.per_host_delay):
+            async with self.shared.turn(url, self.settings.per_host_delay):
                 start = time.monotonic()
                 answer = await request(
-                    self.session,
+                    self.shared.session,
                     url,
                     self.settings,
                     accept="text/plain,*/*;q=0.1",
@@ -360,6 +456,10 @@ class _Run:
             except Failed:
                 break  # nowhere to go on: the redirect's own status decides
         return robots.rules_from_answer(origin, answer.http_status, answer.body)
+
+
+def _size(row: Fetched) -> int:
+    return _ROW_BYTES + len(row.body or b"")
 
 
 def _target(url: str, answer: Answer) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 from selectolax.lexbor import LexborDocumentOptions, LexborHTMLParser
 
 from stages.extract.settings import ExtractSettings
 from stages.extract.source import NotAPage, read_source
+from stages.row_function import ERROR, Limits
 from stages.web.settings import CrawlSettings
 from stages.web.urls import canonicalize, host_of
 
@@ -50,6 +52,32 @@ def links(body: bytes, content_type: str | None, base_url: str, settings: CrawlS
         elif "nofollow" not in (attributes.get("rel") or "").lower().split():
             hrefs.append(href)
     return _canonical(hrefs, _base(base, base_url), encoding, settings.drop_parameters)
+
+
+LINKED = pa.field("links", pa.list_(pa.string()))
+
+
+class Links:
+    """`links` as a row function, so that pages that end a parser, or take it too long, end no crawl.
+
+    Input: body, content_type, final_url. Output: LINKED, empty where a page has none, null where it ended its reader.
+    """
+
+    name = "links"
+    libraries = ("ada-url", "selectolax", "chardetng-py")
+    weights = None
+    batch_size = 64
+    limits = Limits()
+    output = pa.schema([LINKED, ERROR])
+
+    def __init__(self, settings: CrawlSettings) -> None:
+        self.settings = settings
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Rows in, as many rows out."""
+        pages = zip(*(rows.column(name).to_pylist() for name in ("body", "content_type", "final_url")), strict=True)
+        found = [links(body, content_type, url, self.settings) for body, content_type, url in pages]
+        return pa.table([pa.array(found, LINKED.type), pa.nulls(len(found), ERROR.type)], schema=self.output)
 
 
 def in_scope(url: str, seeds: Iterable[str], settings: CrawlSettings) -> bool:

@@ -59,6 +59,18 @@ def open_session(settings: CrawlSettings) -> aiohttp.ClientSession:
     )
 
 
+async def address_of(session: aiohttp.ClientSession, url: str) -> str | None:
+    """The first address of a canonical URL's host, as the session resolves names; null where it has none."""
+    connector = session.connector
+    assert isinstance(connector, aiohttp.TCPConnector)
+    parts = URL(url, encoded=True)
+    try:
+        found = await connector._resolve_host(parts.raw_host or "", parts.port or 0)
+    except OSError:
+        return None
+    return min((each["host"] for each in found), default=None)
+
+
 async def request(
     session: aiohttp.ClientSession,
     url: str,

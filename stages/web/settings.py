@@ -20,14 +20,22 @@ class CrawlSettings(Settings):
     X-Robots-Tag lines are matched with (RFC 9309, 2.2.1). Append an address where you can be reached. Default: ours,
     our name and version."""
     concurrency: int = Field(default=64, ge=1, le=4096)
-    """Requests in flight at a time in one worker, over all hosts. Default: ours, between Scrapy's 16 and aiohttp's 100
+    """Requests in flight at a time, over all hosts and workers. Default: ours, between Scrapy's 16 and aiohttp's 100
     connections; hosts, not this, are what politeness is about."""
+    per_host: Literal["domain", "host", "address"] = "domain"
+    """What politeness counts as one host: a registered domain (all of *.example.org), a host name, or the address that
+    a name resolves to (a shared server is many hosts, and a CDN's address many sites). Default: ours, who registered a
+    domain pays for all of it."""
     per_host_concurrency: int = Field(default=2, ge=1, le=256)
-    """Requests in flight at a time to one host. Default: ours, gentler than Scrapy's 8 of a domain; one slow answer
-    does not stop a host."""
+    """Requests in flight at a time to one host, as `per_host` has it. Default: ours, gentler than Scrapy's 8 of a
+    domain; one slow answer does not stop a host."""
     per_host_delay: float = Field(default=1.0, ge=0, le=3600)
-    """Seconds between the starts of two requests to one host; a longer crawl-delay of its robots.txt wins. Default:
-    ours, polite to a host that did not ask for anything (Scrapy's is 0)."""
+    """Seconds between the starts of two requests to one host, as `per_host` has it; a longer crawl-delay of its
+    robots.txt wins. Default: ours, polite to a host that did not ask for anything (Scrapy's is 0)."""
+    max_host_failures: int = Field(default=10, ge=0, le=100_000)
+    """Requests in a row that a host name gives no answer to (no address, no connection, no answer in time), a number,
+    after which its other URLs are not asked for ten minutes: rows "host_down", which --retry-failed asks again; 0 goes
+    on asking. Default: ours, ten in a row are no accident."""
     max_crawl_delay: float = Field(default=30.0, ge=0, le=3600)
     """Seconds a crawl-delay of robots.txt is honoured up to. Default: ours, as scrapers' traps ask for days."""
     connect_timeout: float = Field(default=10.0, gt=0, le=600)
@@ -101,7 +109,7 @@ class CrawlSettings(Settings):
 
     def at_any_pace(self) -> CrawlSettings:
         """The same at the default pace: how fast pages are asked for does not shape what they say."""
-        pace = ("concurrency", "per_host_concurrency", "per_host_delay", "max_crawl_delay")
+        pace = ("concurrency", "per_host", "per_host_concurrency", "per_host_delay", "max_crawl_delay")
         return self.model_copy(update={name: type(self).model_fields[name].default for name in pace})
 
     @property

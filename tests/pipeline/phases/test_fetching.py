@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from pipeline.engine.key_range import WHOLE
 from pipeline.engine.phase import Part
 from pipeline.engine.storage import Storage
-from pipeline.phases.fetching import allows, fetch_remembered, policy_of
+from pipeline.phases.fetching import FetchErrand, Fetching, allows, policy_of
 from stages.web.settings import CrawlSettings
 from tests.servers import Site, answer, in_turn, routes
 
@@ -30,14 +31,12 @@ class Fetcher:
         self, settings: CrawlSettings, *paths: str, max_bytes: int = MAX_BYTES, generation: int = 0
     ) -> list[tuple[str, str | None]]:
         """(status, reason) of each path."""
-        rows: list[dict[str, Any]] = fetch_remembered(
-            Part("pages", "", WHOLE, self.storage, {}, generation=generation),
-            [f"{self.site.url}{path}" for path in paths],
-            settings,
-            kind="page",
-            max_bytes=max_bytes,
-            snapshot="now",
-        ).to_pylist()
+        fetching = Fetching(settings, "page", max_bytes, "now")
+        urls = [f"{self.site.url}{path}" for path in paths]
+        part = Part("pages", "", WHOLE, self.storage, {}, generation=generation)
+        with closing(FetchErrand(fetching, lambda part: urls).open(4)) as fetch:
+            fetch(part)
+        rows: list[dict[str, Any]] = fetching.answers(self.storage, urls, WHOLE, generation).to_pylist()
         assert [row["url"] for row in rows] == [f"{self.site.url}{path}" for path in paths]
         return [(row["status"], row["reason"]) for row in rows]
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipeline.engine.key_range import WHOLE
+from pipeline.engine.key_range import WHOLE, evenly
 from pipeline.engine.phase import Part
 from pipeline.engine.storage import Storage
 from pipeline.phases.graph import graph
@@ -24,13 +25,21 @@ NAMES = [f"/page-{number}.html" for number in range(NUM_PAGES)]
 
 
 class Here:
-    """A scout that visits every unit in this process."""
+    """A scout whose crew works in this process."""
+
+    ranges = evenly(3)
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
-    def each(self, units: Sequence[Any], visit: Callable[[Part, Any], dict[str, Any]]) -> list[dict[str, Any]]:
-        return [visit(Part("pages", "", WHOLE, self.storage, {}), unit) for unit in units]
+    @contextmanager
+    def crew(self, member: Callable[[Part, int], Callable[[Any], Any]], most: int) -> Iterator[Here]:
+        assert most >= 1
+        self.members = [member(Part("pages", "", keys, self.storage, {}), 3) for keys in self.ranges]
+        yield self
+
+    def ask(self, questions: Mapping[int, Any]) -> list[Any]:
+        return [self.members[index](question) for index, question in questions.items()]
 
 
 def pages(folder: Path, source: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Part]:

@@ -1,0 +1,22 @@
+"""Sites: registered domains, which politeness is owed to and by which a crawl is shared out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from publicsuffixlist import PublicSuffixList
+
+_SUFFIXES = PublicSuffixList()
+
+
+@lru_cache(maxsize=65_536)
+def site_of(host: str) -> str:
+    """The registered domain of a canonical host ("en.example.co.uk:8080" -> "example.co.uk").
+
+    By the Public Suffix List with its private part, so that the users of a hoster are sites of their own. Addresses,
+    names of one label and suffixes themselves have no registered domain: they stand for themselves, port included.
+    """
+    name = host.partition(":")[0]
+    if host.startswith("[") or "." not in name or name.rpartition(".")[2].isdigit():
+        return host
+    return _SUFFIXES.privatesuffix(name) or host
