@@ -29,7 +29,7 @@ import typer
 import yaml
 
 from benchmarks.web_server import host, page, texts
-from pipeline.corpus.version import Corpus
+from pipeline.corpus.unfinished import open_corpus
 
 app = typer.Typer(add_completion=False)
 
@@ -93,7 +93,8 @@ def _spec(folder: Path, source: dict[str, Any], concurrency: int) -> Path:
 
 
 def _phase_seconds(folder: Path, phase: str) -> float:
-    return float(Corpus(str(folder / "out")).table(phase).record.run["seconds"])
+    corpus, _ = open_corpus(str(folder / "out"))
+    return float(corpus.table(phase).record.run["seconds"])
 
 
 @app.command()
@@ -180,7 +181,7 @@ def warc(
         write_warc(folder / "pages.warc.gz", pages, hosts, port)
         spec = _spec(folder, {"kind": "warc", "paths": [str(folder / "pages.warc.gz")]}, concurrency)
         run = timed([sys.executable, "-m", "pipeline.build", "--spec", str(spec), "--until", "kept"])
-        corpus = Corpus(str(folder / "out"))
+        corpus, _ = open_corpus(str(folder / "out"))
         kept = corpus.table("kept").record.rows
         print(f"{pages:,} pages on {hosts:,} hosts: {run.seconds:.1f} s to {kept:,} documents; {_asked(port, 'told')}")
         for phase in ("pages", "documents", "scores", "signatures", "fetched_images", "images", "kept"):

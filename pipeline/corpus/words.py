@@ -32,6 +32,12 @@ _RULES: dict[str, str] = {
     "page/extract": "could not be read as HTML",
     "page/max_pages": "beyond the cap on pages",
     "page/max_depth": "too many links away from the seeds",
+    "page/not_a_page": "a file to load down, no page",
+    "page/max_levels_alike": "one of pages without end, as of a calendar",
+    "page/max_queries_of_path": "one of too many queries to one path",
+    "page/max_path_segments": "its path is too long",
+    "page/max_repeated_segments": "its path goes round in circles",
+    "page/host_down": "its host has stopped to answer",
     "page/sample": "outside the sample that was asked for",
     # documents that were extracted elsewhere
     "page/damaged_file": "its file is damaged",

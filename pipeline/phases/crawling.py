@@ -16,7 +16,7 @@ from pipeline.phases.fetching import FLUSH_ROWS, Desk, Fetching, site_key
 from pipeline.spec.sections import SiteSource
 from stages.sources.sample import Sample
 from stages.web.client import Client
-from stages.web.frontier import Uncrawled, first_frontier, next_frontier
+from stages.web.frontier import Order, Uncrawled
 from stages.web.links import LINKED, Links, in_scope
 
 # URLs of one unit of the exchange, about; and pages whose links are read at a time.
@@ -46,24 +46,20 @@ def visit_all(scout: Scout, fetching: Fetching, urls: Sequence[str], sample: Sam
 def crawl(scout: Scout, source: SiteSource, fetching: Fetching) -> list[Visited]:
     """Have every page of a crawl fetched; what a cap left out is in the units' `left_out`."""
     settings = fetching.settings
-    frontier = first_frontier(source.seeds, settings)
-    seeds = tuple(sorted({*frontier.urls, *(each.url for each in frontier.left_out)}))
-    seen: set[str] = set()
+    order = Order(source.seeds, settings)
+    frontier = order.first()
     depths: dict[str, int] = {}
     left_out: list[tuple[Uncrawled, int]] = []
-    with scout.crew(_member(fetching, seeds), settings.concurrency) as crew:
+    with scout.crew(_member(fetching, order.seeds), settings.concurrency) as crew:
         while frontier.urls or frontier.left_out:
             left_out += [(each, frontier.depth) for each in frontier.left_out]
             if not frontier.urls:
                 break
             depths.update(dict.fromkeys(frontier.urls, frontier.depth))
-            seen.update(frontier.urls)
-            found: set[str] = set()
-            for answer in _ask(crew, frontier.urls):
-                seen.update(answer["final_urls"])
-                found.update(answer["links"])
-            frontier = next_frontier(
-                found, seen, seeds=seeds, depth=frontier.depth + 1, num_taken=len(depths), settings=settings
+            answers = _ask(crew, frontier.urls)
+            frontier = order.next(
+                {url for answer in answers for url in answer["links"]},
+                (url for answer in answers for url in answer["final_urls"]),
             )
         _finish(crew)
     return _units(depths, left_out)

@@ -48,7 +48,7 @@ def _left_out(unit: Visited, snapshot: str) -> pa.Table:
                 "url": each.url,
                 "status": "refused",
                 "reason": each.rule,
-                "detail": f"{each.rule} is {each.high:g}, this would be {each.value:g}",
+                "detail": each.detail,
                 "retryable": False,
                 "depth": depth,
                 "provenance": {"kind": "site", "snapshot": snapshot},

@@ -9,6 +9,12 @@ from pydantic import Field, field_validator, model_validator
 
 from stages.row_function import Settings
 
+# By kind: archives, programs and disks, documents, pictures, sound and films, fonts, parts of pages, lists and sums.
+_DOWNLOADS = tuple(
+    ["7z", "br", "bz2", "gz", "lz4", "lzma", "rar", "tar", "tbz", "tgz", "txz", "xz", "zip", "zst", "apk", "bin", "deb", "dmg", "exe", "img", "iso", "jar", "msi", "pkg", "rpm", "whl", "djvu", "doc", "docx", "eps", "epub", "fb2", "mobi", "odp", "ods", "odt", "pdf", "ppt", "pptx", "ps", "rtf", "xls", "xlsx", "avif", "bmp", "gif", "heic", "ico", "jpeg", "jpg", "jxl", "png", "psd", "svg", "svgz", "tif", "tiff", "webp", "xcf", "aac", "avi", "flac", "flv", "m4a", "m4v", "mid", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "oga", "ogg", "ogv", "opus", "wav", "webm", "wma", "wmv", "eot", "otf", "ttf", "woff", "woff2", "atom", "css", "js", "json", "mjs", "rss", "swf", "wasm", "asc", "csv", "md5", "sha1", "sha256", "sha512", "sig", "torrent", "txt"]  # a list that people read
+)
+_TRACKING = ("utm_*", "fbclid", "gclid", "dclid", "msclkid", "yclid", "mc_cid", "mc_eid", "_ga")
+_SESSIONS = ("phpsessid", "jsessionid", "aspsessionid*", "cfid", "cftoken")
 HttpStatus = Annotated[int, Field(ge=100, le=599)]  # RFC 9110, 15
 
 
@@ -79,17 +85,33 @@ class CrawlSettings(Settings):
     max_depth: int | None = Field(default=None, ge=0)
     """Links followed from a seed at most; 0 fetches the seeds alone, null follows without end. Default: Scrapy's,
     without end; max_pages ends it."""
+    max_levels_alike: int = Field(default=200, ge=1)
+    """Levels, a number, on which new pages of one shape are followed: of one host and path with any numbers and made-up
+    names in it, and one set of query parameters. A calendar has a new month on every level, for ever. Default: ours,
+    what is real is some way sooner at its end than a list that is paged through 200 times."""
+    max_queries_of_path: int = Field(default=5000, ge=1)
+    """Different queries, a number, with which one path is asked for: filters of a list can be combined without end.
+    Default: ours, half of max_pages, as a whole wiki may have one path."""
+    max_path_segments: int = Field(default=20, ge=1)
+    """Segments of a path above which it is not followed. Default: Heritrix's TooManyPathSegmentsDecideRule."""
+    max_repeated_segments: int = Field(default=3, ge=1)
+    """Times that one segment may stand in a path; more come from links that lead below themselves. Default: ours,
+    between Heritrix's PathologicalPathDecideRule, which lets two repetitions in a row pass, and dates whose day, month
+    and number are the same."""
+    skip_extensions: tuple[str, ...] = Field(default=_DOWNLOADS, strict=False)
+    """Extensions, lower case, of links that are not asked for as pages: "not_a_page" in the decisions. Seeds are asked
+    for whatever they are called. Default: ours, archives, programs, office documents, pictures, sound, films, fonts,
+    and what a page loads."""
     scope: Literal["host", "prefix", "regex", "any"] = "host"
     """Which links are followed: those on a seed's host (and port), below a seed's folder, those that `scope_regex`
     finds, or all. http and https are told apart by none of them. Default: ours, the site that was named and no
     other."""
     scope_regex: str | None = None
     """For `scope: regex`: searched in the canonical URL. Default: ours, null, as only that scope needs one."""
-    drop_parameters: tuple[str, ...] = Field(
-        default=("utm_*", "fbclid", "gclid", "dclid", "msclkid", "yclid", "mc_cid", "mc_eid", "_ga"), strict=False
-    )
-    """Query parameters removed from links before they are followed: they track the reader and name no other page. A
-    trailing * matches any ending. Default: ours, what analytics and advertising of the large networks append."""
+    drop_parameters: tuple[str, ...] = Field(default=_TRACKING + _SESSIONS, strict=False)
+    """Query parameters removed from links before they are followed: they track the reader, or carry a session, and name
+    no other page. A trailing * matches any ending. Default: ours, what analytics and advertising of the large networks
+    append, and the sessions of PHP, Java, ASP and ColdFusion."""
 
     @field_validator("scope_regex")
     @classmethod

@@ -8,60 +8,87 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.web.frontier import Uncrawled, first_frontier, next_frontier
+from stages.web.frontier import Frontier, Order, Uncrawled
 from stages.web.politeness import HostMemory
 from stages.web.settings import CrawlSettings
 from tests.local_crawl import CRAWLED, crawl_locally
 from tests.servers import Site, answer, redirect, routes, static_site
 
 
+def order(*seeds: str, **chosen: object) -> tuple[Order, Frontier]:
+    made = Order(seeds, CrawlSettings.model_validate(chosen))
+    return made, made.first()
+
+
+def rules(frontier: Frontier) -> list[tuple[str, str]]:
+    return [(each.url, each.rule) for each in frontier.left_out]
+
+
 def test_the_first_level_is_the_seeds() -> None:
-    chosen = CrawlSettings(max_pages=2)
-    frontier = first_frontier(["http://h/c", "http://h/a#x", "http://h/b?utm_id=1", "http://h/a"], chosen)
-    assert (frontier.depth, frontier.urls) == (0, ["http://h/a", "http://h/b"])
-    assert frontier.left_out == [Uncrawled("http://h/c", "max_pages", 3, 2)]
+    _, frontier = order("http://h/c", "http://h/a#x", "http://h/b.pdf?utm_id=1", "http://h/a", max_pages=2)
+    assert (frontier.depth, frontier.urls) == (0, ["http://h/a", "http://h/b.pdf"])
+    assert frontier.left_out == [Uncrawled("http://h/c", "max_pages", "max_pages is 2, this would be 3")]
     with pytest.raises(ValueError, match="not an absolute"):
-        first_frontier(["example.org"], chosen)
+        order("example.org")
 
 
 def test_a_level_is_new_in_scope_sorted_and_capped() -> None:
-    found = ["http://h/d", "http://other/", "http://h/b", "http://h/a", "http://h/b", "http://h/c"]
-    frontier = next_frontier(
-        found, {"http://h/a"}, seeds=["http://h/a"], depth=1, num_taken=1, settings=CrawlSettings(max_pages=3)
-    )
+    crawl, _ = order("http://h/a", max_pages=3)
+    frontier = crawl.next(["http://h/d", "http://other/", "http://h/b", "http://h/a", "http://h/b", "http://h/c"])
     assert frontier.urls == ["http://h/b", "http://h/c"]
-    assert frontier.left_out == [Uncrawled("http://h/d", "max_pages", 4, 3)]
-    assert frontier.num_out_of_scope == 1
+    assert rules(frontier) == [("http://h/d", "max_pages")]
+    assert crawl.next(["http://h/d", "http://h/c"]) == Frontier(2, [], [])
+
+
+def test_where_a_redirect_led_is_not_asked_again() -> None:
+    crawl, _ = order("http://h/a")
+    assert crawl.next(["http://h/b", "http://h/c"], ["http://h/c"]).urls == ["http://h/b"]
 
 
 def test_a_level_below_the_depth_cap_is_left_out() -> None:
-    chosen = CrawlSettings(max_depth=1)
-    frontier = next_frontier(["http://h/x"], set(), seeds=["http://h/"], depth=2, num_taken=9, settings=chosen)
+    crawl, _ = order("http://h/", max_depth=1)
+    assert crawl.next(["http://h/x"]).urls == ["http://h/x"]
+    frontier = crawl.next(["http://h/y"])
+    assert frontier.left_out == [Uncrawled("http://h/y", "max_depth", "max_depth is 1, this would be 2")]
     assert frontier.urls == []
-    assert frontier.left_out == [Uncrawled("http://h/x", "max_depth", 2, 1)]
+
+
+def test_downloads_are_not_asked_for_and_a_trap_is_named_once() -> None:
+    crawl, _ = order("http://h/cal?m=1", max_levels_alike=3)
+    found = ["http://h/a.tar.gz", "http://h/a.html", "http://h/File:a.png", "http://h/get.php?f=a.zip"]
+    assert crawl.next([*found, "http://h/cal?m=2"]).urls == [
+        "http://h/File:a.png",
+        "http://h/a.html",
+        "http://h/cal?m=2",
+        "http://h/get.php?f=a.zip",
+    ]
+    assert crawl.next(["http://h/cal?m=3", "http://h/cal?m=4"]).urls == ["http://h/cal?m=3", "http://h/cal?m=4"]
+    frontier = crawl.next(["http://h/cal?m=5", "http://h/a.tar.gz"])
+    said = "max_levels_alike is 3, this would be 4 of pages like http://h/cal?m="
+    assert frontier == Frontier(3, [], [Uncrawled("http://h/cal?m=5", "max_levels_alike", said)])
+    assert crawl.next(["http://h/cal?m=5"]) == Frontier(4, [], [])
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
 @given(st.dictionaries(st.integers(0, 30), st.lists(st.integers(0, 30), max_size=5)), st.integers(1, 31), st.randoms())
 def test_a_cap_takes_a_prefix_of_the_uncapped_order(graph: dict[int, list[int]], cap: int, random: object) -> None:
-    def order(max_pages: int) -> tuple[list[str], list[str]]:
-        chosen = CrawlSettings(max_pages=max_pages)
-        frontier = first_frontier(["http://h/0"], chosen)
-        taken: list[str] = []
+    def taken(max_pages: int) -> tuple[list[str], list[str]]:
+        crawl = Order(["http://h/0"], CrawlSettings(max_pages=max_pages))
+        frontier = crawl.first()
+        asked: list[str] = []
         left_out: list[str] = []
         while frontier.urls:
-            taken += frontier.urls
+            asked += frontier.urls
             pages = list(frontier.urls)
             random.shuffle(pages)  # type: ignore[attr-defined]  # answers come in any order
-            found = [f"http://h/{link}" for page in pages for link in graph.get(int(page.rpartition("/")[2]), [])]
-            frontier = next_frontier(
-                found, set(taken), seeds=["http://h/0"], depth=frontier.depth + 1, num_taken=len(taken), settings=chosen
+            frontier = crawl.next(
+                f"http://h/{link}" for page in pages for link in graph.get(int(page.rpartition("/")[2]), [])
             )
             left_out += [page.url for page in frontier.left_out]
-        return taken, left_out
+        return asked, left_out
 
-    whole, none = order(1000)
-    capped, left_out = order(cap)
+    whole, none = taken(1000)
+    capped, left_out = taken(cap)
     assert capped == whole[:cap]
     assert none == []
     assert bool(left_out) == (len(whole) > cap)
