@@ -9,10 +9,17 @@ from pydantic import Field, field_validator, model_validator
 
 from stages.row_function import Settings
 
-# By kind: archives, programs and disks, documents, pictures, sound and films, fonts, parts of pages, lists and sums.
-_DOWNLOADS = tuple(
-    ["7z", "br", "bz2", "gz", "lz4", "lzma", "rar", "tar", "tbz", "tgz", "txz", "xz", "zip", "zst", "apk", "bin", "deb", "dmg", "exe", "img", "iso", "jar", "msi", "pkg", "rpm", "whl", "djvu", "doc", "docx", "eps", "epub", "fb2", "mobi", "odp", "ods", "odt", "pdf", "ppt", "pptx", "ps", "rtf", "xls", "xlsx", "avif", "bmp", "gif", "heic", "ico", "jpeg", "jpg", "jxl", "png", "psd", "svg", "svgz", "tif", "tiff", "webp", "xcf", "aac", "avi", "flac", "flv", "m4a", "m4v", "mid", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "oga", "ogg", "ogv", "opus", "wav", "webm", "wma", "wmv", "eot", "otf", "ttf", "woff", "woff2", "atom", "css", "js", "json", "mjs", "rss", "swf", "wasm", "asc", "csv", "md5", "sha1", "sha256", "sha512", "sig", "torrent", "txt"]  # a list that people read
-)
+# Archives, programs and disks, documents, pictures, sound and films, fonts, parts of pages, lists and sums.
+_FILES = """
+    7z br bz2 gz lz4 lzma rar tar tbz tgz txz xz zip zst
+    apk bin deb dmg exe img iso jar msi pkg rpm whl
+    djvu doc docx eps epub fb2 mobi odp ods odt pdf ppt pptx ps rtf xls xlsx
+    avif bmp gif heic ico jpeg jpg jxl png psd svg svgz tif tiff webp xcf
+    aac avi flac flv m4a m4v mid mkv mov mp3 mp4 mpeg mpg oga ogg ogv opus wav webm wma wmv
+    eot otf ttf woff woff2
+    atom css js json mjs rss swf wasm
+    asc csv md5 sha1 sha256 sha512 sig torrent txt
+"""
 _TRACKING = ("utm_*", "fbclid", "gclid", "dclid", "msclkid", "yclid", "mc_cid", "mc_eid", "_ga")
 _SESSIONS = ("phpsessid", "jsessionid", "aspsessionid*", "cfid", "cftoken")
 HttpStatus = Annotated[int, Field(ge=100, le=599)]  # RFC 9110, 15
@@ -93,12 +100,13 @@ class CrawlSettings(Settings):
     """Different queries, a number, with which one path is asked for: filters of a list can be combined without end.
     Default: ours, half of max_pages, as a whole wiki may have one path."""
     max_path_segments: int = Field(default=20, ge=1)
-    """Segments of a path above which it is not followed. Default: Heritrix's TooManyPathSegmentsDecideRule."""
+    """Segments of a path, a number, above which it is not followed. Default: ours, and the 20 of Heritrix's
+    TooManyPathSegmentsDecideRule."""
     max_repeated_segments: int = Field(default=3, ge=1)
     """Times that one segment may stand in a path; more come from links that lead below themselves. Default: ours,
     between Heritrix's PathologicalPathDecideRule, which lets two repetitions in a row pass, and dates whose day, month
     and number are the same."""
-    skip_extensions: tuple[str, ...] = Field(default=_DOWNLOADS, strict=False)
+    skip_extensions: tuple[str, ...] = Field(default=tuple(_FILES.split()), strict=False)
     """Extensions, lower case, of links that are not asked for as pages: "not_a_page" in the decisions. Seeds are asked
     for whatever they are called. Default: ours, archives, programs, office documents, pictures, sound, films, fonts,
     and what a page loads."""

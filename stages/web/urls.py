@@ -43,9 +43,10 @@ def canonicalize(
 ) -> str:
     """The absolute canonical form of an http or https URL, without fragment, credentials and default port.
 
-    `base`: the page (or `base href`) a relative URL is resolved against. `drop_parameters`: names of query
-    parameters to leave out, compared without case; a trailing * matches any ending ("utm_*"). `encoding`: the codec of
-    the page that the URL stands on, in which browsers escape its query.
+    `base`: the page (or `base href`) a relative URL is resolved against. `drop_parameters`: names of parameters to
+    leave out of the query, and of the path where they stand behind a semicolon, compared without case; a trailing *
+    matches any ending ("utm_*"). `encoding`: the codec of the page that the URL stands on, in which browsers escape its
+    query.
     The result is ASCII, at most MAX_URL_LENGTH characters long, and its own canonical form.
     ValueError, one line, for everything that is not a usable http(s) URL.
     """
@@ -66,11 +67,13 @@ def canonicalize(
     host = parts.hostname.removesuffix(".")
     if len(host) > _MAX_HOST or not _HOST.fullmatch(host):
         raise ValueError(f"not a host name: {host[:80]!r}")
-    query = _normalize_escapes(parts.search[1:])
-    if drop_parameters and query:
+    path, query = _normalize_escapes(parts.pathname), _normalize_escapes(parts.search[1:])
+    if drop_parameters:
         query = _without(query, drop_parameters)
+        if ";" in path:
+            path = "/".join(_segment_without(segment, drop_parameters) for segment in path.split("/"))
     port = f":{parts.port}" if parts.port else ""
-    result = f"{parts.protocol}//{host}{port}{_normalize_escapes(parts.pathname)}"
+    result = f"{parts.protocol}//{host}{port}{path}"
     result = f"{result}?{query}" if query else result
     if len(result) > MAX_URL_LENGTH:
         raise ValueError(f"URL longer than {MAX_URL_LENGTH} characters when escaped: {url[:80]!r}")
@@ -181,7 +184,13 @@ def _normalize_escapes(text: str) -> str:
     return _ESCAPE.sub(normal, text)
 
 
-def _without(query: str, names: Collection[str]) -> str:
+def _segment_without(segment: str, names: Collection[str]) -> str:
+    name, _, fields = segment.partition(";")
+    rest = _without(fields, names, ";")
+    return f"{name};{rest}" if rest else name
+
+
+def _without(fields: str, names: Collection[str], separator: str = "&") -> str:
     exact = {name.lower() for name in names if not name.endswith("*")}
     prefixes = tuple(sorted(name[:-1].lower() for name in names if name.endswith("*")))
 
@@ -189,4 +198,4 @@ def _without(query: str, names: Collection[str]) -> str:
         name = unquote(field.partition("=")[0]).lower()
         return name not in exact and not (prefixes and name.startswith(prefixes))
 
-    return "&".join(field for field in query.split("&") if kept(field))
+    return separator.join(field for field in fields.split(separator) if kept(field))

@@ -113,6 +113,12 @@ def test_parameters_are_dropped_by_name_and_the_rest_keeps_its_order() -> None:
     assert canonicalize("http://h/?utm_a=1") == "http://h/?utm_a=1"
 
 
+def test_parameters_of_the_path_are_dropped_too() -> None:
+    url = "http://h/sid/a;JSESSIONID=1F;v=2/b;jsessionid=3?sid=4&q=5"
+    assert canonicalize(url, drop_parameters=("jsessionid", "sid")) == "http://h/sid/a;v=2/b?q=5"
+    assert canonicalize(url) == url
+
+
 # Text as pages have it: anything, what looks like a URL, and a great many escapes, whole and broken.
 ANY_URL = st.one_of(
     st.text(max_size=60),
