@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipeline.engine.key_range import WHOLE, evenly
+from pipeline.engine.key_range import WHOLE, KeyRange, evenly
 from pipeline.engine.phase import Part
+from pipeline.engine.row_store import RowStore
 from pipeline.engine.storage import Storage
 from pipeline.phases.graph import graph
 from pipeline.spec.loading import Spec
 from stages.sources.sample import in_sample
 from tests.end_to_end.test_sources import write_warc
 from tests.given import lines, parquet
-from tests.servers import Site, answer, routes
+from tests.servers import Handler, Site, answer, routes
 
 NUM_PAGES = 24
 NAMES = [f"/page-{number}.html" for number in range(NUM_PAGES)]
@@ -42,9 +44,11 @@ class Here:
         return [self.members[index](question) for index, question in questions.items()]
 
 
-def pages(folder: Path, source: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Part]:
-    """(rows of the phase by URL, its part) of a source, on one worker."""
-    crawl = {"allow_private_networks": True, "per_host_delay": 0, "obey_robots": False}
+def pages(
+    folder: Path, source: dict[str, Any], chosen: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[dict[str, dict[str, Any]], Part]:
+    """(rows of the phase by URL, its part) of a source, on one worker; `chosen` of its crawl settings."""
+    crawl = {"allow_private_networks": True, "per_host_delay": 0, "obey_robots": False, **chosen}
     spec = Spec.model_validate({"name": "a", "output": {"url": str(folder)}, "source": source, "crawl": crawl})
     phase = graph(spec)[0]
     storage = Storage(str(folder))
@@ -104,6 +108,39 @@ def test_a_sample_is_the_same_pages_from_every_source(kind: str, tmp_path: Path)
         # A crawl follows links on every page; a list is fetched as far as the sample goes.
         fetched = {"site": 2 * NUM_PAGES, "urls": sum(len(rows) for rows, _ in found.values())}
         assert len(site.log) - asked == fetched.get(kind, 0)
+
+
+def month(handler: Handler) -> None:
+    """A calendar's page: it leads to the next month, to a file, and on the first also to an article."""
+    number = int(handler.path.partition("=")[2])
+    body = f'<p>month<a href="/cal?m={number + 1}">next</a><a href="/cal.ics.zip">file</a><a href="/a.html">a</a>'
+    handler.reply(200, {"Content-Type": "text/html"}, body.encode())
+
+
+def test_a_calendar_is_bounded_and_a_level_costs_the_same_however_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    range_of = RowStore.read
+
+    def counted(store: RowStore, within: KeyRange) -> pa.Table:
+        read.append(str(within))
+        return range_of(store, within)
+
+    monkeypatch.setattr(RowStore, "read", counted)
+    with routes({"/cal": month, "/a.html": answer()}) as site:
+        crawl = {"max_levels_alike": 40}
+        found, _ = pages(tmp_path, {"kind": "site", "seeds": [f"{site.url}/cal?m=1"]}, crawl)
+        assert len(site.log) == 41
+    assert len(read) == len(Here.ranges), "once a member, not once a level"
+    reasons = {url.removeprefix(site.url): (row["reason"], row["depth"]) for url, row in found.items()}
+    left_out = {"/cal?m=41": ("max_levels_alike", 40), "/cal.ics.zip": ("not_a_page", 1)}
+    asked = {f"/cal?m={number}": (None, number - 1) for number in range(1, 41)}
+    assert reasons == {**asked, **left_out, "/a.html": (None, 1)}
+    said = f"max_levels_alike is 40, this would be 41 of pages like {site.url}/cal?m="
+    assert found[f"{site.url}/cal?m=41"]["detail"] == said
+    # Again: nothing is asked for, the same pages are found.
+    assert pages(tmp_path, {"kind": "site", "seeds": [f"{site.url}/cal?m=1"]}, crawl)[0] == found
 
 
 def test_of_documents_with_one_id_the_first_by_place_stands(tmp_path: Path) -> None:
