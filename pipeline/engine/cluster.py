@@ -107,8 +107,11 @@ def _start_local(workers: int | None, object_store_bytes: int | None, dashboard:
             said = " ".join(str(error).partition("You can adjust")[0].split())
             raise UserMistake(f"resources: Ray does not start with these workers and megabytes: {said}") from None
         except Exception as error:
-            if "timed out during startup" not in str(error) or attempt == START_TRIES - 1:
+            if "timed out during startup" not in str(error):
                 raise
+            if attempt == START_TRIES - 1:
+                said = f"Ray did not start in {START_TRIES} tries, as this machine is too busy: run it again"
+                raise UserMistake(said) from None
 
 
 def check_output(url: str) -> Storage:

@@ -26,6 +26,7 @@ def test_a_build_ends_in_one_line_when_it_is_told_to(
     with started(log, "pipeline.build", "--spec", str(spec), "--out", str(tmp_path / "out")) as driver:
         while "building into" not in log.read_text() and driver.poll() is None:
             time.sleep(0.1)
+        assert driver.poll() is None, log.read_text()
         driver.send_signal(number)
         assert driver.wait(timeout=120) == code, log.read_text()
     said = log.read_text().splitlines()

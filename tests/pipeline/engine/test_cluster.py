@@ -93,6 +93,16 @@ def test_a_node_that_is_slow_to_start_is_started_again(monkeypatch: pytest.Monke
     assert len(tries) == 3 and tries[0]["num_cpus"] == 2 and tries[0]["object_store_memory"] == 200_000_000
 
 
+def test_a_machine_too_busy_to_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: Any) -> None:
+        raise Exception("The current node timed out during startup. This could happen because …")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    said = "^Ray did not start in 3 tries, as this machine is too busy: run it again$"
+    with pytest.raises(UserMistake, match=said), cluster.connected(None, None):
+        pass
+
+
 def test_other_failures_to_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**options: Any) -> None:
         raise RuntimeError("no such binary")
