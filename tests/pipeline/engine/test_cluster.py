@@ -85,6 +85,7 @@ def test_a_node_that_is_slow_to_start_is_started_again(monkeypatch: pytest.Monke
         if len(tries) < 3:
             raise Exception("The current node timed out during startup. This could happen because …")
 
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster.ray, "init", init)
     monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 2.0})
     monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
@@ -97,6 +98,7 @@ def test_a_machine_too_busy_to_start_is_one_line(monkeypatch: pytest.MonkeyPatch
     def init(**options: Any) -> None:
         raise Exception("The current node timed out during startup. This could happen because …")
 
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster.ray, "init", init)
     said = "^Ray did not start in 3 tries, as this machine is too busy: run it again$"
     with pytest.raises(UserMistake, match=said), cluster.connected(None, None):
@@ -107,6 +109,7 @@ def test_other_failures_to_start_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     def init(**options: Any) -> None:
         raise RuntimeError("no such binary")
 
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster.ray, "init", init)
     with pytest.raises(RuntimeError, match="no such binary"), cluster.connected(None, None):
         pass
@@ -116,6 +119,7 @@ def test_more_than_the_machine_has_is_one_line_about_resources(monkeypatch: pyte
     def init(**options: Any) -> None:
         raise ValueError("After the object store\n less memory is left than 5%. You can adjust these settings with")
 
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster.ray, "init", init)
     words = "resources: .* these workers and megabytes: After the object store less memory is left than 5%.$"
     with pytest.raises(UserMistake, match=words), cluster.connected(4096, 16_000_000_000_000):
