@@ -23,6 +23,8 @@ _REQUEST = re.compile(rb"GET ([^ ]+) HTTP/1\.[01]\r\n")
 _HOST = re.compile(rb"\r\nhost: *([^\r]+)", re.IGNORECASE)
 _KNOWN = re.compile(rb"\r\nif-none-match: *([^\r]+)", re.IGNORECASE)
 _ROBOTS = b"User-agent: *\nDisallow: /private/\n"
+# What a client asks an origin for once, beside its pages.
+_OF_ORIGINS = ("/robots.txt", "/ai.txt", "/.well-known/tdmrep.json")
 _PICTURES = 64
 # Links of a page to others of its site, and pictures that it shows.
 _LINKS = 10
@@ -113,7 +115,7 @@ class Web:
 
     def told(self) -> bytes:
         robots = [count for name, count in self.asked.items() if name.endswith("/robots.txt")]
-        rest = [count for name, count in self.asked.items() if not name.endswith("/robots.txt")]
+        rest = [count for name, count in self.asked.items() if not name.endswith(_OF_ORIGINS)]
         said = {
             "most_in_flight": self.most,
             "most_per_host": self.most_per_host,

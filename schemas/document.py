@@ -43,7 +43,7 @@ IMAGE_BODY = pa.struct(
 
 DOCUMENT = contract(
     "document",
-    2,
+    3,
     [
         pa.field("document_id", pa.string(), nullable=False),  # the page's id while a document is a page
         pa.field("page_id", pa.string(), nullable=False),
@@ -52,7 +52,9 @@ DOCUMENT = contract(
         pa.field("title", pa.string()),
         pa.field("language", pa.string()),  # as declared by the page (html lang), BCP 47
         pa.field("license", pa.string()),  # rel=license link, absolute, or null
-        pa.field("meta_robots", pa.string()),  # content of meta name=robots, or null
+        # content of the robots meta tags, those for one robot as "name: content", joined by "; ", or null
+        pa.field("meta_robots", pa.string()),
+        pa.field("meta_tdm", pa.string()),  # content of meta tdm-reservation, and of tdm-policy behind a blank, or null
         pa.field("modified", pa.timestamp("s", tz="UTC")),
         pa.field("text_hash", pa.string()),  # xxh3-128 hex of the normalised text of all text nodes
         pa.field("nodes", pa.list_(NODE), nullable=False),

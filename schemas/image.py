@@ -8,7 +8,7 @@ from schemas.page import LOCATOR
 
 IMAGE = contract(
     "image",
-    1,
+    2,
     [
         pa.field("image_id", pa.string(), nullable=False),  # xxh3-128 hex of the URL
         pa.field("url", pa.string(), nullable=False),

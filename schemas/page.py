@@ -28,7 +28,7 @@ PROVENANCE = pa.struct(
 
 PAGE = contract(
     "page",
-    1,
+    2,
     [
         pa.field("page_id", pa.string(), nullable=False),  # xxh3-128 hex of the canonical URL (WARC: and file, offset)
         pa.field("url", pa.string(), nullable=False),  # canonical form of the URL asked for

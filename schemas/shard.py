@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.consent import CONSENT
+from schemas.consent import VERDICT
 from schemas.contract import contract
 from schemas.embedding import VECTOR
 from schemas.hugging_face import PICTURE, features_metadata
@@ -43,7 +43,7 @@ IMAGE_INFO = pa.struct(
         pa.field("alt", pa.string()),
         pa.field("title", pa.string()),
         pa.field("caption", pa.string()),  # figcaption or equivalent, whole
-        pa.field("consent", CONSENT),
+        pa.field("consent", VERDICT),
     ]
 )
 
@@ -81,7 +81,7 @@ _FIELDS = [
     pa.field("similarity_matrix", pa.list_(pa.list_(pa.float32())), nullable=False),
     pa.field("negatives", pa.list_(NEGATIVE), nullable=False),  # by slice, direction, falling score, candidate id
     pa.field("provenance", PROVENANCE, nullable=False),
-    pa.field("consent", CONSENT, nullable=False),
+    pa.field("consent", VERDICT, nullable=False),
 ]
 
 SHARD = contract("shard", 2, _FIELDS, features_metadata(_FIELDS))

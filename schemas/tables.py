@@ -118,7 +118,7 @@ IMAGE_REFERENCE = pa.schema(
 # One image URL as fetched: the bytes of the server, and who wants them.
 FETCHED_IMAGE = contract(
     "fetched_image",
-    2,
+    3,
     [
         pa.field("site_key", pa.string(), nullable=False),  # of its site; its own where it has none
         pa.field("image_id", pa.string(), nullable=False),
@@ -139,7 +139,7 @@ FETCHED_IMAGE = contract(
 # An image with the documents that show it and how many show the same bytes, whatever the URL.
 IMAGE_USE = contract(
     "image_use",
-    2,
+    3,
     [
         pa.field("content_key", pa.string(), nullable=False),  # of the fetched bytes, else of the URL
         *IMAGE,
@@ -152,7 +152,7 @@ IMAGE_USE = contract(
 # A document after all filters: nodes left, with the images that stand in them.
 KEPT = contract(
     "kept",
-    2,
+    3,
     [
         _DOCUMENT_ID,
         pa.field("url", pa.string(), nullable=False),

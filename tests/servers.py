@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+# What a client asks an origin for before all else, each once.
+ORIGIN_FILES = ("/robots.txt", "/ai.txt", "/.well-known/tdmrep.json")
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".htm": "text/html; charset=utf-8",
@@ -48,6 +50,7 @@ class Entry:
     headers: dict[str, str]
     start: float
     end: float = float("inf")
+    method: str = "GET"
 
 
 @dataclass
@@ -83,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        entry = self.entry = Entry(self.path, headers, time.monotonic())
+        entry = self.entry = Entry(self.path, headers, time.monotonic(), method=self.command)
         self.server.site.log.append(entry)
         try:
             self.server.respond(self)
@@ -91,6 +94,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client went away, as some tests want
         finally:
             entry.end = min(entry.end, time.monotonic())
+
+    do_HEAD = do_GET
 
     def reply(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole answer; Content-Length is added unless given."""
@@ -100,7 +105,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay quiet."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import yaml
 
 from pipeline.corpus.funnel import FunnelRow
+from pipeline.corpus.words import CONSENT_RULES, rule_words
 from schemas.contract import identity
 from schemas.negative import KINDS as NEGATIVE_KINDS
 from schemas.shard import MATCH_KINDS, SHARD, SPLITS
@@ -77,6 +78,7 @@ class CardSummary:
     libraries: Mapping[str, str] = field(default_factory=dict)  # distribution to version
     limits: Sequence[str] = ()  # sentences
     robots_checked: bool = False  # the source was crawled, so every page carries a robots verdict
+    signals: Sequence[str] = ()  # what was kept to besides robots.txt, in words
 
 
 def card(summary: CardSummary) -> str:
@@ -117,6 +119,7 @@ def card(summary: CardSummary) -> str:
         _table(("licence declared by the page", "documents"), _named(summary.licenses, "none declared")),
         "## Consent and licences\n",
         _consent_note(summary),
+        *([_table(("refused by", "kind", "left out"), refused)] if (refused := _refused(summary)) else []),
         *(["## Known limits\n", "".join(f"- {_text(limit)}\n" for limit in summary.limits)] if summary.limits else []),
         "## Reproduce\n",
         "Save the spec below and run `python -m pipeline.build --spec spec.yaml --out OUT`. The same fetched bytes "
@@ -184,16 +187,23 @@ def _format_note() -> str:
 
 
 def _consent_note(summary: CardSummary) -> str:
+    others = f" Kept to besides were {', '.join(map(_text, summary.signals))}." if summary.signals else ""
     verdict = (
         "Pages and images were fetched only where robots.txt (RFC 9309), X-Robots-Tag and meta robots allowed it; the "
         "verdict and the file that gave it are stored with each document and image (`consent`) and can be re-checked."
         if summary.robots_checked
         else "The pages came from a local source, so no robots verdict was asked for: `consent` holds nulls."
-    )
+    ) + others
     return (
         f"{verdict} Texts and images stay under the terms of their publishers; `license` is what a page itself "
         "declares, not legal advice. To have a page removed, name its URL to whoever publishes this corpus.\n"
     )
+
+
+def _refused(summary: CardSummary) -> list[tuple[str, str, str]]:
+    """What was left out because somebody asked for it."""
+    rows = [row for row in summary.funnel if row.rule in CONSENT_RULES]
+    return [(_text(rule_words(row.kind, row.rule)), _text(row.kind), f"{row.dropped:,}") for row in rows]
 
 
 def _frequent(counts: Mapping[str | None, int]) -> Frequent:

@@ -14,7 +14,7 @@ import yaml
 from pipeline.corpus.card import MOST_NAMES, CardSummary, Frequent
 from pipeline.corpus.funnel import SAMPLED_OUT, by_rule, funnel
 from pipeline.corpus.version import Corpus
-from pipeline.corpus.words import sample_words
+from pipeline.corpus.words import sample_words, signal_words
 from pipeline.engine.aggregates import Ranking, Rows, counts, totals
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Beside, Table, read_beside, side_by_side
@@ -72,6 +72,7 @@ def summary(corpus: Corpus) -> CardSummary:
         libraries=corpus.libraries(),
         limits=[f"It is made of a sample, {share} of the pages of its source."] if share else [],
         robots_checked=spec["source"]["kind"] in ("site", "urls") and spec["crawl"]["obey_robots"],
+        signals=signal_words(spec),
     )
 
 

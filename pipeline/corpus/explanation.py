@@ -122,6 +122,7 @@ def _page(corpus: Corpus, page: Row) -> Iterator[str]:
     yield f"  crawl: {_fetched(page)}"
     if page["final_url"] and page["final_url"] != page["url"]:
         yield f"  redirected to {page['final_url']}"
+    yield from _consent(page)
     document_id = page["page_id"]
     about = _decisions(corpus, "subject_id", document_id)
     inside = [row for row in _decisions(corpus, "document_id", document_id) if row["kind"] not in ("page", "document")]
@@ -174,6 +175,20 @@ def _robots(row: Mapping[str, Any]) -> str:
         return f"robots.txt could not be reached{why}, and without its word nothing may be fetched (RFC 9309)"
     said = f" ({_plain(row['detail'])})" if row["detail"] else ""
     return f"refused by the site's robots.txt{said}" + (f", by {_plain(source)}" if source else "")
+
+
+def _consent(row: Mapping[str, Any]) -> Iterator[str]:
+    """What was said of use, and what of it decided; nothing where only robots.txt was silent."""
+    consent = row["consent"] or {}
+    if by := consent.get("decided_by"):
+        source = f", {consent['decided_source']}" if consent.get("decided_source") else ""
+        yield f"  consent: decided by {_plain(consent['decided_rule'] or by)} [{by}]{_plain(source)}"
+    said = [*(consent.get("x_robots_tag") or "").splitlines()]
+    said = [f"X-Robots-Tag: {line}" for line in said] + [each["said"] for each in consent.get("signals") or ()]
+    if said:
+        yield f"  consent: told {_plain('; '.join(said))}"
+    if consent.get("license"):
+        yield f"  consent: licence {_plain(consent['license'])}"
 
 
 def _why(row: Mapping[str, Any]) -> str:
@@ -288,6 +303,7 @@ def _image(corpus: Corpus, url: str, images: list[Row], nodes: list[tuple[Row, i
             )
         else:
             yield f"  fetch: {_fetched(image)}"
+        yield from _consent(image)
         yield f"  shown by {counted(image['num_documents'], 'document')} that passed the text filters"
     image_ids = {node["nodes"][position]["image_id"] for node, position in nodes} | {i["image_id"] for i in images}
     said: dict[tuple[str | None, int | None], list[Row]] = {}

@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# Rules by which something is left out because its owner asks for it.
+CONSENT_RULES = frozenset(
+    {
+        *("robots", "ai_txt", "tdmrep", "content_signal", "rsl", "x_robots_tag", "meta_robots", "kept_back"),
+        *("excluded", "forgotten", "withdrawn"),
+    }
+)
+
 # "kind/rule" or rule -> what happened, as the end of a sentence that starts with the thing it happened to.
 _RULES: dict[str, str] = {
     # fetching, pages and images alike
     "robots": "robots.txt forbids it, or could not be reached",
+    "ai_txt": "the site's ai.txt forbids training on it",
+    "tdmrep": "text and data mining is reserved (TDMRep)",
+    "content_signal": "the site refuses training on it (Content-Signal, Content-Usage)",
+    "rsl": "the site offers it under licence terms of its own (RSL)",
+    "excluded": "not to be asked for",
+    "forgotten": "to be forgotten, as somebody asked",
+    "withdrawn": "allowed no longer, as a recheck found",
     "x_robots_tag": "the server asks not to use it (X-Robots-Tag)",
     "http_status": "the server answered with an error status",
     "timeout": "the server did not answer in time",
@@ -53,6 +68,7 @@ _RULES: dict[str, str] = {
     "paragraph/unknown_kind": "neither a text nor a picture",
     # extraction and decoding of images
     "image/no_source": "names no file",
+    "image/kept_back": "its page keeps its pictures back (noimageai, noimageindex)",
     "image/placeholder": "a placeholder, not the picture itself",
     "image/tracking_pixel": "a tracking pixel",
     "image/inline_svg": "a drawing inside the page, no file",
@@ -272,3 +288,18 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def signal_words(spec: Mapping[str, Any]) -> list[str]:
+    """What a resolved spec keeps to besides robots.txt, headers and tags; specs of earlier releases knew of none."""
+    source, crawl = spec["source"]["kind"], spec["crawl"]
+    found = []
+    if crawl.get("obey_ai_txt") and crawl["obey_robots"] and source in ("site", "urls"):
+        found.append("ai.txt")
+    if crawl.get("obey_tdmrep"):
+        found.append("TDMRep")
+    if uses := crawl.get("content_signals"):
+        found.append(f"Content-Signal and Content-Usage ({', '.join(uses)})")
+    if crawl.get("obey_rsl") and crawl["obey_robots"] and source in ("site", "urls"):
+        found.append("RSL")
+    return found

@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from pipeline.engine.phase import Part, Phase, Step
 from pipeline.engine.resident import QUARANTINED
+from pipeline.phases.consent import judged, refused_page
 from pipeline.spec.loading import Spec
 from schemas.document import DOCUMENT
-from stages.extract import Extract, refused_by_meta
+from stages.extract import Extract
+from stages.web.consent.page import PageConsent
 
 _PAGE_ACTIONS = {"refused": "refuse", "quarantined": "quarantine"}
 
@@ -77,7 +79,7 @@ def documents(spec: Spec) -> Phase:
         key=("url", "content_type", "content_hash"),
         table="pages",
     )
-    agent = spec.crawl.user_agent
+    consent = PageConsent.of(spec.crawl)
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
         pages = part.read("pages")
@@ -89,21 +91,12 @@ def documents(spec: Spec) -> Phase:
         kept: list[int] = []
         decided: list[dict[str, Any]] = []
         facts = usable.select(["page_id", "url"]).to_pylist()
-        outcomes = results.select(["error", "meta_robots", "dropped"]).to_pylist()
+        outcomes = results.select(["error", "meta_robots", "meta_tdm", "dropped"]).to_pylist()
         for index, (page, result) in enumerate(zip(facts, outcomes, strict=True)):
             if result["error"] is not None:
                 decided.append(failed("page", "extract", result["error"], subject_id=page["page_id"], url=page["url"]))
-            elif refusal := refused_by_meta(result["meta_robots"], agent):
-                decided.append(
-                    {
-                        "kind": "page",
-                        "action": "refuse",
-                        "subject_id": page["page_id"],
-                        "url": page["url"],
-                        "rule": "meta_robots",
-                        "detail": refusal,
-                    }
-                )
+            elif (refused := refused_page(result, page, consent)) is not None:
+                decided.append(refused)
             else:
                 kept.append(index)
                 decided.extend(node_decisions(page["page_id"], page["url"], result["dropped"]))
@@ -120,14 +113,20 @@ def documents(spec: Spec) -> Phase:
             "provenance": usable.column("provenance").take(chosen),
             **{name: result.column(name) for name in DOCUMENT.names if name in result.column_names},
         }
+        # What a page itself declares comes before its server's word.
+        linked = pa.compute.struct_field(columns["consent"], "license")
+        columns["license"] = pa.compute.coalesce(columns["license"], linked)
         part.add("documents", len(kept))
-        return pa.table({name: columns[name] for name in DOCUMENT.names})
+        made, kept_back = judged(pa.table({name: columns[name] for name in DOCUMENT.names}), consent)
+        part.decide(kept_back)
+        return made
 
     return Phase(
         name="documents",
         schema=DOCUMENT,
         run=run,
         inputs=("pages",),
-        settings={"agent": agent},
+        settings={"consent": consent},
+        modules=("pipeline.phases.consent",),
         steps=(extract,),
     )

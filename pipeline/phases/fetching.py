@@ -17,6 +17,7 @@ from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.engine.storage import Storage
 from schemas.keys import digest
 from stages.web.client import Client
+from stages.web.consent.policy import consent_policy, consents
 from stages.web.fetched import FETCHED, Kind
 from stages.web.settings import CrawlSettings
 from stages.web.sites import site_of
@@ -26,7 +27,7 @@ from stages.web.urls import host_of, url_id
 POLICY = pa.field("policy", pa.string())
 _OUTPUT = pa.schema([*FETCHED, POLICY])
 # Distributions that shape what a fetch returns.
-FETCH_LIBRARIES = ("ada-url", "aiohttp", "brotli", "protego", "publicsuffixlist", "w3lib", "yarl")
+FETCH_LIBRARIES = ("ada-url", "aiohttp", "brotli", "publicsuffixlist", "w3lib", "yarl")
 # A killed worker loses what it fetched in this time; and rows that it keeps in memory at most.
 FLUSH_SECONDS = 2.0
 FLUSH_ROWS = 4096
@@ -48,6 +49,7 @@ def policy_of(settings: CrawlSettings, kind: Kind, max_bytes: int) -> str:
     directives = settings.page_directives if kind == "page" else settings.image_directives
     policy = {
         "allow_private_networks": settings.allow_private_networks,
+        **consent_policy(settings),
         "directives": sorted(directives),
         "max_bytes": max_bytes,
         "max_redirects": settings.max_redirects,
@@ -68,12 +70,13 @@ def allows(asked: str, made: str) -> bool:
     except ValueError:
         return False
     return bool(
-        new["user_agent"] == old["user_agent"]
+        new["user_agent"] == old.get("user_agent")
         and new["allow_private_networks"] >= old["allow_private_networks"]
         and new["obey_robots"] <= old["obey_robots"]
         and set(new["directives"]) <= set(old["directives"])
         and new["max_bytes"] >= old["max_bytes"]
         and new["max_redirects"] >= old["max_redirects"]
+        and consents(new, old)
     )
 
 
@@ -82,7 +85,8 @@ class Fetching:
     """What is fetched for a snapshot, and how it is remembered.
 
     What an earlier build fetched for the snapshot holds, unless the policy has become stricter since. A failure or a
-    refusal holds under its own policy alone; one that may pass is tried again in a generation above its own.
+    refusal holds under its own policy alone; one that may pass is tried again in a generation above its own. That a
+    URL, or one that it leads to, was excluded holds for as long as the same things are.
     """
 
     settings: CrawlSettings
@@ -98,26 +102,45 @@ class Fetching:
     def policy(self) -> str:
         return policy_of(self.settings, self.kind, self.max_bytes)
 
+    @property
+    def _not_asked(self) -> str:
+        """The policy of rows that say `excluded`."""
+        return json.dumps({"excluded": digest(*sorted(self.settings.excluded))})
+
     def store(self, storage: Storage) -> RowStore:
         return RowStore(storage, self.name, digest(self.snapshot), _OUTPUT)
 
     def kept(self, fetched: pa.Table, generation: int) -> pa.Table:
         """FETCHED rows as they are stored."""
-        policy, count = self.policy, fetched.num_rows
-        keys = [fetch_key(url, policy) for url in fetched.column("url").to_pylist()]
-        rows = fetched.append_column(POLICY, pa.array([policy] * count, pa.string()))
+        policy, not_asked = self.policy, self._not_asked
+        policies = [not_asked if each == "excluded" else policy for each in fetched.column("reason").to_pylist()]
+        keys = list(map(fetch_key, fetched.column("url").to_pylist(), policies))
+        rows = fetched.append_column(POLICY, pa.array(policies, pa.string()))
         rows = rows.append_column(ROW_KEY, pa.array(keys, pa.string()))
-        return rows.append_column(GENERATION, pa.array([generation] * count, pa.int32()))
+        return rows.append_column(GENERATION, pa.array([generation] * rows.num_rows, pa.int32()))
 
     def standing(self, stored: pa.Table, generation: int) -> pa.Table:
         """Of stored rows those that need no new fetch, one a URL: this policy's own before another's."""
-        rows = stored.filter(_holds(stored, self.policy, generation))
+        rows = stored.filter(self._holds(stored, generation))
         place: dict[str, tuple[bool, str, int]] = {}
         facts = zip(rows.column("url").to_pylist(), rows.column(POLICY.name).to_pylist(), strict=True)
         for index, (url, made) in enumerate(facts):
             candidate = made != self.policy, made, index
             place[url] = min(place.get(url, candidate), candidate)
         return rows.take(pa.array(sorted(index for _, _, index in place.values()), pa.int64()))
+
+    def _holds(self, known: pa.Table, generation: int) -> pa.Array:
+        """Mask of the rows that need no new fetch."""
+        policy = self.policy
+        policies = pc.unique(known.column("policy")).to_pylist()
+        allowed = pa.array([made for made in policies if allows(policy, made)], pa.string())
+        fetched = pc.and_(pc.equal(known.column("status"), "ok"), pc.is_in(known.column("policy"), value_set=allowed))
+        final = pc.or_(
+            pc.invert(pc.fill_null(known.column("retryable"), False)),
+            pc.greater_equal(known.column(GENERATION), generation),
+        )
+        mine = pc.is_in(known.column("policy"), value_set=pa.array([policy, self._not_asked], pa.string()))
+        return pc.or_(fetched, pc.and_(pc.and_(pc.not_equal(known.column("status"), "ok"), mine), final))
 
     def answers(self, storage: Storage, urls: Sequence[str], within: KeyRange, generation: int) -> pa.Table:
         """FETCHED rows of distinct URLs of a range of sites, in the order given; Unanswered when one is not fetched.
@@ -206,16 +229,3 @@ class Fetcher:
     def close(self) -> None:
         """End its connections and its thread."""
         self._client.close()
-
-
-def _holds(known: pa.Table, policy: str, generation: int) -> pa.Array:
-    """Mask of the rows that need no new fetch."""
-    policies = pc.unique(known.column("policy")).to_pylist()
-    allowed = pa.array([made for made in policies if allows(policy, made)], pa.string())
-    fetched = pc.and_(pc.equal(known.column("status"), "ok"), pc.is_in(known.column("policy"), value_set=allowed))
-    final = pc.or_(
-        pc.invert(pc.fill_null(known.column("retryable"), False)),
-        pc.greater_equal(known.column(GENERATION), generation),
-    )
-    failed = pc.and_(pc.not_equal(known.column("status"), "ok"), pc.equal(known.column("policy"), policy))
-    return pc.or_(fetched, pc.and_(failed, final))

@@ -14,14 +14,15 @@ import pyarrow.compute as pc
 
 from pipeline.engine.packs import write_pack
 from pipeline.engine.phase import Exchange, Part, Phase
+from pipeline.phases.consent import judged
 from pipeline.phases.documents import node_decisions, page_decisions
 from pipeline.phases.given_files import GivenPiece, given_fingerprint, given_pieces, open_file
 from pipeline.spec.loading import Spec
 from pipeline.spec.sections import DocumentsSource
 from schemas.document import DOCUMENT, IMAGE_BODY
-from stages.extract import refused_by_meta
 from stages.sources.documents import HEADER, read_documents
 from stages.sources.sample import Sample
+from stages.web.consent.page import PageConsent, Refusal, page_refusal
 
 # Where the bytes of pictures lie that came with their documents.
 _PICTURES = "rows/read_source/documents"
@@ -40,7 +41,7 @@ def given_documents(spec: Spec) -> Phase:
     """The source's files + pages -> documents, one a page."""
     source = spec.source
     assert isinstance(source, DocumentsSource)
-    agent = spec.crawl.user_agent
+    consent = PageConsent.of(spec.crawl)
 
     def emit(part: Part, unit: GivenPiece) -> pa.Table:
         sample = Sample(source.sample)
@@ -59,8 +60,8 @@ def given_documents(spec: Spec) -> Phase:
         part.decide(page_decisions(pages))
         first = _first_of_each(rows)
         found = first.filter(pc.is_in(first.column("document_id"), value_set=usable.column("page_id").combine_chunks()))
-        robots = found.column("meta_robots").to_pylist()
-        refusals = [None if said is None else refused_by_meta(said, agent) for said in robots]
+        tags = zip(found.column("meta_robots").to_pylist(), found.column("meta_tdm").to_pylist(), strict=True)
+        refusals = [page_refusal(robots, tdm, consent) for robots, tdm in tags]
         made = found.filter(
             pc.and_(pc.is_null(found.column("reason")), pa.array([refusal is None for refusal in refusals], pa.bool_()))
         )
@@ -71,15 +72,25 @@ def given_documents(spec: Spec) -> Phase:
         columns = {name: made.column(name) for name in DOCUMENT.names if name in made.column_names}
         columns["page_id"] = made.column("document_id")
         columns |= {name: usable.column(name).take(its_page) for name in _OF_PAGE}
-        return pa.table({name: columns[name] for name in DOCUMENT.names})
+        documents, kept_back = judged(pa.table({name: columns[name] for name in DOCUMENT.names}), consent)
+        part.decide(kept_back)
+        return documents
 
     return Phase(
         name="documents",
         schema=DOCUMENT,
         run=run,
         inputs=("pages",),
-        settings={"agent": agent, "source": source, "fingerprint": given_fingerprint(source)},
-        modules=("pipeline.phases.documents", "pipeline.phases.given_files"),
+        settings={
+            "consent": consent,
+            "source": source,
+            "fingerprint": given_fingerprint(source),
+        },
+        modules=(
+            "pipeline.phases.consent",
+            "pipeline.phases.documents",
+            "pipeline.phases.given_files",
+        ),
         libraries=("ada-url", "fsspec"),
         units=lambda scout: given_pieces(source),
         exchange=Exchange(key="document_id", order=("document_id", "url", "file", "place"), schema=_GIVEN, emit=emit),
@@ -118,7 +129,7 @@ def _first_of_each(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.concat_arrays([pa.array([True]), pc.not_equal(ids[1:], ids[:-1])]))
 
 
-def _not_made(usable: pa.Table, found: pa.Table, refusals: list[str | None]) -> list[dict[str, Any]]:
+def _not_made(usable: pa.Table, found: pa.Table, refusals: list[Refusal | None]) -> list[dict[str, Any]]:
     """Decisions about rows that gave no document."""
     reasons, details = found.column("reason").to_pylist(), found.column("detail").to_pylist()
     why: dict[str, tuple[str, str, str | None]] = {}
@@ -128,7 +139,7 @@ def _not_made(usable: pa.Table, found: pa.Table, refusals: list[str | None]) -> 
         if reason is not None:
             why[page_id] = "drop", reason, detail
         elif refusal is not None:
-            why[page_id] = "refuse", "meta_robots", refusal
+            why[page_id] = "refuse", refusal.rule, refusal.said
     unread = usable.filter(
         pc.invert(pc.is_in(usable.column("page_id"), value_set=found.column("document_id").combine_chunks()))
     )

@@ -3,8 +3,7 @@
 source (bytes that are safe to parse) -> tree (flat lists) -> head, furniture, images -> walk (nodes) -> pages.
 """
 
-from stages.extract.head import refused_by_meta
 from stages.extract.pages import OUTPUT, Extract
 from stages.extract.settings import ExtractSettings
 
-__all__ = ["OUTPUT", "Extract", "ExtractSettings", "refused_by_meta"]
+__all__ = ["OUTPUT", "Extract", "ExtractSettings"]

@@ -42,6 +42,7 @@ def extract_document(body: bytes, url: str, content_type: str | None, settings: 
         "language": head.language,
         "license": head.license,
         "meta_robots": head.meta_robots,
+        "meta_tdm": head.meta_tdm,
         "text_hash": text_hash("\n\n".join(texts)) if texts else None,
         "nodes": walk.nodes,
         "dropped": walk.dropped,

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 
 from stages.extract.tree import Tree
 from stages.text.normal_form import normalize
+from stages.web.consent.tdmrep import POLICY, RESERVATION
+from stages.web.robots_tag import words
 from stages.web.urls import canonicalize
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
-# Directives that keep a page, or its images, out of corpora: the robots meta tag's own, and DeviantArt's noai
-# pair, which img2dataset honours in X-Robots-Tag.
-_REFUSING = ("noindex", "none", "noai", "noimageai", "noimageindex")
+# What tells a tag for one robot, which may have any name, from other tags: a directive that keeps something back.
+_REFUSING = frozenset({"noindex", "none", "noai", "noml", "noimageai", "noimageindex", "unavailable_after"})
+_DIRECTIVES = _REFUSING | {
+    *("all", "index", "follow", "nofollow", "noarchive", "nocache", "nosnippet", "notranslate", "noodp", "noydir"),
+    *("indexifembedded", "nositelinkssearchbox", "max-snippet", "max-image-preview", "max-video-preview"),
+}
+_ROBOT = re.compile("[a-z0-9._-]{1,64}")
 _MAX_ROBOTS = 1000  # characters kept
 
 
@@ -27,6 +33,7 @@ class Head:
     canonical_url: str | None
     license: str | None
     meta_robots: str | None
+    meta_tdm: str | None
 
 
 def read_head(tree: Tree, url: str, encoding: str) -> Head:
@@ -53,24 +60,8 @@ def read_head(tree: Tree, url: str, encoding: str) -> Head:
         canonical_url=canonical,
         license=license_url,
         meta_robots=_meta_robots(tree),
+        meta_tdm=_meta_tdm(tree),
     )
-
-
-def refused_by_meta(meta_robots: str | None, agent: str) -> str | None:
-    """The directive of a document's `meta_robots` that refuses its use by `agent`, or None.
-
-    `agent` is a product token ("interloom") or a whole User-Agent; directives of a meta tag named after another
-    robot do not count. Sources: the robots meta tag (noindex, none, noimageindex), and noai, noimageai.
-    """
-    product = agent.partition("/")[0].strip().lower()
-    for part in (meta_robots or "").split(";"):
-        name, colon, directives = part.rpartition(": ")
-        if colon and name.strip().lower() != product:
-            continue
-        for directive in directives.split(","):
-            if directive.strip().lower() in _REFUSING:
-                return directive.strip().lower()
-    return None
 
 
 def _meta_robots(tree: Tree) -> str | None:
@@ -81,9 +72,28 @@ def _meta_robots(tree: Tree) -> str | None:
         content = normalize(attributes.get("content") or "").replace(";", ",").replace(": ", ":")
         if name == "robots" and content:
             parts.append(content)
-        elif name and any(directive.strip().lower() in _REFUSING for directive in content.split(",")):
+        elif _ROBOT.fullmatch(name) and len(content) <= _MAX_ROBOTS and _is_for_robots(content):
             parts.append(f"{name}: {content}")
     return "; ".join(parts)[:_MAX_ROBOTS] or None
+
+
+def _is_for_robots(content: str) -> bool:
+    """Whether a tag's content is directives: between commas, or blanks where all of them are some."""
+    said = words(content)
+    apart = {part.strip().lower() for part in content.split(",")}
+    return not _REFUSING.isdisjoint(apart) or (not _REFUSING.isdisjoint(said) and _DIRECTIVES.issuperset(said))
+
+
+def _meta_tdm(tree: Tree) -> str | None:
+    """Content of the tag tdm-reservation, and of tdm-policy behind a blank (TDMRep)."""
+    found: dict[str, str] = {}
+    for attributes in _elements(tree, "meta"):
+        name = (attributes.get("name") or "").strip().lower()
+        if name in (RESERVATION, POLICY):
+            found.setdefault(name, normalize(attributes.get("content") or "").strip())
+    if not found.get(RESERVATION):
+        return None
+    return f"{found[RESERVATION]} {found.get(POLICY, '')}".strip()[:_MAX_ROBOTS]
 
 
 def _language(tree: Tree) -> str | None:

@@ -16,7 +16,7 @@ from stages.sources.document_nodes import Nodes, items, make_nodes
 
 NEEDS = frozenset({"nodes"})
 HEADER = pa.schema([pa.field("document_id", pa.string()), pa.field("url", pa.string())])
-ABOUT = ("canonical_url", "title", "language", "license", "meta_robots", "modified")
+ABOUT = ("canonical_url", "title", "language", "license", "meta_robots", "meta_tdm", "modified")
 
 
 def schema() -> pa.Schema:

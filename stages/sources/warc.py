@@ -18,6 +18,7 @@ from fastwarc.warc import ArchiveIterator, HeaderMap, WarcRecord, WarcRecordType
 
 from stages.sources.sample import Sample
 from stages.sources.warc_gaps import Damaged, is_padding, next_record, reading, record_end
+from stages.web.consent.headers import HeaderConsent, header_consent
 from stages.web.content_coding import BadCoding, TooLarge, dechunk, decode
 from stages.web.fetched import (
     FETCHED,
@@ -30,7 +31,6 @@ from stages.web.fetched import (
     media_type,
     one_line,
 )
-from stages.web.robots_tag import refusal
 from stages.web.settings import CrawlSettings
 from stages.web.urls import canonicalize
 
@@ -70,7 +70,8 @@ def read_warc(
     Damage ends the reading of lz4 and zstd files. Captures of pages outside the `sample` are no rows, and their bodies
     are not read.
 
-    Reasons: revisit, truncated, malformed, http_status, x_robots_tag, not_html, too_large, content_encoding, bad_url.
+    Reasons: revisit, truncated, malformed, http_status, x_robots_tag, tdmrep, content_signal, not_html, too_large,
+    content_encoding, bad_url.
     """
     settings = settings or CrawlSettings()
     sample = sample or Sample()
@@ -177,15 +178,14 @@ def _row_of(record: WarcRecord, file: str, settings: CrawlSettings, sample: Samp
         if record.record_type == WarcRecordType.revisit:
             raise Failed(Failure("revisit", "refers to an earlier capture of the same content", status="refused"))
         headers = _http_headers(record)
-        lines = headers.get_multiple("X-Robots-Tag")
-        tag = "\n".join(one_line(line) for line in lines[:50]) if lines else None
+        said = header_consent(headers.get_multiple, fetched.url, "page", settings)
         fetched = replace(
             fetched,
             http_status=headers.status_code,
             content_type=headers.get("Content-Type"),
-            consent=replace(fetched.consent, x_robots_tag=tag),
+            consent=said.added_to(fetched.consent),
         )
-        _examine(record, fetched, lines, settings)
+        _examine(record, fetched, said)
         return replace(fetched, body=_body(record, settings))
     except Failed as error:
         return replace(fetched, failure=error.failure)
@@ -204,14 +204,14 @@ def _http_headers(record: WarcRecord) -> HeaderMap:
     return record.http_headers
 
 
-def _examine(record: WarcRecord, fetched: Fetched, tags: tuple[str, ...], settings: CrawlSettings) -> None:
+def _examine(record: WarcRecord, fetched: Fetched, said: HeaderConsent) -> None:
     """Raise Failed when the headers say that the body is not to be read."""
     if (cause := record.headers.get("WARC-Truncated")) is not None:
         raise Failed(Failure("truncated", f"WARC-Truncated: {cause}"))
     if fetched.http_status is None or not 200 <= fetched.http_status < 300 or fetched.http_status == 206:
         raise Failed(Failure("http_status", f"HTTP status {fetched.http_status}"))
-    if (directive := refusal(tags, settings.product, settings.page_directives)) is not None:
-        raise Failed(Failure("x_robots_tag", f"X-Robots-Tag: {directive}", status="refused"))
+    if said.refused_by is not None:
+        raise Failed(said.failure())
     content_type = media_type(fetched.content_type)
     if content_type not in (None, *HTML_TYPES):
         raise Failed(Failure("not_html", f"content type {content_type}", status="refused"))

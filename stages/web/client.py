@@ -1,7 +1,7 @@
 """Fetching: URLs in, rows out, as a polite and safe client of the open web.
 
-Order of the checks for each hop of an item: canonical http(s) URL, public address, robots.txt, the host's turn,
-status, X-Robots-Tag, type; only then is a body read. Whatever a server does becomes a row.
+Order of the checks for each hop of an item: canonical http(s) URL, public address, robots.txt and the files beside it,
+the host's turn, status, what headers say of use, type; only then is a body read. Whatever a server does becomes a row.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import aiohttp
 import pyarrow as pa
 from multidict import CIMultiDictProxy
 
 from stages.web import robots
+from stages.web.consent.excluded import is_excluded
+from stages.web.consent.headers import header_consent
+from stages.web.consent.origin import Asked, OriginRules, origin_files, origin_rules, rules_variant
 from stages.web.fetched import (
     FETCHED,
     HTML_TYPES,
@@ -36,7 +39,6 @@ from stages.web.fetched import (
 )
 from stages.web.politeness import PROCESS_MEMORY, HostMemory, Turns
 from stages.web.request import REDIRECTS, Answer, address_of, open_session, request, retry_after
-from stages.web.robots_tag import refusal
 from stages.web.settings import CrawlSettings
 from stages.web.sites import site_of
 from stages.web.urls import MAX_URL_LENGTH, canonicalize, host_of, origin_of
@@ -68,11 +70,12 @@ def fetch(
     max_bytes: int,
     batch_rows: int = 64,
     memory: HostMemory = PROCESS_MEMORY,
+    method: Literal["GET", "HEAD"] = "GET",
 ) -> Iterator[pa.Table]:
     """`Client.fetch` of a client of its own."""
     client = Client(settings, memory=memory)
     try:
-        yield from client.fetch(urls, kind=kind, max_bytes=max_bytes, batch_rows=batch_rows)
+        yield from client.fetch(urls, kind=kind, max_bytes=max_bytes, batch_rows=batch_rows, method=method)
     finally:
         client.close()
 
@@ -91,17 +94,26 @@ class Client:
         self._thread.start()
         self._shared: _Shared = self._on(_shared(settings, concurrency or settings.concurrency, memory))
 
-    def fetch(self, urls: Sequence[str], *, kind: Kind, max_bytes: int, batch_rows: int = 64) -> Iterator[pa.Table]:
+    def fetch(
+        self,
+        urls: Sequence[str],
+        *,
+        kind: Kind,
+        max_bytes: int,
+        batch_rows: int = 64,
+        method: Literal["GET", "HEAD"] = "GET",
+    ) -> Iterator[pa.Table]:
         """Fetch every distinct canonical URL once; yields FETCHED tables of up to `batch_rows` rows as they complete.
 
         Rows come in no order and depend on nothing but their URL and what its servers answer. A given URL that has
-        no canonical form is a row "bad_url" under the URL as given. `max_bytes`: of one body, decoded. Nothing that a
-        server does raises.
+        no canonical form is a row "bad_url" under the URL as given. `max_bytes`: of one body, decoded. `method`: HEAD
+        for what headers say alone; bodies are empty then. Nothing that a server does raises.
 
-        Reasons: bad_url, robots, private_address, dns, tls, connection, protocol, timeout, host_down, http_status,
-        bad_redirect, too_many_redirects, x_robots_tag, not_html (pages), too_large, content_encoding, unexpected.
+        Reasons: bad_url, excluded, robots, ai_txt, tdmrep, content_signal, rsl, private_address, dns, tls, connection,
+        protocol, timeout, host_down, http_status, bad_redirect, too_many_redirects, x_robots_tag, not_html (pages),
+        too_large, content_encoding, unexpected.
         """
-        run = _Run(self._shared, kind, max_bytes)
+        run = _Run(self._shared, kind, max_bytes, method)
         try:
             self._on(run.begin(urls))
             while rows := self._on(run.next_batch(batch_rows)):
@@ -154,7 +166,7 @@ class _Shared:
     memory: HostMemory
     session: aiohttp.ClientSession
     turns: Turns
-    asked: dict[str, asyncio.Task[robots.Rules]] = field(default_factory=dict)
+    asked: dict[str, asyncio.Task[OriginRules]] = field(default_factory=dict)
     ahead: int = 0  # bytes of rows that no consumer has taken
     taken: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -205,9 +217,10 @@ async def _shared(settings: CrawlSettings, concurrency: int, memory: HostMemory)
 class _Run:
     """One call of `Client.fetch`, on the client's event loop."""
 
-    def __init__(self, shared: _Shared, kind: Kind, max_bytes: int) -> None:
+    def __init__(self, shared: _Shared, kind: Kind, max_bytes: int, method: Literal["GET", "HEAD"]) -> None:
         self.shared = shared
         self.settings = shared.settings
+        self.method = method
         self.kind = kind
         self.max_bytes = max_bytes
         self.done: asyncio.Queue[Fetched | None] = asyncio.Queue()  # null: there will be no more
@@ -333,34 +346,34 @@ class _Run:
             if len(chain) > self.settings.max_redirects + 1:
                 raise Failed(Failure("too_many_redirects", f"more than {self.settings.max_redirects} redirects"))
 
-    async def _allowed(self, seen: _Seen, url: str) -> robots.Rules | None:
+    async def _allowed(self, seen: _Seen, url: str) -> OriginRules | None:
         """Rules of the origin, which allow this URL; null when they are not to be asked."""
+        if is_excluded(url, self.settings.excluded):
+            raise Failed(Failure("excluded", "it is not to be asked for (crawl.excluded)", status="refused"))
         if not self.settings.obey_robots:
             return None
         rules = await self._rules(origin_of(url))
         if rules.host_failure is not None:
             raise Failed(replace(rules.host_failure, final=True))
-        allowed = rules.allow(url, self.settings.product)
-        seen.consent = Consent(allowed, rules.source, None, self.settings.user_agent)
-        if not allowed:
-            detail = f"{rules.source} disallows {url}" if rules.reachable else f"{rules.source}: nobody could say"
-            raise Failed(Failure("robots", detail, status="refused", retryable=not rules.reachable, final=True))
+        verdict = rules.allow(url, self.kind, self.settings.product)
+        seen.consent = Consent(
+            verdict.robots_allowed, rules.robots.source, None, self.settings.user_agent, verdict.signals
+        ).decided(verdict.by, verdict.source)
+        if not verdict.allowed:
+            raise Failed(verdict.failure(url))
         return rules
 
-    async def _ask(self, seen: _Seen, url: str, rules: robots.Rules | None) -> Answer:
+    async def _ask(self, seen: _Seen, url: str, rules: OriginRules | None) -> Answer:
         """One hop: the host's turn, the request, and what its headers say about use."""
 
         def examine(http_status: int, headers: CIMultiDictProxy[str]) -> bool:
             seen.final_url, seen.http_status, seen.headers = url, http_status, headers
             if http_status in REDIRECTS:
                 return False
-            self._examine(seen, http_status, headers)
+            self._examine(seen, url, http_status, headers)
             return True
 
-        delay = self.settings.per_host_delay
-        if rules is not None:
-            delay = max(delay, min(rules.crawl_delay(self.settings.product), self.settings.max_crawl_delay))
-        async with self.shared.turn(url, delay):
+        async with self.shared.turn(url, self._delay(None if rules is None else rules.robots)):
             start = time.monotonic()
             try:
                 return await request(
@@ -371,6 +384,7 @@ class _Run:
                     max_bytes=self.max_bytes,
                     examine=examine,
                     timeout=seen.budget,
+                    method=self.method,
                 )
             except Failed as error:
                 if (asked := error.failure.retry_after) is not None:
@@ -379,22 +393,24 @@ class _Run:
             finally:
                 seen.budget -= time.monotonic() - start
 
-    def _examine(self, seen: _Seen, http_status: int, headers: CIMultiDictProxy[str]) -> None:
+    def _delay(self, rules: robots.Rules | None) -> float:
+        """Seconds between requests to a site whose robots.txt says this; None where it is not known."""
+        asked = 0.0 if rules is None else rules.crawl_delay(self.settings.product)
+        return max(self.settings.per_host_delay, min(asked, self.settings.max_crawl_delay))
+
+    def _examine(self, seen: _Seen, url: str, http_status: int, headers: CIMultiDictProxy[str]) -> None:
         """Raise Failed when status or headers say that the body is not to be read."""
-        lines = headers.getall("X-Robots-Tag", [])
-        # one line a header line: a user agent named in one says nothing about the next
-        tag = "\n".join(one_line(line) for line in lines[:50]) if lines else None
-        seen.consent = replace(seen.consent, x_robots_tag=tag)
+        settings = self.settings
+        said = header_consent(lambda name: headers.getall(name, []), url, self.kind, settings)
+        seen.consent = said.added_to(seen.consent)
         if not 200 <= http_status < 300 or http_status == 206:
-            again = http_status in self.settings.retryable_statuses
+            again = http_status in settings.retryable_statuses
             detail = f"HTTP status {http_status}"
             wait = retry_after(headers) if again else None
             later = again or http_status >= 500
             raise Failed(Failure("http_status", detail, retryable=later, final=not again, retry_after=wait))
-        settings = self.settings
-        refused = settings.page_directives if self.kind == "page" else settings.image_directives
-        if (directive := refusal(lines, settings.product, refused)) is not None:
-            raise Failed(Failure("x_robots_tag", f"X-Robots-Tag: {directive}", status="refused"))
+        if said.refused_by is not None:
+            raise Failed(said.failure())
         content_type = media_type(headers.get("Content-Type"))
         if self.kind == "page" and content_type not in (None, *HTML_TYPES):
             raise Failed(Failure("not_html", f"content type {content_type}", status="refused"))
@@ -402,14 +418,13 @@ class _Run:
     def _typed(self, answer: Answer) -> bytes:
         """The body, of a page without a type only when it looks like HTML."""
         untyped = media_type(answer.headers.get("Content-Type")) is None
-        if self.kind == "page" and untyped and not looks_like_html(answer.body):
+        if self.kind == "page" and self.method == "GET" and untyped and not looks_like_html(answer.body):
             raise Failed(Failure("not_html", "no content type, and it does not look like HTML", status="refused"))
         return answer.body
 
-    async def _rules(self, origin: str) -> robots.Rules:
+    async def _rules(self, origin: str) -> OriginRules:
         """Rules of an origin, asked for once however many items wait for them."""
-        private = "private" if self.settings.allow_private_networks else "public"
-        variant = f"{self.settings.user_agent} {private}"
+        variant = rules_variant(self.settings)
         if (known := self.shared.memory.rules(origin, variant)) is not None:
             return known
         asked = self.shared.asked.get(origin)
@@ -418,25 +433,33 @@ class _Run:
             asked.add_done_callback(lambda _: self.shared.asked.pop(origin, None))
         return await asyncio.shield(asked)
 
-    async def _ask_rules(self, origin: str, variant: str) -> robots.Rules:
+    async def _ask_rules(self, origin: str, variant: str) -> OriginRules:
         for attempt in range(self.settings.retries + 1):
             try:
-                rules = await self._robots_answer(origin)
-                failure = Failure("http_status", rules.source, retryable=not rules.reachable)
+                answer = await self._file(robots.robots_url(origin), self._delay(None))
+                found = robots.rules_from_answer(origin, answer.http_status, answer.body)
+                failure = Failure("http_status", found.source, retryable=not found.reachable)
             except Failed as error:
                 failure = error.failure
-                rules = robots.rules_from_failure(origin, failure)
+                found = robots.rules_from_failure(origin, failure)
             if not failure.retryable or attempt == self.settings.retries:
                 break
             await self._back_off(attempt, failure)
+        beside: dict[str, Asked | None] = {}
+        for url in origin_files(found, origin, self.settings):
+            try:
+                beside[url] = await self._file(url, self._delay(found))
+            except Failed:
+                beside[url] = None
+        rules = origin_rules(found, origin, beside, self.settings)
         self.shared.memory.keep_rules(origin, variant, rules)
         return rules
 
-    async def _robots_answer(self, origin: str) -> robots.Rules:
-        url = robots.robots_url(origin)
+    async def _file(self, url: str, delay: float) -> Asked:
+        """A file that speaks for its origin, as the last of its redirects answers it."""
         budget = self.settings.total_timeout
         for _ in range(robots.MAX_REDIRECTS + 1):
-            async with self.shared.turn(url, self.settings.per_host_delay):
+            async with self.shared.turn(url, delay):
                 start = time.monotonic()
                 answer = await request(
                     self.shared.session,
@@ -455,7 +478,7 @@ class _Run:
                 url = _target(url, answer)
             except Failed:
                 break  # nowhere to go on: the redirect's own status decides
-        return robots.rules_from_answer(origin, answer.http_status, answer.body)
+        return Asked(answer.http_status, answer.body)
 
 
 def _size(row: Fetched) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import pyarrow as pa
 import xxhash
 
 from schemas.consent import CONSENT
+from stages.web.consent.signals import Signal
 
 Kind = Literal["page", "image"]
 Status = Literal["ok", "error", "refused"]
@@ -42,6 +43,21 @@ class Consent:
     robots_source: str | None = None
     x_robots_tag: str | None = None
     agent: str | None = None
+    signals: tuple[Signal, ...] = ()
+    decided_by: str | None = None
+    decided_rule: str | None = None
+    decided_source: str | None = None
+    license: str | None = None
+
+    def decided(self, by: Signal | None, source: str | None = None) -> Consent:
+        """The same record, with what decided."""
+        if by is None:
+            return self
+        return replace(self, decided_by=by.signal, decided_rule=one_line(by.said), decided_source=source)
+
+    def row(self) -> dict[str, Any]:
+        """The record as a dict."""
+        return {**vars(self), "signals": [each._asdict() for each in self.signals]}
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ class Fetched:
             "content_type": one_line(self.content_type) if self.content_type is not None else None,
             "content_hash": xxhash.xxh3_128_hexdigest(body) if body is not None else None,
             "modified": self.modified,
-            "consent": vars(self.consent),
+            "consent": self.consent.row(),
             "body": body,
         }
 

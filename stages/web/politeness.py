@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.web.robots import Rules
+from stages.web.consent.origin import OriginRules
 
 # Hosts remembered by one process before the oldest are forgotten.
 MAX_REMEMBERED = 20_000
@@ -26,17 +26,17 @@ class HostMemory:
 
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
-    _rules: dict[tuple[str, str], tuple[Rules, float]] = field(default_factory=dict)
+    _rules: dict[tuple[str, str], tuple[OriginRules, float]] = field(default_factory=dict)
     _next_start: dict[str, float] = field(default_factory=dict)
     _failures: dict[str, int] = field(default_factory=dict)
     _down_until: dict[str, float] = field(default_factory=dict)
 
-    def rules(self, origin: str, variant: str) -> Rules | None:
+    def rules(self, origin: str, variant: str) -> OriginRules | None:
         """Rules of an origin that have not expired; `variant` names what else shaped the answer."""
         entry = self._rules.get((origin, variant))
         return entry[0] if entry is not None and entry[1] > self.clock() else None
 
-    def keep_rules(self, origin: str, variant: str, rules: Rules) -> None:
+    def keep_rules(self, origin: str, variant: str, rules: OriginRules) -> None:
         """Keep rules for as long as they say."""
         _make_room(self._rules)
         self._rules[origin, variant] = (rules, self.clock() + rules.lifetime)

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 import aiohttp
 from aiohttp.resolver import ThreadedResolver
@@ -81,8 +82,9 @@ async def request(
     examine: Callable[[int, CIMultiDictProxy[str]], bool],
     timeout: float,
     cut: bool = False,
+    method: Literal["GET", "HEAD"] = "GET",
 ) -> Answer:
-    """GET a canonical URL, following nothing.
+    """Ask for a canonical URL, following nothing.
 
     `accept`: the Accept header. `examine`: sees status and headers before the body is read; returns whether the
     body is wanted, or raises Failed. `max_bytes`: of the body, as sent and decoded; above it the answer is
@@ -95,10 +97,10 @@ async def request(
         if not settings.allow_private_networks:
             require_public_literal(url)
         async with asyncio.timeout(timeout):
-            async with session.get(
-                URL(url, encoded=True), headers={"Accept": accept}, allow_redirects=False
+            async with session.request(
+                method, URL(url, encoded=True), headers={"Accept": accept}, allow_redirects=False
             ) as response:
-                if not examine(response.status, response.headers):
+                if not examine(response.status, response.headers) or method == "HEAD":
                     return Answer(response.status, response.headers, b"")
                 raw = await _read(response, max_bytes, cut)
         coding = ",".join(response.headers.getall("Content-Encoding", []))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protego import Protego
-
+from stages.web.consent.robots_txt import RobotsTxt, Rule
 from stages.web.fetched import Failure
 
-MAX_BYTES = 500_000  # RFC 9309, 2.5: at least 500 KiB must be read; what lies beyond is not
+MAX_BYTES = 500 * 1024  # RFC 9309, 2.5: as much must be read at least; what lies beyond is not
 MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2
 _DAY = 86_400.0  # RFC 9309, 2.4: a cached copy is used for 24 hours at most
 _SOON = 600.0  # an answer that may pass is asked for again after ten minutes
@@ -23,7 +22,7 @@ class Rules:
 
     source: str
     """The robots.txt URL and the status that decided, e.g. "http://h/robots.txt 404"."""
-    groups: Protego | None
+    groups: RobotsTxt | None
     """The parsed file, or null when the status alone decides."""
     reachable: bool
     """False: nobody could say, so nothing is allowed."""
@@ -34,11 +33,16 @@ class Rules:
 
     def allow(self, url: str, product: str) -> bool:
         """Whether a canonical URL may be fetched by the user agent with this product token."""
-        return self.reachable if self.groups is None else self.groups.can_fetch(url, product)
+        rule = self.deciding(url, product)
+        return self.reachable if rule is None else rule.allows
+
+    def deciding(self, url: str, product: str) -> Rule | None:
+        """The line that decides about a URL; None where no line does, and all that is reachable is allowed."""
+        return None if self.groups is None else self.groups.deciding(url, product)
 
     def crawl_delay(self, product: str) -> float:
         """Seconds between requests that the origin asks for, 0 when it asks for none."""
-        return 0.0 if self.groups is None else self.groups.crawl_delay(product) or 0.0
+        return 0.0 if self.groups is None else self.groups.group(product).crawl_delay
 
 
 def robots_url(origin: str) -> str:
@@ -57,8 +61,7 @@ def rules_from_answer(origin: str, http_status: int, body: bytes) -> Rules:
         if len(body) >= MAX_BYTES:
             # the rest of a line is another rule: "Disallow: /" of "Disallow: /private/"
             body = body[: max(body.rfind(b"\n", 0, MAX_BYTES), body.rfind(b"\r", 0, MAX_BYTES)) + 1]
-        text = body.decode("utf-8", "replace").removeprefix("\ufeff").replace("\0", "")
-        return Rules(source, Protego.parse(text), reachable=True, lifetime=_DAY)
+        return Rules(source, RobotsTxt(body), reachable=True, lifetime=_DAY)
     if http_status >= 500 or http_status == 429:
         return Rules(source, None, reachable=False, lifetime=_SOON)
     return Rules(source, None, reachable=True, lifetime=_DAY)

@@ -22,6 +22,10 @@ _FILES = """
 """
 _TRACKING = ("utm_*", "fbclid", "gclid", "dclid", "msclkid", "yclid", "mc_cid", "mc_eid", "_ga")
 _SESSIONS = ("phpsessid", "jsessionid", "aspsessionid*", "cfid", "cftoken")
+# A URL, a host that may have a port, or the hash of either.
+Excluded = Annotated[
+    str, Field(pattern=r"^(https?://\S+|sha256:[0-9a-f]{64}|[a-z0-9_.-]+(:\d+)?|\[[0-9a-f:]+\](:\d+)?)$")
+]
 HttpStatus = Annotated[int, Field(ge=100, le=599)]  # RFC 9110, 15
 
 
@@ -74,15 +78,42 @@ class CrawlSettings(Settings):
     """HTTP statuses asked again within a run. Other 5xx rows are marked retryable, for a later run. Default: Scrapy's
     without Cloudflare's 522 and 524, and 425 (RFC 8470)."""
     obey_robots: bool = True
-    """Ask for robots.txt and keep to it (RFC 9309). Turn it off for sites of your own only. Default: ours, consent
-    comes first (Scrapy's is false)."""
-    page_directives: tuple[str, ...] = Field(default=("noindex", "none", "noai"), strict=False)
-    """X-Robots-Tag directives that refuse a page. Default: ours, those of img2dataset that concern a page, and `none`,
-    which implies noindex."""
-    image_directives: tuple[str, ...] = Field(
-        default=("noindex", "none", "noai", "noimageindex", "noimageai"), strict=False
+    """Ask for robots.txt and keep to it (RFC 9309). Turn it off for sites of your own only: the files that stand beside
+    it, ai.txt and tdmrep.json, are not asked for then either. Default: ours, consent comes first (Scrapy's is
+    false)."""
+    obey_ai_txt: bool = True
+    """Ask for /ai.txt (Spawning) beside robots.txt and keep to it. Default: ours, it says of training what robots.txt
+    says of crawling."""
+    obey_tdmrep: bool = True
+    """Keep to reservations of text and data mining (TDMRep, a W3C Community Group report): of /.well-known/tdmrep.json,
+    which is asked for beside robots.txt, of the header tdm-reservation and of the meta tag of that name. Default: ours,
+    a reservation is what the law of the European Union asks to be honoured."""
+    content_signals: tuple[str, ...] = Field(default=("ai-train", "train-ai", "train-genai"), strict=False)
+    """Uses that a site may refuse in a group of robots.txt or in a header, and then nothing is taken: those of
+    Content-Signal (contentsignals.org: search, ai-input, ai-train) and of Content-Usage (IETF, AI Preferences:
+    train-ai). Default: ours, training by their names, which is what a corpus is for."""
+    obey_rsl: bool = True
+    """Take nothing from a site whose robots.txt names licence terms (RSL 1.0, "License: URL"): it is offered under them
+    and not otherwise, and nobody here can read them. Turn it off where you have the licence. Default: ours, as RSL asks
+    of a crawler that has not agreed."""
+    page_directives: tuple[str, ...] = Field(
+        default=("noindex", "none", "noai", "noml", "unavailable_after"), strict=False
     )
-    """X-Robots-Tag directives that refuse an image. Default: img2dataset's list, and `none`, which implies noindex."""
+    """Directives of X-Robots-Tag and of the robots meta tag that refuse a page; unavailable_after does so once its date
+    has passed. Default: ours, those of img2dataset that concern a page, `none`, which implies noindex, and noml, which
+    sites write for noai."""
+    image_directives: tuple[str, ...] = Field(
+        default=("noindex", "none", "noai", "noml", "unavailable_after", "noimageindex", "noimageai"), strict=False
+    )
+    """Directives of X-Robots-Tag that refuse an image. Default: img2dataset's list, and what refuses a page."""
+    page_image_directives: tuple[str, ...] = Field(default=("noimageindex", "noimageai"), strict=False)
+    """Directives of X-Robots-Tag and of the robots meta tag by which a page keeps its pictures back: its text is used,
+    no picture is taken from it. Default: ours, the two that say so; DeviantArt, who made noimageai, sets it on the
+    pages of pictures that may not be learnt from."""
+    excluded: tuple[Excluded, ...] = Field(default=(), strict=False)
+    """Hosts, with all below them, and canonical URLs that are never asked for; each may be given as sha256: and its
+    hash in hex. What a corpus was made to forget is excluded by the build itself. Default: ours, nobody is left out
+    who has not asked for it."""
     allow_private_networks: bool = False
     """Connect to private, loopback and link-local addresses too: for intranets, demos and tests. Default: ours, a page
     must not reach into the network of its crawler."""

@@ -19,7 +19,7 @@ from schemas.shard_file import ShardFile
 from stages.web.urls import url_id
 from tests.end_to_end.builds import build, decisions, documents, tree
 from tests.end_to_end.site import EXPECTED_IMAGES, EXPECTED_PAGES, NEVER_FETCHED, NUM_ARTICLES, SERIES
-from tests.servers import Site
+from tests.servers import ORIGIN_FILES, Site
 
 pytestmark = pytest.mark.slow
 # Of a document and its copy either may be kept: the choice follows ids, which follow the server's port.
@@ -102,7 +102,7 @@ def test_a_repeated_paragraph_stays_once(built: Path) -> None:
 
 
 def test_nothing_is_fetched_twice(built: Path, first_log: list[str]) -> None:
-    paths = [path for path in first_log if path != "/robots.txt"]
+    paths = [path for path in first_log if path not in ORIGIN_FILES]
     assert len(paths) == len(set(paths))
     assert not set(paths) & set(NEVER_FETCHED)
     # A process asks for itself: at most one for each of the two workers and each kind of phase.

@@ -13,7 +13,7 @@ from fastwarc.warc import WarcRecord, WarcRecordType
 
 from tests.end_to_end.builds import build_here, documents, run, run_here, setting, tree, write_spec
 from tests.end_to_end.site import ROUTED, SERIES
-from tests.servers import Site, answer, in_turn, routes
+from tests.servers import ORIGIN_FILES, Site, answer, in_turn, routes
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
@@ -71,7 +71,7 @@ def test_a_list_of_urls_gives_the_same_documents(out: Path, built: Path, site: S
     asked = len(site.log)
     build_here(_spec(tmp_path, site, kind="urls", path=str(tmp_path / "urls.csv")), out).check()
     assert texts(out) == texts(built) and pictures(out) == pictures(built)
-    fetched = [path for path in site.paths()[asked:] if path != "/robots.txt"]
+    fetched = [path for path in site.paths()[asked:] if path not in ORIGIN_FILES]
     assert sorted(path for path in fetched if path.endswith(".html")) == sorted(
         [*(url.removeprefix(site.url) for url in listed), "/gone.html"]
     )

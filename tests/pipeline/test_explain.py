@@ -90,6 +90,25 @@ def test_a_robots_file_that_is_out_of_reach_is_no_refusal(
     assert "refused by" not in text and "nobody could say" not in text
 
 
+def test_what_was_said_of_use_is_told_with_what_decided(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = [{"signal": "content_signal", "said": "Content-Signal: search=yes"}]
+    decided = {"decided_by": "ai_txt", "decided_rule": "Disallow: *.html", "decided_source": f"{SITE}/ai.txt 200"}
+    said = {"x_robots_tag": "otherbot: noai\nnoarchive", "signals": signals, "license": f"{SITE}/terms"}
+    row = page("/private", "refused", reason="ai_txt", detail="x", consent={**CONSENT, **decided, **said})
+    found = explaining._find
+    monkeypatch.setattr(
+        explaining, "_find", lambda corpus, phase, *rest: [row] if phase == "pages" else found(corpus, phase, *rest)
+    )
+    lines = [line for line in told(corpus, f"{SITE}/private").splitlines() if line.startswith("  consent: ")]
+    assert lines == [
+        f"  consent: decided by Disallow: *.html [ai_txt], {SITE}/ai.txt 200",
+        "  consent: told X-Robots-Tag: otherbot: noai; X-Robots-Tag: noarchive; Content-Signal: search=yes",
+        f"  consent: licence {SITE}/terms",
+    ]
+    monkeypatch.undo()
+    assert "consent:" not in told(corpus, f"{SITE}/cats")
+
+
 def test_a_page_is_found_by_every_address_it_has(corpus: Corpus) -> None:
     assert told(corpus, f"{SITE}/moved").startswith(f"{SITE}/old\n")
     assert told(corpus, f"{SITE}/canonical-cats") == told(corpus, f"{SITE}/cats")

@@ -82,5 +82,18 @@ def test_a_local_source_claims_no_robots_verdict() -> None:
     assert "| none |  |  |  |" in local
 
 
+def test_what_was_kept_to_and_what_it_left_out_is_told() -> None:
+    assert "Kept to besides" not in card(SUMMARY) and "refused by" not in card(SUMMARY)
+    refused = [
+        FunnelRow("pages", "ai_txt", "page", "refuse", 5),
+        FunnelRow("documents", "kept_back", "image", "refuse", 9),
+    ]
+    html = rendered(card(replace(SUMMARY, signals=["ai.txt", "TDMRep"], funnel=[*SUMMARY.funnel, *refused])))
+    assert "Kept to besides were ai.txt, TDMRep." in html
+    told = html[html.index("<th>refused by</th>") :]
+    assert "ai.txt forbids training on it" in told and "keeps its pictures back" in told and "<td>9</td>" in told
+    assert "<td>77</td>" not in told
+
+
 def test_the_card_depends_on_its_summary_alone() -> None:
     assert card(SUMMARY) == card(replace(SUMMARY, languages=dict(reversed(SUMMARY.languages.items()))))

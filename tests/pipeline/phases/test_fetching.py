@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.engine.key_range import WHOLE
 from pipeline.engine.phase import Part
+from pipeline.engine.row_store import RowStore
 from pipeline.engine.storage import Storage
 from pipeline.phases.fetching import FetchErrand, Fetching, allows, policy_of
+from schemas.consent import VERDICT
+from stages.web.fetched import FETCHED
 from stages.web.settings import CrawlSettings
 from tests.servers import Site, answer, in_turn, routes
 
@@ -89,6 +94,19 @@ def test_a_failure_holds_until_the_next_generation_or_another_policy(tmp_path: P
         assert len(site.log) == 3
 
 
+def test_what_was_excluded_is_asked_for_once_it_no_longer_is(tmp_path: Path) -> None:
+    table = {"/page": answer(body=PAGE), "/there": answer(302, Location="/page"), "/gone": answer(404)}
+    with routes(table) as site:
+        fetch = Fetcher(tmp_path, site)
+        without = settings(excluded=(f"{site.url}/page",))
+        assert fetch(without, "/page", "/there", "/gone") == [("refused", "excluded")] * 2 + [("error", "http_status")]
+        asked = len(site.log)
+        assert fetch(without, "/page", "/there", "/gone") == [("refused", "excluded")] * 2 + [("error", "http_status")]
+        assert len(site.log) == asked
+        assert fetch(LOOSE, "/page", "/there", "/gone") == [("ok", None)] * 2 + [("error", "http_status")]
+        assert site.paths().count("/gone") == 1
+
+
 def test_another_agent_is_another_reader() -> None:
     other = settings(user_agent="other/1")
     ours, theirs = (policy_of(each, "page", MAX_BYTES) for each in (LOOSE, other))
@@ -97,3 +115,27 @@ def test_another_agent_is_another_reader() -> None:
 
 def test_a_row_that_does_not_say_its_policy_holds_for_nobody() -> None:
     assert not allows(policy_of(LOOSE, "page", MAX_BYTES), "0123456789abcdef0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    "signals", [{"obey_ai_txt": True}, {"obey_tdmrep": True}, {"obey_rsl": True}, {"content_signals": ("ai-train",)}]
+)
+def test_what_kept_to_fewer_signals_holds_for_nobody_who_keeps_to_more(signals: dict[str, Any]) -> None:
+    deaf = {"obey_ai_txt": False, "obey_tdmrep": False, "obey_rsl": False, "content_signals": ()}
+    fewer, more = (policy_of(settings(**{**deaf, **each}), "page", MAX_BYTES) for each in ({}, signals))
+    assert allows(fewer, more) and not allows(more, fewer)
+    earlier = json.dumps({name: value for name, value in json.loads(fewer).items() if name not in deaf})
+    assert allows(fewer, earlier) and not allows(more, earlier)
+
+
+def test_rows_of_earlier_releases_are_read_with_what_they_knew_of_consent(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    fields = [field if field.name != "consent" else pa.field("consent", VERDICT) for field in FETCHED]
+    row = {"url": "http://h/a", "status": "ok", "retryable": False, "body": PAGE, "row_key": "0" * 32, "generation": 0}
+    row["consent"] = {"robots_allowed": True, "agent": "interloom/0.1"}
+    earlier = RowStore(storage, "fetch_page", "key", pa.schema(fields))
+    earlier.keep(
+        pa.Table.from_pylist([row], pa.schema([*fields, ("row_key", pa.string()), ("generation", pa.int32())]))
+    )
+    (read,) = RowStore(storage, "fetch_page", "key", FETCHED).read().to_pylist()
+    assert {name: value for name, value in read["consent"].items() if value is not None} == row["consent"]

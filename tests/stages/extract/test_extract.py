@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from schemas.contract import conform
 from schemas.document import DOCUMENT
-from stages.extract import OUTPUT, Extract, ExtractSettings, refused_by_meta
+from stages.extract import OUTPUT, Extract, ExtractSettings
 from stages.extract.document import extract_document
 from stages.extract.image_files import Candidate, parse_srcset
 from stages.row_function import RowFunction
@@ -270,16 +270,38 @@ def test_same_text_same_hash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("meta_robots", "agent", "directive"),
+    ("tags", "said"),
     [
-        (None, "interloom", None),
-        ("index, follow", "interloom", None),
-        ("NoIndex, follow", "interloom", "noindex"),
-        ("noarchive, noimageai", "interloom/1.0 (+http://x)", "noimageai"),
-        ("googlebot: noindex", "interloom", None),
-        ("index; interloom: noai", "Interloom/2", "noai"),
-        ("none", "x", "none"),
+        ([("robots", "noai, noimageai")], "noai, noimageai"),
+        ([("ROBOTS", " NoIndex "), ("robots", "noai")], "NoIndex; noai"),
+        ([("robots", "max-snippet: 20; noai")], "max-snippet:20, noai"),
+        ([("interloom", "noai noimageai")], "interloom: noai noimageai"),
+        (
+            [("googlebot", "noindex, unavailable_after: 25 Jun 2031")],
+            "googlebot: noindex, unavailable_after:25 Jun 2031",
+        ),
+        ([("robots", "unavailable_after: 2031-06-25")], "unavailable_after:2031-06-25"),
+        ([("description", "none of this has noai in it")], None),
+        ([("keywords", "index follow")], None),
+        ([("two words", "noai")], None),
+        ([("robots", "")], None),
     ],
 )
-def test_refused_by_meta(meta_robots: str | None, agent: str, directive: str | None) -> None:
-    assert refused_by_meta(meta_robots, agent) == directive
+def test_meta_robots(tags: list[tuple[str, str]], said: str | None) -> None:
+    html = "".join(f'<meta name="{name}" content="{content}">' for name, content in tags)
+    assert extract(f"<head>{html}</head><p>x</p>")["meta_robots"] == said
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ([("tdm-reservation", "1")], "1"),
+        ([("TDM-Reservation", " 0 "), ("tdm-reservation", "1")], "0"),
+        ([("tdm-policy", "https://h/p.json"), ("tdm-reservation", "1")], "1 https://h/p.json"),
+        ([("tdm-policy", "https://h/p.json")], None),
+        ([("tdm-reservation", "")], None),
+    ],
+)
+def test_meta_tdm(tags: list[tuple[str, str]], said: str | None) -> None:
+    html = "".join(f'<meta name="{name}" content="{content}">' for name, content in tags)
+    assert extract(f"<head>{html}</head><p>x</p>")["meta_tdm"] == said

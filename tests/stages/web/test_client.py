@@ -15,6 +15,7 @@ from stages.web.fetched import Kind
 from stages.web.politeness import HostMemory
 from stages.web.settings import CrawlSettings
 from tests.servers import (
+    ORIGIN_FILES,
     Site,
     answer,
     bad_chunks,
@@ -172,6 +173,11 @@ def test_what_a_good_row_holds(site: Site, rows: dict[str, dict[str, Any]]) -> N
         "robots_source": f"{site.url}/robots.txt 404",
         "x_robots_tag": None,
         "agent": "interloom/0.1",
+        "signals": [],
+        "decided_by": None,
+        "decided_rule": None,
+        "decided_source": None,
+        "license": None,
     }
     assert rows["/moved"]["final_url"] == site.url + "/ok"
     assert rows["/moved"]["content_hash"] == row["content_hash"]
@@ -295,3 +301,25 @@ def test_fetches_may_run_in_several_threads(site: Site) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(count, range(8))) == [2] * 8
+
+
+def test_what_headers_say_can_be_asked_for_alone() -> None:
+    refused = {"/refused.png": answer(content_type="image/png", X_Robots_Tag="noai")}
+    table = {"/a.png": answer(body=b"x" * 2_000_000, content_type="image/png"), "/moved": redirect("/a.png"), **refused}
+    with routes({**table, "/coded": answer(body=b"", content_type="image/png", Content_Encoding="gzip")}) as site:
+        paths = ["/a.png", "/moved", "/refused.png", "/coded", "/missing"]
+        rows = fetch_all([site.url + path for path in paths], kind="image", method="HEAD")
+        methods = {entry.path: entry.method for entry in site.log}
+    told = [(rows[site.url + path]["status"], rows[site.url + path]["reason"]) for path in paths]
+    assert told == [("ok", None), ("ok", None), ("refused", "x_robots_tag"), ("ok", None), ("error", "http_status")]
+    assert rows[site.url + "/a.png"]["body"] == b""
+    # Files that speak for the site are read whole.
+    assert methods == {**dict.fromkeys(paths, "HEAD"), **dict.fromkeys(ORIGIN_FILES, "GET")}
+
+
+def test_what_is_excluded_is_not_asked_for_even_where_robots_txt_is_not() -> None:
+    settings = SETTINGS.model_copy(update={"excluded": ("127.0.0.1",), "obey_robots": False})
+    with routes({"/a": answer()}) as site:
+        row = fetch_all([site.url + "/a"], settings)[site.url + "/a"]
+        assert (row["status"], row["reason"], row["retryable"]) == ("refused", "excluded", False)
+        assert site.log == []

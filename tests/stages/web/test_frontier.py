@@ -12,7 +12,7 @@ from stages.web.frontier import Frontier, Order, Uncrawled
 from stages.web.politeness import HostMemory
 from stages.web.settings import CrawlSettings
 from tests.local_crawl import CRAWLED, crawl_locally
-from tests.servers import Site, answer, redirect, routes, static_site
+from tests.servers import ORIGIN_FILES, Site, answer, redirect, routes, static_site
 
 
 def order(*seeds: str, **chosen: object) -> tuple[Order, Frontier]:
@@ -159,7 +159,7 @@ def test_redirect_targets_are_not_fetched_again_and_links_off_the_host_are_not_f
             assert rows["status"].to_pylist() == ["ok", "ok", "ok"]
             assert rows["final_url"].to_pylist() == [site.url + "/", other.url + "/", site.url + "/new"]
             assert site.paths().count("/new") == 1
-            assert other.paths() == ["/robots.txt", "/"]
+            assert other.paths() == [*ORIGIN_FILES, "/"]
 
 
 def test_no_seeds_no_rows() -> None:

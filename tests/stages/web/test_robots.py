@@ -19,6 +19,8 @@ SETTINGS = CrawlSettings(
     retry_backoff=0.01,
     total_timeout=2,
     user_agent="Interloom/0.1 (+https://example.org/bot)",
+    obey_ai_txt=False,
+    obey_tdmrep=False,
 )
 
 
