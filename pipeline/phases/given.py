@@ -17,6 +17,7 @@ from pipeline.engine.phase import Exchange, Part, Phase
 from pipeline.phases.consent import judged
 from pipeline.phases.documents import node_decisions, page_decisions
 from pipeline.phases.given_files import GivenPiece, given_fingerprint, given_pieces, open_file
+from pipeline.phases.takedowns import Takedowns, takedowns_of
 from pipeline.spec.loading import Spec
 from pipeline.spec.sections import DocumentsSource
 from schemas.document import DOCUMENT, IMAGE_BODY
@@ -42,12 +43,14 @@ def given_documents(spec: Spec) -> Phase:
     source = spec.source
     assert isinstance(source, DocumentsSource)
     consent = PageConsent.of(spec.crawl)
+    taken = takedowns_of(spec)
 
     def emit(part: Part, unit: GivenPiece) -> pa.Table:
         sample = Sample(source.sample)
         with open_file(unit.path) as stream:
             tables = [
-                _with_locators(part, table) for table in read_documents(stream, unit.piece, source.layout, sample)
+                _with_locators(part, table.filter(_is_left(table, taken)))
+                for table in read_documents(stream, unit.piece, source.layout, sample)
             ]
         return pa.concat_tables(tables) if tables else _GIVEN.empty_table()
 
@@ -85,11 +88,13 @@ def given_documents(spec: Spec) -> Phase:
             "consent": consent,
             "source": source,
             "fingerprint": given_fingerprint(source),
+            "takedowns": taken.digest,
         },
         modules=(
             "pipeline.phases.consent",
             "pipeline.phases.documents",
             "pipeline.phases.given_files",
+            "pipeline.phases.takedowns",
         ),
         libraries=("ada-url", "fsspec"),
         units=lambda scout: given_pieces(source),
@@ -119,6 +124,11 @@ def _with_locators(part: Part, table: pa.Table) -> pa.Table:
         column = pa.nulls(table.num_rows, pa.list_(IMAGE_BODY))
     part.tell(0, table.num_rows)
     return table.append_column("image_bodies", column).select(_GIVEN.names).cast(_GIVEN)
+
+
+def _is_left(table: pa.Table, taken: Takedowns) -> pa.Array:
+    """Mask of the rows that are not taken down: their pictures are not even put into the store."""
+    return pa.array([taken.of_url(url) is None for url in table.column("url").to_pylist()], pa.bool_())
 
 
 def _first_of_each(rows: pa.Table) -> pa.Table:

@@ -16,6 +16,7 @@ from pipeline.engine.phase import Exchange, Part, Phase, Step
 from pipeline.phases.documents import failed
 from pipeline.phases.fetching import FETCH_LIBRARIES, FetchErrand, Fetching, site_key
 from pipeline.phases.sources import lies_in_folder, local_images
+from pipeline.phases.takedowns import crawl_without, takedowns_of, without_content
 from pipeline.spec.loading import Spec
 from schemas.image import IMAGE
 from schemas.tables import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE, KEPT
@@ -92,7 +93,9 @@ def _decode_data_uri(uri: str) -> bytes:
 def fetched_images(spec: Spec) -> Phase:
     """clusters -> fetched_images: the bytes behind each distinct URL, a range of sites on one worker."""
     max_bytes = spec.images.max_bytes
-    fetching = Fetching(spec.crawl, "image", max_bytes, spec.source.snapshot)
+    taken = takedowns_of(spec)
+    crawl = crawl_without(spec.crawl, taken)
+    fetching = Fetching(crawl, "image", max_bytes, spec.source.snapshot)
 
     def asked(part: Part) -> list[str]:
         assert part.rows is not None
@@ -113,14 +116,14 @@ def fetched_images(spec: Spec) -> Phase:
             elif not _is_data(url):
                 elsewhere.append(image_id)
         if local:
-            table = local_images(part, spec.source, [users[image_id][0] for image_id in local], max_bytes)
+            table = local_images(part, spec.source, [users[image_id][0] for image_id in local], max_bytes, taken)
             made.append(_as_fetched_image(table, local, users))
         table = fetching.answers(part.storage, [users[each][0] for each in elsewhere], part.keys, part.generation)
         made.append(_as_fetched_image(table, elsewhere, users))
         carried = sorted(image_id for image_id, (url, _) in users.items() if _is_data(url))
         if carried:
             made.append(_from_data_uris(part, carried, users))
-        result = pa.concat_tables(made).sort_by([("image_id", "ascending")])
+        result = taken.refused(pa.concat_tables(made)).sort_by([("image_id", "ascending")])
         key_of = dict(zip(*(rows.column(name).to_pylist() for name in ("image_id", "site_key")), strict=True))
         keys = [key_of[image_id] for image_id in result.column("image_id").to_pylist()]
         result = result.add_column(0, "site_key", pa.array(keys, pa.string()))
@@ -134,11 +137,12 @@ def fetched_images(spec: Spec) -> Phase:
         run=run,
         inputs=("documents", "text", "clusters"),
         settings={
-            "crawl": spec.crawl.at_any_pace(),
+            "crawl": crawl.at_any_pace(),
             "source": spec.source,
             "max_bytes": max_bytes,
+            "takedowns": taken.digest,
         },
-        modules=("pipeline.phases.fetching", "pipeline.phases.sources"),
+        modules=("pipeline.phases.fetching", "pipeline.phases.sources", "pipeline.phases.takedowns"),
         libraries=FETCH_LIBRARIES,
         network=True,
         errand=FetchErrand(fetching, asked),
@@ -209,6 +213,7 @@ def images(spec: Spec) -> Phase:
     """fetched_images -> images: each distinct content decoded once, with how many documents show it."""
     # The header's type is a hint that a picture's own bytes overrule: it must not make them another picture.
     decode = Step(DecodeImage(spec.images), _to_decode, owner="content_key", key=("content_key",))
+    taken = takedowns_of(spec)
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
@@ -231,6 +236,7 @@ def images(spec: Spec) -> Phase:
                     status = "quarantined" if said["action"] == "quarantine" else "error"
                     facts |= {"status": status, "reason": said["rule"], "detail": said["detail"]}
                 image |= {name: value for name, value in facts.items() if name in IMAGE.names}
+                image = without_content(image, taken)
             else:
                 image["body"] = None
             made.append(image)
@@ -243,6 +249,8 @@ def images(spec: Spec) -> Phase:
         schema=IMAGE_USE,
         run=run,
         inputs=("fetched_images",),
+        settings={"takedowns": taken.digest},
+        modules=("pipeline.phases.takedowns",),
         steps=(decode,),
         exchange=Exchange(key="content_key", order=("image_id",), schema=_BY_CONTENT, emit=_by_content),
     )

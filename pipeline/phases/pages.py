@@ -13,6 +13,7 @@ from pipeline.phases.crawling import Visited, crawl, visit_all
 from pipeline.phases.fetching import FETCH_LIBRARIES, Fetching
 from pipeline.phases.given_files import GivenPiece, given_pieces, read_pages
 from pipeline.phases.sources import Chunk, chunks, fingerprint, read_chunk
+from pipeline.phases.takedowns import crawl_without, takedowns_of
 from pipeline.spec.loading import Spec
 from pipeline.spec.sections import DocumentsSource, HtmlSource, SiteSource, UrlsSource, WarcSource
 from schemas.keys import digest
@@ -95,7 +96,8 @@ def _duplicates(rows: pa.Table, again: Sequence[bool]) -> list[dict[str, Any]]:
 
 def pages(spec: Spec) -> Phase:
     """The source -> pages, one row for each URL or record, fetched or not."""
-    source, settings = spec.source, spec.crawl
+    source, taken = spec.source, takedowns_of(spec)
+    settings = crawl_without(spec.crawl, taken)
 
     fetching = Fetching(settings, "page", settings.max_page_bytes, source.snapshot)
 
@@ -114,9 +116,9 @@ def pages(spec: Spec) -> Phase:
             return read_pages(source, unit, sample)
         if isinstance(unit, Chunk):
             assert isinstance(source, HtmlSource | WarcSource)
-            return read_chunk(part, source, unit, settings, sample)
-        taken = [index for index, url in enumerate(unit.urls) if sample.takes(url)]
-        urls, depths = [unit.urls[index] for index in taken], [unit.depths[index] for index in taken]
+            return read_chunk(part, source, unit, settings, sample, taken)
+        wanted = [index for index, url in enumerate(unit.urls) if sample.takes(url)]
+        urls, depths = [unit.urls[index] for index in wanted], [unit.depths[index] for index in wanted]
         left_out = _left_out(unit, source.snapshot)
         if not urls:
             return left_out
@@ -136,12 +138,15 @@ def pages(spec: Spec) -> Phase:
         again = [index > 0 and ids[index - 1] == each for index, each in enumerate(ids)]
         if isinstance(source, DocumentsSource):
             part.decide(_duplicates(rows, again))
-        made = rows.filter(pc.invert(pa.array(again, pa.bool_()))).select(PAGE.names)
+        made = taken.refused(rows.filter(pc.invert(pa.array(again, pa.bool_()))).select(PAGE.names))
         part.add("pages", made.num_rows)
         part.add_true("retryable", made.column("retryable"))
         return made
 
-    modules = ("pipeline.phases.crawling", "pipeline.phases.fetching", "pipeline.phases.sources")
+    modules = (
+        *("pipeline.phases.crawling", "pipeline.phases.fetching"),
+        *("pipeline.phases.sources", "pipeline.phases.takedowns"),
+    )
     given = ("pipeline.phases.given_files",) if isinstance(source, DocumentsSource) else ()
     return Phase(
         name="pages",
@@ -151,6 +156,7 @@ def pages(spec: Spec) -> Phase:
             "source": source,
             "crawl": settings.at_any_pace(),
             "fingerprint": fingerprint(source),
+            "takedowns": taken.digest,
         },
         modules=(*modules, *given),
         libraries=(*FETCH_LIBRARIES, "chardetng-py", "fastwarc", "selectolax"),

@@ -20,6 +20,7 @@ from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.engine.storage import is_local
 from pipeline.phases.files import file_state
 from pipeline.phases.given_files import check_given, given_fingerprint
+from pipeline.phases.takedowns import Takedowns
 from pipeline.spec.loading import Spec
 from pipeline.spec.sections import DocumentsSource, HtmlSource, SiteSource, Source, UrlsSource, WarcSource
 from schemas.page import PAGE
@@ -137,22 +138,33 @@ def fingerprint(source: Source) -> str | None:
 
 
 def read_chunk(
-    part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings, sample: Sample
+    part: Part,
+    source: HtmlSource | WarcSource,
+    chunk: Chunk,
+    crawl: CrawlSettings,
+    sample: Sample,
+    taken: Takedowns,
 ) -> pa.Table:
     """PAGE rows of a unit; bodies are put into the row stores, where fetched bodies lie too."""
-    tables = list(_read(part, source, chunk, crawl, sample))
+    tables = list(_read(part, source, chunk, crawl, sample, taken))
     return pa.concat_tables(tables) if tables else PAGE.empty_table()
 
 
 def _read(
-    part: Part, source: HtmlSource | WarcSource, chunk: Chunk, crawl: CrawlSettings, sample: Sample
+    part: Part,
+    source: HtmlSource | WarcSource,
+    chunk: Chunk,
+    crawl: CrawlSettings,
+    sample: Sample,
+    taken: Takedowns,
 ) -> Iterator[pa.Table]:
     if isinstance(source, WarcSource):
         with fsspec.open(chunk.path, "rb") as stream:
-            for table in read_warc(stream, chunk.path, crawl, sample=sample):
+            for table in map(taken.refused, read_warc(stream, chunk.path, crawl, sample=sample)):
                 yield _as_pages(part, table, source, table.column("page_id").to_pylist())
     else:
-        for table in read_folder(chunk.path, source.base_url, max_bytes=crawl.max_page_bytes, sample=sample):
+        read = read_folder(chunk.path, source.base_url, max_bytes=crawl.max_page_bytes, sample=sample)
+        for table in map(taken.refused, read):
             yield _as_pages(part, table, source, [url_id(url) for url in table.column("url").to_pylist()])
 
 
@@ -183,10 +195,10 @@ def _as_pages(part: Part, table: pa.Table, source: HtmlSource | WarcSource, page
     return pa.table({name: columns[name] for name in PAGE.names}).cast(PAGE)
 
 
-def local_images(part: Part, source: Source, urls: Sequence[str], max_bytes: int) -> pa.Table:
+def local_images(part: Part, source: Source, urls: Sequence[str], max_bytes: int, taken: Takedowns) -> pa.Table:
     """FETCHED rows of images that lie in the folder of an html source, bodies as locators."""
     assert isinstance(source, HtmlSource)
-    table = read_local(urls, source.path, source.base_url, max_bytes=max_bytes)
+    table = taken.refused(read_local(urls, source.path, source.base_url, max_bytes=max_bytes))
     return _remember(part, source.kind, table, [url_id(url) for url in urls])
 
 
