@@ -331,6 +331,17 @@ class RowStore:
             self._trying(within, lambda listing: self._merge(listing, within), known=True)
         return self._trying(within, lambda listing: self._read(listing, within, wanted), known=True)
 
+    def replace(self, path: str, rows: pa.Table) -> None:
+        """Have rows, as they are stored, stand in the place of one of the store's files; none: have it be gone.
+
+        Nobody else may be at work with the store. A kill leaves the file, or both.
+        """
+        folder = path.removeprefix(f"{self.folder}/").rpartition("/")[0]
+        if rows.num_rows:
+            # An earlier release put its files into the store's folder itself.
+            self._put(folder or ALL, rows, loose=LOOSE in path)
+        self.storage.delete(path)
+
     def _write(self, rows: pa.Table, within: KeyRange, *, loose: bool) -> pa.Table:
         if not rows.num_rows:
             return self.schema.empty_table()
