@@ -1,4 +1,4 @@
-"""What phases ask the world outside for: crews that look around before units are listed, errands before parts are made."""
+"""What phases ask the world for: crews look around before units are listed, errands fetch before parts are made."""
 
 from __future__ import annotations
 
