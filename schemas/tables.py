@@ -70,31 +70,59 @@ SELECTED = contract(
 
 SIGNATURE = contract(
     "signature",
-    1,
+    2,
     [
         _DOCUMENT_ID,
-        pa.field("signature", pa.list_(pa.uint32())),
+        pa.field("signature", pa.binary()),  # uint32 values, little-endian; null for a text without words
         pa.field("num_images", pa.int32(), nullable=False),
         pa.field("modified", pa.timestamp("s", tz="UTC")),
     ],
     key="document_id",
 )
 
+# A document id as the 16 bytes of its digits.
+_DOCUMENT_KEY = pa.binary(16)
+
 # Two documents that share a band of their signatures; two that share several are there as often.
 EDGE = contract(
     "edge",
-    2,
+    3,
     [
         pa.field("key", pa.string(), nullable=False),  # of the band, 16 hex digits
-        pa.field("a", pa.string(), nullable=False),
-        pa.field("b", pa.string(), nullable=False),
+        pa.field("a", _DOCUMENT_KEY, nullable=False),
+        pa.field("b", _DOCUMENT_KEY, nullable=False),  # the larger
     ],
     key="key",
 )
 
+# Two documents that share a band, once, beside the larger one.
+CANDIDATE_PAIR = contract(
+    "candidate_pair",
+    1,
+    [_DOCUMENT_ID, pa.field("a", _DOCUMENT_KEY, nullable=False)],
+    key="document_id",
+)
+
+# The same beside the smaller one, compared, with what a choice between the two needs of both.
+SIMILARITY = contract(
+    "similarity",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("b", _DOCUMENT_KEY, nullable=False),
+        pa.field("similarity", pa.float64()),  # Jaccard, 0..1; null where it is not measured
+        pa.field("a_num_images", pa.int32(), nullable=False),
+        pa.field("a_modified", pa.timestamp("s", tz="UTC")),
+        pa.field("b_num_images", pa.int32(), nullable=False),
+        pa.field("b_modified", pa.timestamp("s", tz="UTC")),
+    ],
+    key="document_id",
+)
+
+# Documents that have a near-duplicate.
 CLUSTER = contract(
     "cluster",
-    1,
+    2,
     [
         _DOCUMENT_ID,
         pa.field("cluster_id", pa.string(), nullable=False),  # smallest document id of its near-duplicates

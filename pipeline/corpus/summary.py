@@ -10,10 +10,11 @@ from pipeline.corpus.words import counted, sample_words
 from pipeline.engine.layout import REPORT
 from pipeline.spec.sections import PricesSettings
 
+_NEAR = ("signatures", "edges", "candidate_pairs", "similarities", "clusters")
 _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("crawl", ("pages",)),
     ("extract", ("documents",)),
-    ("duplicates", ("unique_urls", "unique_texts", "unique", "paragraphs", "signatures", "edges", "clusters")),
+    ("duplicates", ("unique_urls", "unique_texts", "unique", "paragraphs", *_NEAR)),
     ("filters", ("scores", "text", "kept")),
     ("images", ("fetched_images", "images")),
     ("embed", ("slices", "embeddings")),

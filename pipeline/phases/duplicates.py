@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,11 +13,14 @@ from pipeline.engine.phase import Exchange, Part, Phase, Step
 from pipeline.phases.documents import failed
 from pipeline.spec.loading import Spec
 from schemas.keys import digest
-from schemas.tables import CANDIDATE, CLUSTER, CUT, EDGE, SIGNATURE, UNIQUE
-from stages.dedup.components import components
+from schemas.tables import CANDIDATE, CANDIDATE_PAIR, CLUSTER, CUT, EDGE, SIGNATURE, SIMILARITY, UNIQUE
+from stages.dedup.banding import BAND_KEYS, EDGES, band_keys, candidate_edges, distinct
+from stages.dedup.document_keys import DOCUMENT_KEY, hex_digits, ids_of, keys_of
 from stages.dedup.exact import choose_by_text, choose_by_url, url_key
-from stages.dedup.near import MinHashSignatures, band_keys, candidate_edges, choose_kept, nearest, verify
+from stages.dedup.near import MinHashSignatures, choose_kept
 from stages.dedup.paragraphs import OCCURRENCES, choose_paragraphs, occurrences
+from stages.dedup.similarity import members, sketches
+from stages.dedup.similarity import similarities as similarities_of
 from stages.text.normal_form import text_hash
 from stages.web.urls import url_id
 
@@ -143,11 +148,11 @@ def _to_sign(part: Part) -> pa.Table:
 
 def signatures(spec: Spec) -> Phase:
     """text -> signatures: MinHash of each document's kept text."""
-    minhash = Step(MinHashSignatures(spec.dedup), _to_sign, owner="document_id", key=("hash",), table="text")
+    sign = Step(MinHashSignatures(spec.dedup), _to_sign, owner="document_id", key=("hash",), table="text")
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
         rows = part.read("text")
-        _, result = part.answers(minhash)
+        _, result = part.answers(sign)
         part.decide(
             [
                 failed("document", "minhash", error, subject_id=document_id, document_id=document_id)
@@ -166,10 +171,10 @@ def signatures(spec: Spec) -> Phase:
             }
         )
 
-    return Phase(name="signatures", schema=SIGNATURE, run=run, inputs=("text",), steps=(minhash,))
+    return Phase(name="signatures", schema=SIGNATURE, run=run, inputs=("text",), steps=(sign,))
 
 
-_BAND = pa.schema([pa.field("key", pa.string()), pa.field("band_key", pa.uint64()), pa.field("id", pa.string())])
+_BAND = pa.schema([pa.field("key", pa.string()), *BAND_KEYS])
 
 
 def edges(spec: Spec) -> Phase:
@@ -177,17 +182,17 @@ def edges(spec: Spec) -> Phase:
     settings = spec.dedup
 
     def emit(part: Part, _: Any) -> pa.Table:
-        rows = part.read("signatures").select(["document_id", "signature"]).rename_columns(["id", "signature"])
-        bands = band_keys(rows, settings)
-        keys = [f"{key:016x}" for key in bands.column("band_key").to_pylist()]
-        return bands.add_column(0, "key", pa.array(keys, pa.string()))
+        rows = part.read("signatures")
+        ids = keys_of(rows.column("document_id"))
+        bands = band_keys(pa.table({"id": ids, "signature": rows.column("signature")}), settings)
+        return bands.add_column(0, "key", hex_digits(bands.column("band_key").to_numpy()))
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
         found, hot = candidate_edges(rows.drop_columns(["key"]), settings.max_bucket)
         part.add("hot_buckets", hot.num_rows)
-        keys = [f"{key:016x}" for key in found.column("band_key").to_pylist()]
-        return found.drop_columns(["band_key"]).add_column(0, "key", pa.array(keys, pa.string()))
+        keys = hex_digits(found.column("band_key").to_numpy())
+        return found.drop_columns(["band_key"]).add_column(0, "key", keys)
 
     return Phase(
         name="edges",
@@ -195,62 +200,138 @@ def edges(spec: Spec) -> Phase:
         run=run,
         inputs=("signatures",),
         settings={"bands": settings.bands, "rows": settings.rows, "max_bucket": settings.max_bucket},
-        modules=("stages.dedup.near",),
+        modules=("stages.dedup.banding",),
+        libraries=("numba",),
         exchange=Exchange(key="key", order=("key", "id"), schema=_BAND, emit=emit),
     )
 
 
-def _texts(part: Part, ids: pa.Array) -> pa.Table:
-    """Columns id and text of some documents."""
-    tables = [text.select(["document_id", "text"]) for text in part.read_all("text")]
-    found = [text.filter(pc.is_in(text.column("document_id"), value_set=ids)) for text in tables]
-    return pa.concat_tables(found).rename_columns(["id", "text"])
+def _beside_larger(part: Part, _: Any) -> pa.Table:
+    pairs = distinct(part.read("edges").select(EDGES.names))
+    return pa.table({"document_id": ids_of(pairs.column("b")), "a": pairs.column("a")})
+
+
+def candidate_pairs(spec: Spec) -> Phase:
+    """edges -> candidate_pairs: each pair once, however many bands it shares, where its larger document lies."""
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        pairs = rows.group_by(rows.column_names, use_threads=False).aggregate([])
+        part.add("pairs", pairs.num_rows)
+        return pairs.sort_by([("document_id", "ascending"), ("a", "ascending")])
+
+    return Phase(
+        name="candidate_pairs",
+        schema=CANDIDATE_PAIR,
+        run=run,
+        inputs=("edges",),
+        modules=("stages.dedup.banding",),
+        exchange=Exchange(
+            key="document_id",
+            order=("document_id", "a"),
+            schema=pa.schema(list(CANDIDATE_PAIR)),
+            emit=_beside_larger,
+        ),
+    )
+
+
+_FACTS = ["num_images", "modified"]
+# A pair on its way to its smaller document, with what is compared of the larger one.
+_LARGER = pa.schema(
+    [
+        pa.field("document_id", pa.string()),
+        pa.field("b", DOCUMENT_KEY),
+        pa.field("sketch", pa.large_binary()),
+        *(SIGNATURE.field(name) for name in _FACTS),
+    ]
+)
+
+
+def similarities(spec: Spec) -> Phase:
+    """candidate_pairs -> similarities: pairs compared; of one document of each its sketch travels to the other's."""
+    settings = spec.dedup
+
+    def sketched(part: Part, ids: pa.ChunkedArray) -> pa.Table:
+        """Some documents of this range, by id: document_id, sketch, and what is carried along."""
+        rows = part.read("signatures")
+        rows = rows.filter(pc.is_in(rows.column("document_id"), pc.unique(ids)))
+        column = rows.column("signature")
+        if settings.verify == "jaccard":
+            texts = part.read("text")
+            at = pc.index_in(rows.column("document_id"), texts.column("document_id").combine_chunks())
+            column = texts.column("text").take(at)
+        return rows.select(["document_id", *_FACTS]).append_column("sketch", sketches(column, settings))
+
+    def emit(part: Part, _: Any) -> pa.Table:
+        pairs = part.read("candidate_pairs")
+        larger = pairs.column("document_id")
+        known = sketched(part, larger)
+        rows = known.take(pc.index_in(larger, known.column("document_id").combine_chunks()))
+        rows = rows.set_column(0, "document_id", ids_of(pairs.column("a")))
+        return rows.append_column("b", keys_of(larger)).select(_LARGER.names)
+
+    def run(part: Part, rows: pa.Table | None) -> pa.Table:
+        assert rows is not None
+        smaller = rows.column("document_id")
+        known = sketched(part, smaller)
+        at = pc.index_in(smaller, known.column("document_id").combine_chunks())
+        shares = [
+            similarities_of(
+                known.column("sketch").take(at.slice(start, _AT_ONCE)),
+                rows.column("sketch").slice(start, _AT_ONCE),
+                settings,
+            )
+            for start in range(0, rows.num_rows, _AT_ONCE)
+        ]
+        similarity = pa.array(np.concatenate(shares) if shares else [], pa.float64(), from_pandas=True)
+        facts = {f"a_{name}": known.column(name).take(at) for name in _FACTS}
+        facts |= {f"b_{name}": rows.column(name) for name in _FACTS}
+        return pa.table({"document_id": smaller, "b": rows.column("b"), "similarity": similarity, **facts})
+
+    return Phase(
+        name="similarities",
+        schema=SIMILARITY,
+        run=run,
+        inputs=("candidate_pairs", "signatures", *(("text",) if settings.verify == "jaccard" else ())),
+        settings={
+            "verify": settings.verify,
+            "num_perm": settings.num_perm,
+            "shingle_words": settings.shingle_words if settings.verify == "jaccard" else None,
+        },
+        modules=("stages.dedup.similarity",),
+        libraries=("numba",),
+        exchange=Exchange(key="document_id", order=("document_id", "b"), schema=_LARGER, emit=emit),
+    )
+
+
+# Pairs that are compared at a time: sketches of both lie beside each other.
+_AT_ONCE = 1 << 14
 
 
 def clusters(spec: Spec) -> Phase:
-    """edges -> clusters: verified pairs, connected; of each cluster one document is kept."""
+    """similarities -> clusters: similar pairs, connected; of each cluster one document is kept.
+
+    One process, in which only documents with a near-duplicate meet.
+    """
+    threshold = spec.dedup.threshold
+
+    def compared(part: Part) -> Iterator[pa.Table]:
+        for rows in part.read_all("similarities"):
+            ids = rows.column("document_id")
+            yield rows.drop_columns(["document_id"]).add_column(0, "a", keys_of(ids))
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
-        pairs = pa.concat_tables(part.read_all("edges"))
-        pairs = pairs.group_by(["a", "b"]).aggregate([]).sort_by([("a", "ascending"), ("b", "ascending")])
-        involved = pa.array(sorted({*pairs.column("a").to_pylist(), *pairs.column("b").to_pylist()}), pa.string())
-        facts, sketches = [], []
-        for signed in part.read_all("signatures"):
-            facts.append(signed.drop_columns(["signature"]))
-            mine = pc.is_in(signed.column("document_id"), value_set=involved)
-            sketches.append(signed.select(["document_id", "signature"]).filter(mine))
-        known = pa.concat_tables(facts).sort_by([("document_id", "ascending")])
-        same, similarity = verify(
-            pairs,
-            pa.concat_tables(sketches).rename_columns(["id", "signature"]),
-            spec.dedup,
-            _texts(part, involved) if spec.dedup.verify == "jaccard" else None,
-        )
-        verified = pairs.filter(pa.array(same))
-        roots = components(verified)
-        root_of = dict(zip(roots.column("id").to_pylist(), roots.column("root").to_pylist(), strict=True))
-        ids = known.column("document_id").to_pylist()
-        cluster_ids = [root_of.get(document_id, document_id) for document_id in ids]
-        members = pa.table(
-            {
-                "id": known.column("document_id"),
-                "cluster": pa.array(cluster_ids, pa.string()),
-                "num_images": known.column("num_images"),
-                "modified": known.column("modified"),
-                "similarity": nearest(verified, similarity[same], known.column("document_id")),
-            }
-        )
-        kept, decisions = choose_kept(members, spec.dedup.threshold)
+        found, tied = members(compared(part), threshold)
+        kept, decisions = choose_kept(found, threshold)
         part.decide(decisions)
-        part.add("candidate_pairs", pairs.num_rows)
-        part.add("verified_pairs", int(same.sum()))
+        part.add("verified_pairs", tied)
         part.add("near_duplicates", decisions.num_rows)
-        part.add("clusters", len(set(root_of.values())))
+        part.add("clusters", len(kept))
         return pa.table(
             {
-                "document_id": known.column("document_id"),
-                "cluster_id": pa.array(cluster_ids, pa.string()),
-                "kept": pc.is_in(known.column("document_id"), value_set=kept),
+                "document_id": found.column("id"),
+                "cluster_id": found.column("cluster"),
+                "kept": pc.is_in(found.column("id"), value_set=kept),
             }
         )
 
@@ -258,9 +339,9 @@ def clusters(spec: Spec) -> Phase:
         name="clusters",
         schema=CLUSTER,
         run=run,
-        inputs=("edges", "signatures", "text"),
-        settings={"dedup": spec.dedup},
-        modules=("stages.dedup.near", "stages.dedup.components"),
+        inputs=("similarities",),
+        settings={"threshold": threshold},
+        modules=("stages.dedup.near", "stages.dedup.similarity"),
         libraries=("numba",),
         whole=True,
     )

@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 from pipeline.engine.phase import Phase
 from pipeline.phases.documents import documents as extracted_documents
-from pipeline.phases.duplicates import clusters, edges, paragraphs, signatures, unique, unique_texts, unique_urls
+from pipeline.phases.duplicates import (
+    candidate_pairs,
+    clusters,
+    edges,
+    paragraphs,
+    signatures,
+    similarities,
+    unique,
+    unique_texts,
+    unique_urls,
+)
 from pipeline.phases.given import given_documents
 from pipeline.phases.images import fetched_images, images, kept
 from pipeline.phases.pages import pages
@@ -34,6 +44,8 @@ _MAKERS: tuple[Callable[[Spec], Phase], ...] = (
     text,
     signatures,
     edges,
+    candidate_pairs,
+    similarities,
     clusters,
     fetched_images,
     images,

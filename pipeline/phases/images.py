@@ -28,12 +28,11 @@ _UNKEYED = pa.schema([field for field in FETCHED_IMAGE if field.name != "site_ke
 
 def _references(part: Part, _: Any) -> pa.Table:
     """Image URLs of the documents that are still in, by site."""
-    clusters = part.read("clusters").to_pylist()
-    alive = {row["document_id"] for row in clusters if row["kept"]}
+    copies = {row["document_id"] for row in part.read("clusters").to_pylist() if not row["kept"]}
     positions = {
         row["document_id"]: row["positions"]
         for row in part.read("text").select(["document_id", "positions"]).to_pylist()
-        if row["document_id"] in alive
+        if row["document_id"] not in copies
     }
     rows: list[dict[str, Any]] = []
     for document in part.read("documents").select(["document_id", "nodes", "image_bodies"]).to_pylist():
@@ -272,10 +271,13 @@ def kept(spec: Spec) -> Phase:
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
-        clusters = {row["document_id"]: row for row in part.read("clusters").to_pylist()}
+        clusters = part.read("clusters")
+        copies = clusters.filter(pc.invert(clusters.column("kept"))).column("document_id").combine_chunks()
+        cluster_of = dict(
+            zip(*(clusters.column(name).to_pylist() for name in ("document_id", "cluster_id")), strict=True)
+        )
         selected = part.read("text").select(["document_id", "positions", "language"])
-        alive = pa.array([clusters[each]["kept"] for each in selected.column("document_id").to_pylist()], pa.bool_())
-        selected = selected.filter(alive)
+        selected = selected.filter(pc.invert(pc.is_in(selected.column("document_id"), copies)))
         ids = selected.column("document_id").combine_chunks()
         documents = part.read("documents")
         documents = documents.filter(pc.is_in(documents.column("document_id"), ids))
@@ -314,7 +316,7 @@ def kept(spec: Spec) -> Phase:
                     "title": document["title"],
                     "language": languages[document_id],
                     "license": document["license"],
-                    "cluster_id": clusters[document_id]["cluster_id"],
+                    "cluster_id": cluster_of.get(document_id, document_id),
                     "positions": positions[document_id],
                     "nodes": nodes,
                     "images": [facts_of[image_id] for image_id in used],

@@ -1,62 +1,92 @@
-"""Connected components of an edge list: union-find in one process, good to about 1e9 edges (16 bytes each).
+"""Connected components of edges that stream by: union-find in one process, good to about 1e9 edges.
 
-The root of a component is its smallest id, so the answer depends on the edges alone and not on their order.
+Only documents that have an edge take part. What is held are they, and of edges those of one call, as two numbers of
+eight bytes each.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+# Beyond this a component finder of several processes would be needed.
+MOST_EDGES = 1_000_000_000
+_FEWEST_SLOTS = 1 << 10
 
-def components(edges: pa.Table) -> pa.Table:
-    """(id, root) sorted by id, one row for every id that has an edge.
 
-    `edges`: columns a, b of document ids; order, direction and repetition do not matter.
-    """
-    ends = pa.chunked_array([*edges.column("a").chunks, *edges.column("b").chunks], pa.string())
-    ids = pc.unique(ends)
-    ids = ids.take(pc.sort_indices(ids))
-    a = np.asarray(pc.index_in(edges.column("a"), value_set=ids), np.int64)
-    b = np.asarray(pc.index_in(edges.column("b"), value_set=ids), np.int64)
-    roots = component_roots(len(ids), a, b)
-    return pa.table({"id": ids, "root": ids.take(pa.array(roots))})
+class TooManyEdges(ValueError):
+    """More edges than one process joins; the message says how many."""
+
+
+class Components:
+    """Numbers 128-bit keys in the order in which they come, and joins them."""
+
+    def __init__(self, most_edges: int = MOST_EDGES) -> None:
+        self._most_edges = most_edges
+        self._edges = 0
+        self._count = 0
+        self._known = np.empty((0, 2), np.uint64)
+        self._parent = np.empty(0, np.int64)
+        self._slots = np.full(_FEWEST_SLOTS, -1, np.int64)
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """All keys by their numbers, uint64 (n, 2)."""
+        return self._known[: self._count]
+
+    def add(self, a: NDArray[np.uint64], b: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Join a[i] and b[i], keys as uint64 (n, 2); their numbers. TooManyEdges when these are too many in all."""
+        from stages.dedup.pair_kernel import unite
+
+        self._edges += len(a)
+        if self._edges > self._most_edges:
+            raise TooManyEdges(f"more than {self._most_edges:,} pairs, which one process cannot join")
+        one, other = self._numbers(a), self._numbers(b)
+        unite(self._parent, one, other)
+        return one, other
+
+    def _numbers(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        from stages.dedup.pair_kernel import number
+
+        self._make_room(self._count + len(keys))
+        numbers = np.empty(len(keys), np.int64)
+        self._count = number(np.ascontiguousarray(keys), self._count, self._known, self._slots, numbers)
+        return numbers
+
+    def _make_room(self, count: int) -> None:
+        """For as many keys, and half of the slots free."""
+        from stages.dedup.pair_kernel import number
+
+        if count > len(self._known):
+            size = max(count, 2 * self._count)
+            known = np.empty((size, 2), np.uint64)
+            known[: self._count] = self.keys
+            parent = np.arange(size)
+            parent[: self._count] = self._parent[: self._count]
+            self._known, self._parent = known, parent
+        if 2 * count > len(self._slots):
+            self._slots = np.full(1 << (2 * count - 1).bit_length(), -1, np.int64)
+            old = self.keys.copy()
+            number(old, 0, self._known, self._slots, np.empty(len(old), np.int64))
+
+    def roots(self) -> NDArray[np.int64]:
+        """Of every key the number of the smallest key of its component, int64 (n,)."""
+        from stages.dedup.pair_kernel import flatten
+
+        parent = self._parent[: self._count].copy()
+        flatten(parent)
+        order = np.lexsort((self.keys[:, 1], self.keys[:, 0]))
+        smallest = np.empty(self._count, np.int64)
+        # Written from the largest key to the smallest, which stays.
+        smallest[parent[order[::-1]]] = order[::-1]
+        return smallest[parent]
 
 
 def component_roots(num_nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     """Smallest node of the component of each of the nodes 0..num_nodes-1, for edges a[i] - b[i]."""
-    return np.asarray(_compiled()(num_nodes, a, b))
+    from stages.dedup.pair_kernel import flatten, unite
 
-
-@functools.cache
-def _compiled() -> Callable[..., NDArray[np.int64]]:
-    # Imported where it is needed: workers of other phases load this module too.
-    import numba
-
-    compiled: Callable[..., NDArray[np.int64]] = numba.njit(cache=True)(_union_find)
-    return compiled
-
-
-def _union_find(num_nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     parent = np.arange(num_nodes)
-    for i in range(len(a)):
-        x, y = a[i], b[i]
-        while parent[x] != x:
-            parent[x] = parent[parent[x]]
-            x = parent[x]
-        while parent[y] != y:
-            parent[y] = parent[parent[y]]
-            y = parent[y]
-        # the smaller node becomes the root, so a root is always the smallest of its tree
-        if x < y:
-            parent[y] = x
-        elif y < x:
-            parent[x] = y
-    for i in range(num_nodes):
-        parent[i] = parent[parent[i]]
+    unite(parent, a, b)
+    flatten(parent)
     return parent

@@ -1,35 +1,25 @@
-"""Near-duplicate text: MinHash signatures, banding, candidate edges, verification, and the choice of the kept copy.
+"""Near-duplicate text: settings, MinHash signatures as rows, and the choice of the kept copy.
 
-Signatures are those of datasketch 2.0, `MinHash(scheme="affine32", hashfunc=shingle_hash, seed=..., num_perm=...)`
-over word shingles, so that anyone can check or extend them. Banding as in Leskovec, Rajaraman and Ullman, chapter 3:
-b bands of r rows find a pair of Jaccard similarity s with probability 1 - (1 - s^r)^b.
+How pairs are found is in stages.dedup.banding, how they are compared and joined in stages.dedup.similarity.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 from numpy.typing import NDArray
 from pydantic import Field
 
+from stages.dedup.shingles import signatures
 from stages.filter.verdicts import decision_table
 from stages.row_function import ERROR, Settings
-from stages.text.normal_form import words
 
-# datasketch holds (shingles x num_perm) hashes at a time: about 30 MB at 112, whatever the length of a text.
-_SHINGLES_AT_ONCE = 1 << 15
-# Documents of one band key up to which every pair of them is a candidate.
-SMALL_BUCKET = 8
-
-SIGNATURE = pa.list_(pa.uint32())
+# bands x rows values, uint32 little-endian.
+SIGNATURE = pa.binary()
 OUTPUT = pa.schema([pa.field("signature", SIGNATURE), ERROR])
-BAND_KEYS = pa.schema([pa.field("band_key", pa.uint64()), pa.field("id", pa.string())])
-EDGES = pa.schema([pa.field("a", pa.string()), pa.field("b", pa.string())])
-_BAND_EDGES = ["band_key", *EDGES.names]
 
 
 class DedupSettings(Settings):
@@ -46,8 +36,8 @@ class DedupSettings(Settings):
     """Seed of the permutations, a number. Default: datasketch's 1."""
     verify: Literal["signature", "jaccard", "none"] = "signature"
     """How a candidate pair is checked: similarity estimated from the signatures (standard error about .04 at 112
-    values), exact Jaccard of the shingle sets (needs the texts), or not at all (as datatrove). Default: ours, a check
-    that costs no second look at the texts."""
+    values), exact Jaccard of the shingles' 64-bit hashes (looks at the texts again), or not at all (as datatrove).
+    Default: ours, a check that costs no second look at the texts."""
     threshold: float = Field(default=0.7, ge=0.0, le=1.0)
     """Similarity, Jaccard 0..1, from which a checked pair is a duplicate. Default: ours, a little under the banding's
     own .72; text-dedup's too."""
@@ -64,46 +54,11 @@ class DedupSettings(Settings):
         return self.bands * self.rows
 
 
-def shingle_hash(shingle: bytes) -> int:
-    """The 32-bit hash datasketch is given: low half of xxh3-64."""
-    return xxhash.xxh3_64_intdigest(shingle) & 0xFFFFFFFF
-
-
-def shingles(text: str, num_words: int) -> list[bytes]:
-    """Distinct runs of `num_words` lower-case words, in order of first appearance, as UTF-8 joined by spaces.
-
-    A text of fewer words is one shingle; a text without words has none. In scripts without spaces a word is a
-    character (stages.text.normal_form), so a shingle is a character n-gram there.
-    """
-    found = words(text.lower())
-    if not found:
-        return []
-    if len(found) < num_words:
-        return [" ".join(found).encode("utf-8", "surrogatepass")]
-    distinct = dict.fromkeys(" ".join(found[i : i + num_words]) for i in range(len(found) - num_words + 1))
-    return [shingle.encode("utf-8", "surrogatepass") for shingle in distinct]
-
-
-def minhash_signatures(shingle_sets: list[list[bytes]], num_perm: int, seed: int) -> list[NDArray[np.uint32]]:
-    """One signature (num_perm, uint32) a set; all values 2^32-1 for an empty set."""
-    # Costs a second to import, which workers of other phases need not pay.
-    from datasketch import MinHash
-
-    empty = MinHash(num_perm=num_perm, seed=seed, hashfunc=shingle_hash, scheme="affine32")
-    signatures = []
-    for found in shingle_sets:
-        minhash = empty.copy()
-        for start in range(0, len(found), _SHINGLES_AT_ONCE):
-            minhash.update_batch(found[start : start + _SHINGLES_AT_ONCE])
-        signatures.append(np.asarray(minhash.hashvalues, np.uint32))
-    return signatures
-
-
 class MinHashSignatures:
     """Texts to signatures: column text (string or large_string). A text without words has a null signature."""
 
-    name = "minhash"
-    libraries = ("datasketch", "numpy", "xxhash")
+    name = "sign_text"
+    libraries = ("numba", "numpy")
     weights: str | None = None
     output = OUTPUT
     batch_size = 1024
@@ -116,10 +71,10 @@ class MinHashSignatures:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """One signature a row."""
         settings = self.settings
-        sets = [shingles(text or "", settings.shingle_words) for text in rows.column("text").to_pylist()]
-        signatures = minhash_signatures(sets, settings.bands * settings.rows, settings.seed)
-        values = [signature if found else None for signature, found in zip(signatures, sets, strict=True)]
-        return pa.table([pa.array(values, SIGNATURE), pa.nulls(len(values), pa.string())], schema=OUTPUT)
+        found, there = signatures(
+            rows.column("text"), settings.shingle_words, settings.bands * settings.rows, settings.seed
+        )
+        return pa.table([signature_array(found, there), pa.nulls(len(found), pa.string())], schema=OUTPUT)
 
 
 class _SignatureSettings(Settings):
@@ -135,112 +90,37 @@ class _SignatureSettings(Settings):
     """As in DedupSettings."""
 
 
-def band_keys(signatures: pa.Table, settings: DedupSettings) -> pa.Table:
-    """BAND_KEYS: `bands` rows for every signature; equal keys mean equal bands.
-
-    `signatures`: columns id, signature; rows with a null signature give none. The key hashes band number and
-    values to 64 bits: accidental equality is left to verification.
-    """
-    valid = signatures.filter(pc.is_valid(signatures.column("signature")))
-    values = signature_matrix(valid.column("signature"), settings.num_perm)
-    keys = np.empty((len(values), settings.bands), np.uint64)
-    for band in range(settings.bands):
-        key = np.full(len(values), (band + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF, np.uint64)
-        for column in range(band * settings.rows, (band + 1) * settings.rows):
-            key = (key ^ values[:, column]) * np.uint64(0xFF51AFD7ED558CCD)
-            key ^= key >> np.uint64(32)
-        keys[:, band] = key
-    ids = valid.column("id").combine_chunks().cast(pa.string())
-    repeated = ids.take(pa.array(np.repeat(np.arange(len(values)), settings.bands)))
-    return pa.table([pa.array(keys.ravel()), repeated], schema=BAND_KEYS)
+def signature_array(values: NDArray[np.uint32], there: NDArray[np.bool_]) -> pa.BinaryArray:
+    """Rows of uint32 (n, num_perm) as SIGNATURE, null where there is none."""
+    ends = np.concatenate([[0], np.cumsum(there, dtype=np.int64)]) * values.shape[1] * 4
+    valid = pa.array(there).buffers()[1]
+    data = pa.py_buffer(np.ascontiguousarray(values[there], "<u4"))
+    return pa.BinaryArray.from_buffers(SIGNATURE, len(there), [valid, pa.py_buffer(ends.astype(np.int32)), data])
 
 
 def signature_matrix(column: pa.ChunkedArray, num_perm: int) -> NDArray[np.uint32]:
-    """Signatures without nulls as (rows, num_perm); ValueError when they have another length."""
-    flat = np.asarray(column.combine_chunks().flatten(), np.uint32)
-    if len(flat) != len(column) * num_perm:
-        raise ValueError(f"signatures of {len(flat) / max(1, len(column)):g} values, expected {num_perm}")
-    return flat.reshape(len(column), num_perm)
+    """Signatures, those that are null left out, as (rows, num_perm); ValueError when they have another length."""
+    found = [numbers_in(chunk, "<u4") for chunk in column.chunks]
+    count = len(column) - column.null_count
+    flat = np.concatenate(found) if found else np.zeros(0, "<u4")
+    if len(flat) != count * num_perm:
+        raise ValueError(f"signatures of {len(flat) / max(1, count):g} values, expected {num_perm}")
+    return flat.reshape(count, num_perm)
 
 
-def candidate_edges(rows: pa.Table, max_bucket: int) -> tuple[pa.Table, pa.Table]:
-    """(band_key and EDGES a < b, distinct within a bucket and sorted; hot buckets (band_key, documents)).
-
-    `rows`: BAND_KEYS, all rows of every band_key. A bucket of up to SMALL_BUCKET documents gives all its pairs. A
-    larger one gives a star from its smallest id and a chain through its ids, so that it costs no more than twice its
-    size, and one document that resembles no other does not part the rest.
-    """
-    rows = rows.sort_by([("band_key", "ascending"), ("id", "ascending")])
-    keys = np.asarray(rows.column("band_key"), np.uint64)
-    ids = rows.column("id").combine_chunks()
-    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.zeros(0, np.int64)
-    sizes = np.diff(np.append(starts, len(keys)))
-    first, last = np.repeat(starts, sizes), np.repeat(starts + sizes, sizes)
-    small = np.repeat(sizes <= SMALL_BUCKET, sizes)
-    place = np.arange(len(keys))
-    leaves = np.flatnonzero(place != first)
-    pairs = [(first[leaves], leaves)]
-    for distance in range(1, SMALL_BUCKET):
-        lower = np.flatnonzero((place + distance < last) & (small | (distance == 1)))
-        pairs.append((lower, lower + distance))
-    lower, upper = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
-    edges = pa.table([keys[lower], ids.take(pa.array(lower)), ids.take(pa.array(upper))], names=_BAND_EDGES)
-    edges = edges.filter(pc.not_equal(edges.column("a"), edges.column("b")))
-    edges = edges.group_by(_BAND_EDGES).aggregate([]).sort_by([(name, "ascending") for name in _BAND_EDGES])
-    hot = np.flatnonzero(sizes > max_bucket)
-    return edges, pa.table({"band_key": keys[starts[hot]], "documents": sizes[hot].astype(np.int64)})
+def numbers_in(column: pa.Array, kind: str) -> NDArray[Any]:
+    """The bytes of a binary or large_binary array as numbers, one value after the other; a null has none."""
+    if not len(column):
+        return np.zeros(0, kind)
+    ends = value_ends(column)
+    data = column.buffers()[2]
+    return np.frombuffer(b"" if data is None else memoryview(data)[ends[0] : ends[-1]], kind)
 
 
-def verify(
-    edges: pa.Table, signatures: pa.Table, settings: DedupSettings, texts: pa.Table | None = None
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """(which edges are duplicates, their similarity), by `settings.verify`.
-
-    `signatures`: columns id, signature for every id of the edges; `texts`: columns id, text, for "jaccard".
-    With "none" every edge passes with similarity NaN. ValueError for ids without a signature or text.
-    """
-    if settings.verify == "none":
-        return np.ones(edges.num_rows, np.bool_), np.full(edges.num_rows, np.nan)
-    if settings.verify == "jaccard":
-        if texts is None:
-            raise ValueError('dedup.verify "jaccard" needs the texts')
-        by_id = {
-            document_id: frozenset(shingles(text or "", settings.shingle_words))
-            for document_id, text in zip(texts.column("id").to_pylist(), texts.column("text").to_pylist(), strict=True)
-        }
-        pairs = zip(edges.column("a").to_pylist(), edges.column("b").to_pylist(), strict=True)
-        try:
-            similarity = np.array([_jaccard(by_id[a], by_id[b]) for a, b in pairs], np.float64)
-        except KeyError as missing:
-            raise ValueError(f"no text for document {missing}") from None
-    else:
-        valid = signatures.filter(pc.is_valid(signatures.column("signature")))
-        matrix = signature_matrix(valid.column("signature"), settings.num_perm)
-        ids = valid.column("id").combine_chunks().cast(pa.string())
-        a, b = (pc.index_in(edges.column(name), value_set=ids) for name in ("a", "b"))
-        if a.null_count or b.null_count:
-            raise ValueError("an edge names a document without a signature")
-        left, right = np.asarray(a, np.int64), np.asarray(b, np.int64)
-        similarity = np.empty(len(left), np.float64)
-        for start in range(0, len(left), 1 << 16):  # bounded memory: 2 x 29 MB at 112 values
-            part = slice(start, start + (1 << 16))
-            similarity[part] = (matrix[left[part]] == matrix[right[part]]).mean(axis=1)
-    return similarity >= settings.threshold, similarity
-
-
-def _jaccard(a: frozenset[bytes], b: frozenset[bytes]) -> float:
-    return len(a & b) / len(a | b) if a or b else 0.0
-
-
-def nearest(pairs: pa.Table, similarity: NDArray[np.float64], ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Of each id the similarity (float64) of its most similar pair; null without a pair, or without a similarity.
-
-    `pairs`: columns a, b; `similarity` of each pair, NaN where it was not measured.
-    """
-    ends = pa.chunked_array([*pairs.column("a").chunks, *pairs.column("b").chunks], pa.string())
-    values = pa.array(np.concatenate([similarity, similarity]), from_pandas=True)
-    most = pa.table({"id": ends, "similarity": values}).group_by("id").aggregate([("similarity", "max")])
-    return most.column("similarity_max").take(pc.index_in(ids, value_set=most.column("id").combine_chunks()))
+def value_ends(column: pa.Array) -> NDArray[Any]:
+    """Where the values of a binary or large_binary array, one at least, begin and end among its bytes."""
+    kind = np.int64 if pa.types.is_large_binary(column.type) else np.int32
+    return np.frombuffer(column.buffers()[1], kind)[column.offset : column.offset + len(column) + 1]
 
 
 def choose_kept(members: pa.Table, threshold: float | None = None) -> tuple[pa.Array, pa.Table]:

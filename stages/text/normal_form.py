@@ -7,11 +7,14 @@ never disagree about where a word ends.
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 import unicodedata
 
+import numpy as np
 import xxhash
 from chardetng_py import detect
+from numpy.typing import NDArray
 from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom, to_unicode
 
 # Soft hyphens, zero-width spaces and joiners of nothing, byte order marks, directional marks, and the control
@@ -28,13 +31,21 @@ _MARKS_ONLY = "".join(
 _MAX_MARKS = 30
 # A run that may hold more than is kept: one character stands for up to three marks, also the one before the run.
 _LONG_RUN = re.compile(f".?[{_MARKS_ONLY}]{{{_MAX_MARKS // 3 - 1},}}", re.DOTALL)
-# Scripts written without spaces between words: each character counts as a word.
+# Scripts written without spaces between words: each character counts as a word. Ideographs, kana, and what UAX 14 gives
+# the line-breaking class SA: Thai, Lao, Burmese, Khmer, Tai Le, New Tai Lue, Tai Tham, Tai Viet.
 _UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+    "\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff\u19e0-\u19ff\u1950-\u19df\u1a20-\u1aaf\uaa80-\uaadf"
 )
 # Marks that \w leaves out although they stand inside words (Hebrew, Arabic, Indic vowel signs, accents).
 _MARKS = "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u064b-\u065f\u0670\u0900-\u0963\u0971-\u0dff"
-_WORD = re.compile(f"[{_UNSPACED}]|(?:[^\\W{_UNSPACED}]|[{_MARKS}])+(?:['\u2019](?:[^\\W{_UNSPACED}]|[{_MARKS}])+)*")
+_INNER = f"(?:[^\\W{_UNSPACED}]|[{_MARKS}])+"
+_APOSTROPHES = "'\u2019"
+_WORD = re.compile(f"[{_UNSPACED}]|{_INNER}(?:[{_APOSTROPHES}]{_INNER})*")
+
+# What a character is to words: between them, part of one, what joins two parts to one, a word by itself.
+BETWEEN, PART, JOINT, ALONE = range(4)
 
 # What the charset detector may read of a page.
 _DETECT_BYTES = 1 << 20
@@ -76,9 +87,21 @@ def _bounded_run(run: re.Match[str]) -> str:
 def words(text: str) -> list[str]:
     """Words in order, as written: runs of letters, digits and marks with inner apostrophes.
 
-    A character of a script without spaces (Han, kana, Thai, Lao, Khmer, Burmese) is a word by itself.
+    A character of a script without spaces (Han, kana, Thai, Lao, Khmer, Burmese) is a word by itself, beside words of
+    other scripts too.
     """
     return _WORD.findall(text)
+
+
+@functools.cache
+def character_kinds() -> NDArray[np.uint8]:
+    """What each code point is to `words`, uint8 (0x110000,): BETWEEN, PART, JOINT (between two parts) or ALONE."""
+    characters = "".join(map(chr, range(0x110000)))
+    kinds = np.full(len(characters), BETWEEN, np.uint8)
+    for pattern, kind in ((_INNER, PART), (f"[{_APOSTROPHES}]", JOINT), (f"[{_UNSPACED}]+", ALONE)):
+        for run in re.finditer(pattern, characters):
+            kinds[run.start() : run.end()] = kind
+    return kinds
 
 
 def text_hash(text: str) -> str:
