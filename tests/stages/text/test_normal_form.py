@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.text.normal_form import canonical, decode, normalize, normalize_lines, text_hash, words
+from stages.text.normal_form import (
+    ALONE,
+    BETWEEN,
+    JOINT,
+    PART,
+    canonical,
+    character_kinds,
+    decode,
+    normalize,
+    normalize_lines,
+    text_hash,
+    words,
+)
 
 
 def test_normalize() -> None:
@@ -72,6 +84,20 @@ def test_words() -> None:
     assert words("हिन्दी में") == ["हिन्दी", "में"]  # vowel signs stay inside their words
     assert words("ภาษา") == list("ภาษา")
     assert words("--- ...") == []
+    # A character of a script without spaces is a word, whatever stands beside it.
+    assert words("Python3很好用 人々 ｶﾅ") == ["Python3", *"很好用人々ｶﾅ"]
+    assert words("\u1980\u19ab \u1a20\u1a63") == list("\u1980\u19ab\u1a20\u1a63")
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("a9_'\u2019 \u0301\u6211\u0e01")), max_size=40))
+def test_kinds_of_characters_say_where_words_are(text: str) -> None:
+    kinds = [BETWEEN, *character_kinds()[[ord(character) for character in text]].tolist(), BETWEEN]
+    parted = ""
+    for character, before, kind, after in zip(text, kinds, kinds[1:], kinds[2:], strict=False):
+        inside = kind == PART or (kind == JOINT and before == after == PART)
+        parted += character if inside else f" {character} " if kind == ALONE else " "
+    assert [word for word in parted.split(" ") if word] == words(text)
 
 
 def test_text_hash_is_stable() -> None:

@@ -1,0 +1,196 @@
+"""Near-duplicates through their phases: the same clusters however tables and work are cut, and nobody else's rows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.engine.key_range import WHOLE, KeyRange, evenly, places, within
+from pipeline.engine.phase import Part, Phase
+from pipeline.engine.storage import Storage
+from pipeline.phases.duplicates import candidate_pairs, clusters, edges, similarities
+from pipeline.spec.loading import Spec
+from schemas.contract import conform, key_of
+from schemas.digests import bucket_digests, table_digest
+from schemas.keys import digest
+from schemas.tables import CLUSTER, SELECTED, SIGNATURE
+from stages.dedup.near import MinHashSignatures
+from stages.dedup.shingles import shingles
+
+PHASES = (edges, candidate_pairs, similarities, clusters)
+BOILERPLATE = " ".join(f"word{number}" for number in range(300))
+
+
+class Cut:
+    """A table of an earlier phase, in files of ranges of its own; counts what is read of it."""
+
+    def __init__(self, rows: pa.Table, files: int) -> None:
+        self.rows = rows
+        self.files = evenly(files)
+        self.read_whole = 0
+
+    def read(self, keys: KeyRange) -> pa.Table:
+        return within(self.rows, key_of(self.rows.schema), keys)
+
+    def read_all(self) -> Iterator[pa.Table]:
+        self.read_whole += 1
+        return (self.read(file) for file in self.files)
+
+
+def texts() -> dict[str, str]:
+    """Families of near-duplicates, one of them in a hot bucket, among strangers; one text has no word."""
+    chance = random.Random(3)
+    vocabulary = [f"w{number}" for number in range(5000)]
+    found = ["... !"]
+    for family in range(30):
+        words = chance.choices(vocabulary, k=300)
+        for copy in range(family % 4 + 1):
+            edited = list(words)
+            edited[7 * copy : 7 * copy + 2 * copy] = chance.choices(vocabulary, k=2 * copy)
+            found.append(" ".join(edited))
+    found += [f"{BOILERPLATE} end{number}" for number in range(40)]
+    return {digest(str(number)): text for number, text in enumerate(found)}
+
+
+def spec_of(**dedup: Any) -> Spec:
+    source = {"kind": "html", "path": "/nowhere", "base_url": "https://a.example/"}
+    return Spec.model_validate({"name": "a", "output": {"url": "/nowhere"}, "source": source, "dedup": dedup})
+
+
+@cache
+def signed() -> dict[str, pa.Table]:
+    """The tables "text" and "signatures" of the texts."""
+    known = dict(sorted(texts().items()))
+    signature = MinHashSignatures(spec_of().dedup)(pa.table({"text": pa.array(known.values(), pa.large_string())}))
+    modified = [datetime(2020, 1, 1 + place % 28, tzinfo=UTC) if place % 3 else None for place in range(len(known))]
+    facts = {"document_id": list(known), "num_images": [place % 5 for place in range(len(known))], "modified": modified}
+    text = {**facts, "language": [None] * len(known), "positions": [[]] * len(known), "text": list(known.values())}
+    return {
+        "text": conform(pa.table([pa.array(text[f.name], f.type) for f in SELECTED], SELECTED.names), SELECTED),
+        "signatures": conform(pa.table({**facts, "signature": signature.column("signature")}), SIGNATURE),
+    }
+
+
+def part_of(phase: Phase, inputs: Mapping[str, Cut], keys: KeyRange) -> Part:
+    """A part that sees its phase's inputs and nothing else."""
+    return Part(phase.name, "", keys, Storage("/nowhere"), {name: inputs[name] for name in phase.inputs})
+
+
+def driven(
+    phase: Phase, inputs: Mapping[str, Cut], ranges: Sequence[KeyRange]
+) -> tuple[pa.Table, pa.Table | None, dict[str, int]]:
+    """(rows, decisions, counts) of a phase in these ranges; what its exchange brings comes in a chance order."""
+    if phase.whole:
+        ranges = [WHOLE]
+    brought = None
+    if phase.exchange is not None:
+        sent = [phase.exchange.emit(part_of(phase, inputs, keys), None) for keys in ranges]
+        assert all(set(phase.exchange.schema.names) <= set(rows.column_names) for rows in sent)
+        names = phase.exchange.schema.names
+        brought = pa.concat_tables(rows.select(names).cast(phase.exchange.schema) for rows in sent)
+        order = list(range(brought.num_rows))
+        random.Random(len(ranges)).shuffle(order)
+        brought = brought.take(pa.array(order, pa.int64()))
+    made, decisions, counts = [], [], {}
+    for index, keys in enumerate(ranges):
+        part, rows = part_of(phase, inputs, keys), None
+        if brought is not None and phase.exchange is not None:
+            mine = pa.array(places(brought.column(phase.exchange.key), ranges) == index)
+            rows = brought.filter(mine).sort_by([(name, "ascending") for name in phase.exchange.order])
+        made.append(conform(phase.run(part, rows), phase.schema))
+        decisions += part.decisions
+        for name, number in part.counts.items():
+            counts[name] = counts.get(name, 0) + number
+    return pa.concat_tables(made), pa.concat_tables(decisions) if decisions else None, counts
+
+
+def run(num_ranges: int, **dedup: Any) -> tuple[dict[str, Cut], pa.Table, dict[str, dict[str, int]]]:
+    """(tables, decisions of the clusters, counts) of the phases, worked on and cut in as many ranges."""
+    spec = spec_of(**dedup)
+    tables = {name: Cut(rows, num_ranges) for name, rows in signed().items()}
+    counted = {}
+    decisions = None
+    for make in PHASES:
+        phase = make(spec)
+        rows, decisions, counted[phase.name] = driven(phase, tables, evenly(num_ranges))
+        tables[phase.name] = Cut(rows, num_ranges)
+    assert decisions is not None
+    return tables, decisions, counted
+
+
+def digests(tables: Mapping[str, Cut]) -> dict[str, str]:
+    return {
+        name: table_digest(cut.rows.schema, [bucket_digests(cut.rows)])
+        for name, cut in tables.items()
+        if name not in signed()
+    }
+
+
+@pytest.mark.parametrize("verify", ["signature", "jaccard", "none"])
+def test_clusters_do_not_depend_on_how_work_is_cut(verify: str) -> None:
+    whole, decisions, counted = run(1, verify=verify)
+    for num_ranges in (3, 16):
+        tables, said, counts = run(num_ranges, verify=verify)
+        assert digests(tables) == digests(whole) and counts == counted and said.equals(decisions)
+
+
+def test_only_documents_with_an_edge_meet_and_each_pair_once() -> None:
+    tables, _, counted = run(4)
+    assert {name: cut.read_whole for name, cut in tables.items() if cut.read_whole} == {"similarities": 1}
+    pairs = tables["candidate_pairs"].rows
+    assert counted["candidate_pairs"]["pairs"] == pairs.num_rows == tables["similarities"].rows.num_rows
+    assert pairs.num_rows < tables["edges"].rows.num_rows
+    a, b = (pairs.column("a").to_pylist(), [bytes.fromhex(each) for each in pairs.column("document_id").to_pylist()])
+    assert len(set(zip(a, b, strict=True))) == len(a) and all(one < other for one, other in zip(a, b, strict=True))
+
+
+def test_clusters_are_the_families() -> None:
+    """Against Jaccard of all pairs, whose families are far apart."""
+    known = {document_id: set(shingles(text, 5)) for document_id, text in texts().items()}
+    tables, decisions, counted = run(4, verify="jaccard")
+    similar = {
+        (a, b)
+        for a, one in known.items()
+        for b, other in known.items()
+        if a < b and len(one & other) / max(1, len(one | other)) >= 0.7
+    }
+    found = tables["clusters"].rows.to_pylist()
+    cluster_of = {row["document_id"]: row["cluster_id"] for row in found}
+    assert set(cluster_of) == {each for pair in similar for each in pair}
+    assert all(cluster_of[a] == cluster_of[b] for a, b in similar)
+    assert all(cluster_of[cluster] == cluster <= document_id for document_id, cluster in cluster_of.items())
+    kept = [row for row in found if row["kept"]]
+    assert len({row["cluster_id"] for row in kept}) == len(kept) == counted["clusters"]["clusters"]
+    assert len(found) - len(kept) == decisions.num_rows == counted["clusters"]["near_duplicates"]
+    assert decisions.column("subject_id").to_pylist() == [row["document_id"] for row in found if not row["kept"]]
+    assert min(decisions.column("value").to_pylist()) >= 0.7
+
+
+def test_a_hot_bucket_is_counted_and_keeps_its_edges() -> None:
+    tables, _, counted = run(4, max_bucket=20)
+    assert counted["edges"]["hot_buckets"] > 0
+    boilerplate = {document_id for document_id, text in texts().items() if text.startswith(BOILERPLATE)}
+    rows = tables["clusters"].rows.to_pylist()
+    assert {row["cluster_id"] for row in rows if row["document_id"] in boilerplate} == {min(boilerplate)}
+    assert run(4)[2]["edges"]["hot_buckets"] == 0
+
+
+def test_texts_are_read_for_exact_jaccard_alone() -> None:
+    assert "text" in similarities(spec_of(verify="jaccard")).inputs
+    assert "text" not in similarities(spec_of()).inputs
+    assert all("text" not in make(spec_of(verify="jaccard")).inputs for make in PHASES if make is not similarities)
+
+
+def test_no_pair_no_cluster() -> None:
+    tables: dict[str, Cut] = {name: Cut(rows.slice(0, 1), 1) for name, rows in signed().items()}
+    for make in PHASES:
+        rows, decisions, _ = driven(make(spec_of()), tables, evenly(2))
+        assert decisions is None and rows.num_rows == 0
+        tables[make.__name__] = Cut(rows, 1)
+    assert tables["clusters"].rows.schema.equals(CLUSTER, check_metadata=True)
