@@ -28,6 +28,7 @@ def test_a_finished_phase_says_what_it_counts() -> None:
 def test_phases_that_words_speak_of_exist() -> None:
     names = {phase.name for phase in graph(parse("small", SPEC))}
     others = {name for name in names if row_words(name, 2) != "documents"}
-    assert others == {"pages", "paragraphs", "edges", "fetched_images", "images", "embeddings", "pairs"}
+    near = {"edges", "candidate_pairs", "similarities"}
+    assert others == {"pages", "paragraphs", *near, "fetched_images", "images", "embeddings", "pairs"}
     assert all(row_words(name, 1) != row_words(name, 2) for name in names)
     assert {"documents", "text", "clusters", "kept", "pairs"} <= {name for name in names if drop_words(name)}
