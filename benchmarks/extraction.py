@@ -1,6 +1,6 @@
 """What extraction keeps of pages whose main content people have marked, and what it keeps besides.
 
-python -m benchmarks.extraction GOLD                # a folder, or a .tar.gz of one: NAME/source.html, NAME/expected.html
+python -m benchmarks.extraction GOLD                # folder or .tar.gz with NAME/source.html, NAME/expected.html
 python -m benchmarks.extraction GOLD --half 0       # pages whose names hash to 0: to look at; the rest is to judge by
 python -m benchmarks.extraction GOLD --worst 10     # and the pages with the lowest F1
 

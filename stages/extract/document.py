@@ -12,6 +12,11 @@ from stages.extract.tree import parse
 from stages.extract.walk import Walk
 from stages.text.normal_form import text_hash
 
+# What guesses have left of a page's text outside links, below which they are not believed, ...
+_TOO_LITTLE = 0.1
+_ENOUGH = 0.5  # ... and what the page without them must have
+_MIN_TEXT = 200  # characters
+
 
 def extract_document(body: bytes, url: str, content_type: str | None, settings: ExtractSettings) -> dict[str, Any]:
     """The document of an HTML page at `url` (final URL, absolute), as a dict of `OUTPUT`'s columns.
@@ -30,7 +35,13 @@ def extract_document(body: bytes, url: str, content_type: str | None, settings: 
         start, end = main, tree.ends[main]
     if end > start:
         walk.page_text = tree.text_length(start) - tree.link_length(start)
+    before = list(walk.dropped)
     walk.run(start, end)
+    if walk.num_characters < _TOO_LITTLE * walk.page_text and walk.page_text >= _MIN_TEXT:
+        second = Walk(tree, head.base_url, encoding, settings, walk.page_text, guesses=False, dropped=before)
+        second.run(start, end)
+        if second.num_characters >= _ENOUGH * walk.page_text:
+            walk = second
     walk.dropped += [{"kind": "text", "rule": rule, "detail": detail} for rule, detail in cut]
     if tree.deep:
         walk.dropped.append({"kind": "text", "rule": "max_depth", "detail": f"{tree.deep} subtrees too deep"})

@@ -25,6 +25,7 @@ class Tree:
     texts: list[str] = field(default_factory=list)  # "" for elements
     attributes: list[dict[str, str | None]] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)  # index after the subtree
+    parents: list[int] = field(default_factory=list)  # index of the element around it, -1 for the first
     # characters of non-blank text, and of those in links, before index i; one entry more than tags
     text_sums: list[int] = field(default_factory=lambda: [0])
     link_sums: list[int] = field(default_factory=lambda: [0])
@@ -41,6 +42,26 @@ class Tree:
     def link_length(self, index: int) -> int:
         """Characters of text in the subtree that stand in links."""
         return self.link_sums[self.ends[index]] - self.link_sums[index]
+
+    def before(self, index: int) -> int:
+        """Index of the element or the text before, under the same parent, that is not blank; -1 for none."""
+        parent = self.parents[index]
+        while (index := index - 1) > parent:
+            while self.parents[index] != parent:
+                index = self.parents[index]
+            if self.tags[index] or not self.texts[index].isspace():
+                return index
+        return -1
+
+    def after(self, index: int) -> int:
+        """As `before`, but behind the subtree."""
+        parent = self.parents[index]
+        index = self.ends[index]
+        while parent >= 0 and index < self.ends[parent]:
+            if self.tags[index] or not self.texts[index].isspace():
+                return index
+            index = self.ends[index]
+        return -1
 
     def num_links(self, index: int) -> int:
         """Links in the subtree."""
@@ -81,7 +102,7 @@ def parse(html: str, max_depth: int) -> Tree:
     node = parser.root
     if node is None:
         return tree
-    tags, texts, attributes, ends = tree.tags, tree.texts, tree.attributes, tree.ends
+    tags, texts, attributes, ends, parents = tree.tags, tree.texts, tree.attributes, tree.ends, tree.parents
     text_sums, link_sums = tree.text_sums, tree.link_sums
     text_sum = link_sum = 0
     link_depth = 0  # depth at which the open link began, 0 for none
@@ -91,6 +112,7 @@ def parse(html: str, max_depth: int) -> Tree:
         tag = node.tag or "-unknown"
         child = None
         index = len(tags)
+        parent = open_indexes[-1] if open_indexes else -1
         added = True
         if tag == "-text":
             text = node.text_content or ""
@@ -102,6 +124,7 @@ def parse(html: str, max_depth: int) -> Tree:
             texts.append(text)
             attributes.append(_NO_ATTRIBUTES)
             ends.append(index + 1)
+            parents.append(parent)
         elif tag[0] == "-":
             added = False
         else:
@@ -109,6 +132,7 @@ def parse(html: str, max_depth: int) -> Tree:
             texts.append("")
             attributes.append(node.attributes)
             ends.append(index + 1)
+            parents.append(parent)
             if tag == "img":
                 tree.images.append(index)
             elif tag == "a" and not link_depth:

@@ -13,8 +13,8 @@ def word_set(*lines: str) -> frozenset[str]:
 HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 PREFORMATTED = frozenset(("pre", "listing", "xmp", "plaintext"))
 # Furniture by the page's own word.
-TAGS = frozenset(("nav", "footer", "aside", "menu", "dialog", "search"))
-CONTROLS = word_set("button input select textarea datalist label option optgroup fieldset output progress meter")
+TAGS = frozenset(("nav", "footer", "aside", "dialog", "search"))
+CONTROLS = word_set("button input select textarea datalist label option optgroup output progress meter")
 SILENT = word_set(
     "script style template title head iframe frameset noframes noembed canvas object embed applet audio video map",
     "rp rt link meta base param source track col colgroup",
@@ -42,8 +42,27 @@ PART = re.compile(
     r"|navbar|nav|navigation|menu|sidebar|footer|pagination|pager|related|recommended|recommendations|promo|advert"
     r"|advertisement|sponsored|popup|modal|paywall|outbrain|taboola|skip-to|jumpbox)(?:[-_]|$)"
 )
+# What asks something of the reader rather than telling: such a block needs more to speak for itself.
+ASKING = re.compile(
+    r"(?:^|[-_])(?:cookies?|gdpr|consent|newsletter|subscribe|subscription|promo|advert|advertisement|adverts?|ads"
+    r"|adsense|sponsored|popup|modal|paywall|share|sharing)(?:[-_]|$)"
+)
 # docutils and Sphinx put content into <aside>; a table of contents of the page is a "contents topic".
-CONTENT_ASIDES = word_set("footnote footnote-list footnotes topic admonition note warning tip citation sidenote")
+CONTENT_ASIDES = word_set("footnote footnote-list footnotes topic admonition note warning tip citation sidenote info")
+# The same as a part of a class ("aside--tip"), or as what an aria-label says.
+CALLOUTS = word_set(
+    "callout admonition note notes notice tip tips hint warning caution danger attention important example definition",
+    "footnote footnotes endnote endnotes sidenote marginnote citation remark",
+)
+CONTENT_ROLES = word_set(
+    "note doc-tip doc-notice doc-footnote doc-endnote doc-endnotes doc-example doc-pullquote doc-glossary",
+    "doc-bibliography doc-pullquote doc-qna",
+)
+# Elements that are hidden from a reader's software because a script shows them over the page, or a second time.
+OVERLAYS = word_set(
+    "modal popup dialog drawer overlay offcanvas canvas dropdown tooltip lightbox backdrop menu nav clone cloned",
+    "duplicate sr-only",
+)
 # Inline pieces that are not read: anchors of headings, line numbers, copy buttons, texts shown on hovering.
 UNREAD = word_set(
     "headerlink viewcode-link viewcode-back permalink anchorjs-link hash-link anchor-link heading-anchor",
@@ -51,7 +70,9 @@ UNREAD = word_set(
     "footnote-back fn-backref linenos lineno lineno-start gutter line-numbers copybtn clipboard-copy",
     "tooltip-content tooltiptext tooltip-text",
 )
-BLOCKS = word_set("div section ul ol dl form p table td header span a li hgroup center article details")
+# Of these, what is no text of the page even where it is all that its block says.
+SHOWN_ON_DEMAND = word_set("copybtn clipboard-copy tooltip-content tooltiptext tooltip-text mw-editsection")
+BLOCKS = word_set("div section ul ol dl form p table td header span a li hgroup center article details menu")
 MAIN_IDS = word_set(
     "content main maincontent main-content page-content primary mw-content-text article-body articlebody bodycontent"
 )

@@ -16,6 +16,7 @@ from stages.extract import furniture
 from stages.extract.data_tables import is_data_table
 from stages.extract.image_files import Sources, choose_image, rendered_size
 from stages.extract.nodes import ALT_LENGTH, CAPTION_LENGTH, alt_text, merge_facts, new_node
+from stages.extract.prose import Prose
 from stages.extract.settings import ExtractSettings
 from stages.extract.tree import Tree
 from stages.extract.vocabulary import HEADINGS, PREFORMATTED, SECTIONING, word_set
@@ -25,7 +26,7 @@ from stages.web.urls import canonicalize_image
 _SEPARATORS = (" ", "\n", "\n\n")
 _EDGES = {
     **dict.fromkeys(("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "table", "pre", "blockquote"), 2),
-    **dict.fromkeys(("figure", "hr", "article", "section", "main", "hgroup", "listing", "xmp", "plaintext"), 2),
+    **dict.fromkeys(("menu", "figure", "hr", "article", "section", "main", "hgroup", "listing", "xmp", "plaintext"), 2),
     **dict.fromkeys(("form", "fieldset", "details", "header", "footer", "aside", "figcaption", "caption"), 2),
     **dict.fromkeys(("li", "dt", "dd", "tr", "td", "th", "div", "center", "address", "summary", "legend"), 1),
     **dict.fromkeys(("body", "html", "thead", "tbody", "tfoot", "dir", "marquee", "multicol", "option"), 1),
@@ -48,6 +49,7 @@ _CAPTIONED_CLASSES = frozenset(
 _CAPTION_CLASSES = word_set(
     "caption caption-text wp-caption-text thumbcaption figcaption figure-caption image-caption gallerycaption"
 )
+_EMBEDDED = word_set("object applet audio video map")  # whose content only some browsers show
 _IMAGES = frozenset(("img", "amp-img"))
 # Pictures of words: their alt text is what the reader reads.
 _WORD_IMAGES = {
@@ -111,6 +113,7 @@ class Walk:
     encoding: str
     settings: ExtractSettings
     page_text: int = 0  # characters outside links, to weigh guesses against
+    guesses: bool = True  # whether names and asides are believed to be furniture
     nodes: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[dict[str, str]] = field(default_factory=list)
     _buffer: list[str] = field(default_factory=list)
@@ -128,6 +131,15 @@ class Walk:
     _num_seen: int = 0
     _images: list[int] = field(default_factory=list)  # their indexes in nodes
     _without_tex: int = 0  # before this index no formula carries its TeX
+    _prose: Prose = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._prose = Prose(self.tree)
+
+    @property
+    def num_characters(self) -> int:
+        """Characters of the text nodes."""
+        return sum(len(node["text"]) for node in self.nodes if node["kind"] == "text")
 
     def run(self, start: int, end: int) -> None:
         """Walk the elements start..end of the tree."""
@@ -191,15 +203,17 @@ class Walk:
             self._sources.add(attributes, self.settings)
             return end
         if tag == "svg":
-            if not furniture.is_hidden(tag, attributes):
+            if not furniture.is_hidden(tree, index):
                 self._drop("image", "inline_svg", attributes.get("aria-label") or attributes.get("class") or "")
             return end
-        if furniture.is_silent(tag):
+        if furniture.is_silent(tree, index):
+            if tag in _EMBEDDED:
+                self.drop_range(index, end, "embedded")
             return end
-        if furniture.is_control(tag):
+        if furniture.is_control(tree, index, self._prose):
             self.drop_range(index, end, "form_control")
             return end
-        if attributes and furniture.is_hidden(tag, attributes) and not self._is_formula(tag, attributes):
+        if attributes and furniture.is_hidden(tree, index) and not self._is_formula(tag, attributes):
             self.drop_range(index, end, "hidden")
             return end
         if tag in _IMAGES:
@@ -207,7 +221,9 @@ class Walk:
             return end
         if tag == "math":
             return self._formula(index, attributes)
-        if attributes and furniture.is_unread(attributes):
+        if attributes and furniture.is_unread(tree, index, self._prose):
+            if furniture.says_something(tree, index):
+                self.drop_range(index, end, "unread")
             return end
         if tag == "sup":
             if "reference" in (attributes.get("class") or "").split():
@@ -217,10 +233,10 @@ class Walk:
                 if _RAISABLE.fullmatch(text):
                     self._buffer.append(text.translate(_RAISED))
                     return end
-        if furniture.declares_furniture(tree, index, self._sections > 0, self.page_text):
+        if furniture.declares_furniture(tree, index, self._prose, self._sections > 0, self.page_text, self.guesses):
             self.drop_range(index, end, "furniture")
             return end
-        if not self._pre and furniture.is_furniture(tree, index, self.page_text):
+        if not self._pre and furniture.is_furniture(tree, index, self._prose, self.page_text, self.guesses):
             self.drop_range(index, end, "boilerplate")
             return end
         self._open(index, tag, attributes)
@@ -241,7 +257,7 @@ class Walk:
             return
         frame = _Frame(end, tag, max(edge, 2 * is_caption))
         if tag == "td" or tag == "th":
-            if self._soft:  # inside the row of a data table
+            if self._frames and self._frames[-1].tag == "tr" and self._frames[-1].soft:  # the row of a data table
                 self._buffer.append(_CELL)
                 frame.edge = 0
         elif tag == "p" and self._frames and self._frames[-1].tag in ("li", "dd", "td", "th"):
@@ -250,7 +266,7 @@ class Walk:
                 self._edge(2)
             self._frames[-1].num_paragraphs += 1
         self._edge(frame.edge)
-        frame.soft = tag in _SOFT or is_caption or (tag == "tr" and self._in_data_table())
+        frame.soft = tag in _SOFT or is_caption or (tag == "tr" and not self._soft and self._in_data_table())
         frame.pre = tag in PREFORMATTED
         frame.section = tag in SECTIONING
         if tag == "table" and is_data_table(self.tree, index):
