@@ -14,7 +14,15 @@ from typing import Any
 
 from stages.extract import furniture
 from stages.extract.data_tables import is_data_table
-from stages.extract.image_files import Sources, choose_image, rendered_size
+from stages.extract.image_files import (
+    Sources,
+    choose_image,
+    is_counter,
+    is_tracking_pixel,
+    picture_name,
+    rendered_size,
+    stated_width,
+)
 from stages.extract.nodes import ALT_LENGTH, CAPTION_LENGTH, alt_text, merge_facts, new_node
 from stages.extract.prose import Prose
 from stages.extract.settings import ExtractSettings
@@ -72,6 +80,10 @@ _BREAK = "\0"  # <br>; the parser lets no U+0000 through
 _CELL = "\1"  # edge between cells of a table row
 _DETAIL = 200  # characters of a dropped row's detail
 _URL_DETAIL = 2048  # where it is an image's address
+_MAX_BLUR = 4096  # characters of a data: URI that may be a blurred stand-in
+_BLURRED = 100  # pixels of width, up to which a file may be one
+_WRAPPERS = 3  # elements around an image in which its stand-in is looked for, ...
+_WRAPPED = 3  # ... with at most so many images: the two, and one in <noscript>
 _MAX_SEEN = 8  # <img> elements whose files are compared, for each that a page may keep
 
 
@@ -102,6 +114,9 @@ class _LastImage:
     index: int  # in nodes, or in dropped
     stand_in: bool
     in_noscript: bool
+    place: int = -1  # in the tree
+    alt: str | None = None
+    size: tuple[int | None, int | None] = (None, None)
 
 
 @dataclass(slots=True)
@@ -217,7 +232,7 @@ class Walk:
             self.drop_range(index, end, "hidden")
             return end
         if tag in _IMAGES:
-            self._image(attributes)
+            self._image(index)
             return end
         if tag == "math":
             return self._formula(index, attributes)
@@ -408,7 +423,8 @@ class Walk:
         self._buffer.append(f" {tex} ")
         return tree.ends[index]
 
-    def _image(self, attributes: dict[str, str | None]) -> None:
+    def _image(self, index: int) -> None:
+        attributes = self.tree.attributes[index]
         for name in (attributes.get("class") or "").split():
             rule = _WORD_IMAGES.get(name)
             if rule and attributes.get("alt"):
@@ -425,16 +441,25 @@ class Walk:
             return
         width, height = rendered_size(attributes)
         before = None if any(not piece.isspace() for piece in self._buffer) else self._last_image
-        if choice.stand_in and before is not None and before.in_noscript:
+        if (
+            choice.stand_in
+            and before is not None
+            and (before.in_noscript or self._is_blur_of(choice.url, before, index))
+        ):
             self._drop("image", "placeholder", choice.url or choice.detail)
         elif choice.url is None:
-            self._last_image = _LastImage(None, len(self.dropped), True, self._mute > 0)
+            alt = alt_text(attributes)
+            self._last_image = _LastImage(
+                None, len(self.dropped), True, self._mute > 0, index, alt, (width or None, height or None)
+            )
             # Without any source the detail is what the image would have been called.
             detail = self._absolute(choice.detail) if choice.rule else choice.detail
             self._drop("image", choice.rule or "no_source", detail)
-        elif width is not None and height is not None and max(width, height) <= 2:
+        elif is_tracking_pixel(attributes, width, height):
             self._drop("image", "tracking_pixel", choice.url)
         else:
+            if width is not None and height is not None and max(width, height) <= 2:
+                width = height = None  # sized by other means
             node = new_node(
                 "image",
                 "img",
@@ -442,27 +467,89 @@ class Walk:
                 image_id=choice.image_id,
                 alt=alt_text(attributes),
                 title=normalize(attributes.get("title") or "")[:ALT_LENGTH] or None,
-                rendered_width=width,
-                rendered_height=height,
+                rendered_width=width or None,
+                rendered_height=height or None,
             )
-            self._add_image(node, before, choice.stand_in)
+            self._add_image(node, before, choice.stand_in, index)
 
-    def _add_image(self, node: dict[str, Any], before: _LastImage | None, stand_in: bool) -> None:
+    def _add_image(self, node: dict[str, Any], before: _LastImage | None, stand_in: bool, index: int) -> None:
         """Append an image, once: lazy loading puts one picture into <img> and <noscript>, in either order."""
         if before is not None and before.node is not None and before.node["image_id"] == node["image_id"]:
             merge_facts(before.node, node)
             return
-        if self._mute and before is not None and before.stand_in:
-            if before.node is not None:  # the file that stood in gives way
+        if before is not None and self._is_same_picture(before, node, index):
+            if before.node is None:
+                self.dropped.pop(before.index)
+            elif _is_smaller(node["image_url"], before.node["image_url"]):
+                self._drop("image", "placeholder", node["image_url"])
+                merge_facts(before.node, node)
+                return
+            else:  # the file that stood in gives way
                 self._drop("image", "placeholder", before.node["image_url"])
                 before.node.update(image_url=node["image_url"], image_id=node["image_id"])
                 merge_facts(before.node, node)
-                self._last_image = _LastImage(before.node, before.index, False, True)
+                size = (before.node["rendered_width"], before.node["rendered_height"])
+                self._last_image = _LastImage(
+                    before.node, before.index, False, self._mute > 0, index, before.node["alt"], size
+                )
                 return
-            self.dropped.pop(before.index)
+        if self._mute and is_counter(self.tree.attributes[index], node["image_url"]):
+            self._drop("image", "tracking_pixel", node["image_url"])
+            return
         if not self._soft:
             self._flush()
         self._num_images += 1
         self._images.append(len(self.nodes))
         self.nodes.append(node)
-        self._last_image = _LastImage(node, len(self.nodes) - 1, stand_in, self._mute > 0)
+        size = (node["rendered_width"], node["rendered_height"])
+        self._last_image = _LastImage(node, len(self.nodes) - 1, stand_in, self._mute > 0, index, node["alt"], size)
+
+    def _is_same_picture(self, before: _LastImage, node: dict[str, Any], index: int) -> bool:
+        """Whether an image shows what the one directly before it shows, which gives way to it.
+
+        A script puts the real file beside one that stands in: a lone <img> in <noscript>, or a second one in the same
+        small wrapper. What tells of them is what they share: alt, size, and a name but for its size.
+        """
+        size = (node["rendered_width"], node["rendered_height"])
+        same_size = None not in size and size == before.size
+        same_alt = before.alt == node["alt"]
+        url = before.node["image_url"] if before.node is not None else None
+        same_name = (
+            url is not None and (name := picture_name(url)) is not None and name == picture_name(node["image_url"])
+        )
+        if self._mute and not before.in_noscript:
+            if before.stand_in:
+                return before.alt is None or same_alt or same_size or same_name
+            return (same_name and (same_alt or before.alt is None or node["alt"] is None)) or (same_size and same_alt)
+        if url is None or not (same_alt or None in (before.alt, node["alt"])) or not self._share_wrapper(before, index):
+            return False
+        if url[:5].lower() == "data:":
+            return before.stand_in and len(url) <= _MAX_BLUR
+        width = stated_width(url)
+        return same_name and width is not None and width <= _BLURRED and not _is_smaller(node["image_url"], url)
+
+    def _is_blur_of(self, url: str | None, before: _LastImage, index: int) -> bool:
+        """Whether a file that stands in does so for the image directly before it."""
+        return (
+            before.node is not None
+            and not before.stand_in
+            and (url is None or (url[:5].lower() == "data:" and len(url) <= _MAX_BLUR))
+            and self._share_wrapper(before, index)
+        )
+
+    def _share_wrapper(self, before: _LastImage, index: int) -> bool:
+        """Whether an element close around both images holds no others."""
+        around = index
+        for _ in range(_WRAPPERS):
+            around = self.tree.parents[around]
+            if around < 0 or self.tree.num_images(around) > _WRAPPED:
+                return False
+            if around < before.place:
+                return self.tree.text_length(around) == 0
+        return False
+
+
+def _is_smaller(url: str, other: str) -> bool:
+    """Whether a file is smaller than another, as far as their addresses say."""
+    width, other_width = stated_width(url), stated_width(other)
+    return width is not None and other_width is not None and width < other_width
