@@ -41,6 +41,14 @@ _MARKUP = re.compile(
 _XML = re.compile(rb"\s*<\?xml[^>]*>(?>\s|<!--(?>.*?-->)|<\?[^>]*>|<!DOCTYPE[^>]*>)*+<([a-zA-Z][^\s/>]*)", re.DOTALL)
 _XML_PROLOG = re.compile(r"^\s*<\?xml[^>]*\?>")
 
+# A tag up to a quote in which a tag ends or begins before the quote is closed.
+_OPEN_QUOTE = re.compile(
+    r"<[a-zA-Z][^<>\"']*+(?:\"[^\"<>]*+\"[^<>\"']*+|'[^'<>]*+'[^<>\"']*+)*+(?P<quote>[\"'])[^\"'<>]*+[<>]"
+)
+_QUOTED = re.compile(r"=\s*(?P<quote>[\"'])(?P<value>.*?)(?P<closed>(?P=quote)|\Z)", re.DOTALL)
+_SWALLOWED = re.compile(r"[^<>]*>")
+_HOLDS_TAG = re.compile(r">[^<>]*<[/a-zA-Z]")
+
 _COPIES = 8  # of formatting elements the parser may make, as a multiple of the tags that a page may have
 _FEW_TAGS = 128  # of a short page, which cannot be deep
 _SHORT = 1 << 14
@@ -77,8 +85,48 @@ def read_source(body: bytes, content_type: str | None, settings: ExtractSettings
         raise NotAPage("not HTML: no tag found")
     if body.count(b"\0") > len(body) // 20:
         raise NotAPage("not HTML: binary data")
-    text = _XML_PROLOG.sub("", text, count=1)
+    text = _mend_quotes(_XML_PROLOG.sub("", text, count=1))
     return Source(*_tame(text, settings), encoding)
+
+
+def _mend_quotes(text: str) -> str:
+    """The page with attribute values ended at their tag's `>` where a quote that is not closed swallows what follows.
+
+    Told by a value that holds the end of its tag and the begin of another, and whose closing quote is followed by more
+    than a tag may have there: it opens the next value, or stands in the text. So is one that nothing closes.
+    """
+    pieces: list[str] = []
+    position = done = 0
+    while suspect := _OPEN_QUOTE.search(text, position):
+        position = suspect.end()
+        tag = TOKEN.match(text, suspect.start())
+        if tag is None or tag["attributes"] is None:
+            continue
+        end = _end_of_swallowing_tag(text, tag)
+        if end is None:
+            position = max(position, tag.start("rest"))
+        else:
+            pieces += [text[done:end], suspect["quote"]]
+            position = done = end
+    return "".join([*pieces, text[done:]])
+
+
+def _end_of_swallowing_tag(text: str, tag: re.Match[str]) -> int | None:
+    """Index of the `>` that a quoted value of the tag has swallowed, or None."""
+    start, end = tag.span("attributes")
+    for attribute in ATTRIBUTE.finditer(text, start, end):
+        value = _QUOTED.search(attribute[0])
+        if value is None or not _SWALLOWED.match(value["value"]):
+            continue
+        first = attribute.start() + value.start("value")
+        closing = attribute.start() + value.end("value")
+        unclosed = closing >= len(text) or not value["closed"]
+        following = text[closing + 1 : closing + 2]
+        opens_another = value["value"].rstrip().endswith("=") and _HOLDS_TAG.search(value["value"])
+        in_text = following not in ("", " ", "\t", "\n", "\r", "\f", "/", ">") and _HOLDS_TAG.search(value["value"])
+        if unclosed or opens_another or in_text:
+            return text.index(">", first)
+    return None
 
 
 def _tame(text: str, settings: ExtractSettings) -> tuple[str, list[tuple[str, str]]]:

@@ -192,3 +192,27 @@ def test_tables_in_captions_and_headings_are_read_whole() -> None:
     ]
     assert within(f"<table><caption>Looms{table}</caption><tr><td>a<td>b</table>")[0] == "Looms one two three four"
     assert within(f"<table><tr><td>Looms {table}<td>{TEXT}</table>") == ["Looms", "one | two", "three | four", TEXT]
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<a href='/x>Harbour</a> and <b class='c'>pier</b>", ["Harbour and pier"]),
+        ('<a href="/x>Harbour</a><p>Pier</p>', ["Harbour", "Pier"]),
+        ('<a href="/x>Harbour</a> she said "no" <i>twice</i>', ['Harbour she said "no" twice']),
+        ('<input type="text=""><p>Pier</p>', ["Pier"]),
+        ('<input type="text="" name="q" value=""><div title="a"><p>Pier</p></div>', ["Pier"]),
+        ('<img src=a.png alt="5" screen"><p title="x>Pier</p><p class="y">Quay</p>', ["Pier", "Quay"]),
+        # values that hold tags by right
+        ('<p title="a > b <i>c</i>">Pier</p>', ["Pier"]),
+        ("<p data-note='<i title=\"a\">b</i>' class=x>Pier</p>", ["Pier"]),
+        ('<p onclick="if (a > b) c()">Pier</p>', ["Pier"]),
+    ],
+)
+def test_a_stray_quote_swallows_no_page(html: str, expected: list[str]) -> None:
+    assert texts(extract(f"<p>{BEFORE}</p><div>{html}</div>{'<p>' + AFTER + '</p>'}"))[1:-1] == expected
+
+
+def test_a_quote_that_nothing_closes_ends_with_its_tag() -> None:
+    assert texts(extract(f"<p>{BEFORE}</p><p class='a>{TEXT}</p><p>{AFTER}</p>")) == [BEFORE, TEXT, AFTER]
+    assert texts(extract(f"<p>{BEFORE}</p><p class='a>{TEXT}</p>" + f"<p>{AFTER}</p>" * 300))[1:3] == [TEXT, AFTER]
