@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from pictures.headers import (
     MAX_FRAMES,
@@ -28,6 +28,7 @@ from pictures.headers import (
     check_size,
     count_gif_frames,
     count_tiff_pages,
+    is_avif,
     webp_size,
 )
 
@@ -75,7 +76,7 @@ def sniff(data: bytes) -> tuple[str, str]:
             return name, plugin
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp", "WEBP"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
+    if is_avif(data):
         return "avif", "AVIF"
     if not data:
         raise Undecodable("empty", "no bytes")
@@ -109,25 +110,31 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Picture:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     check_size(width, height, max_pixels)
     check_jpeg(data)
-    orientation, metadata = jpeg_metadata(data)
+    orientation, metadata, profile = jpeg_metadata(data)
     if colours in ("CMYK", "YCCK"):
         # Decoded small for its warnings; Pillow knows about Adobe's inverted inks.
         simplejpeg.decode_jpeg(data, colorspace="CMYK", strict=True, min_height=1, min_width=1, min_factor=8)
         with Image.open(io.BytesIO(data), formats=["JPEG", "MPO"]) as image:
-            pixels = np.asarray(image.convert("RGB"))
+            pixels = np.asarray(to_srgb(image, profile).convert("RGB"))
+    elif profile and colours in ("Gray", "GRAY"):
+        grey = simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=True)[..., 0]
+        pixels = np.asarray(to_srgb(Image.fromarray(grey), profile).convert("RGB"))
     else:
         pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+        if profile:
+            pixels = np.asarray(to_srgb(Image.fromarray(pixels), profile))
     plain = colours in ("Gray", "GRAY", "YCbCr", "RGB") and not metadata and orientation in (None, 1)
     return Picture(upright(pixels, orientation), "jpeg", orientation, 1, plain)
 
 
-def jpeg_metadata(data: bytes) -> tuple[int | None, bool]:
-    """EXIF orientation, and whether the file carries metadata or a profile; what cannot be parsed counts as carried."""
+def jpeg_metadata(data: bytes) -> tuple[int | None, bool, bytes | None]:
+    """EXIF orientation, whether the file carries metadata or a profile (if unparsable, it does), and the profile."""
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG", "MPO"]) as image:
-            return read_orientation(image), any(key in image.info for key in METADATA)
+            carried = any(key in image.info for key in METADATA)
+            return read_orientation(image), carried, image.info.get("icc_profile")
     except UnidentifiedImageError:
-        return None, True
+        return None, True, None
 
 
 def decode_other(data: bytes, name: str, plugin: str, max_pixels: int) -> Picture:
@@ -156,7 +163,7 @@ def decode_other(data: bytes, name: str, plugin: str, max_pixels: int) -> Pictur
         orientation = read_orientation(image)
         image.load()
         # TIFF and AVIF plugins may have turned the picture on loading, and then dropped the tag.
-        pixels = upright(to_rgb(image), read_orientation(image))
+        pixels = upright(to_rgb(image, image.info.get("icc_profile")), read_orientation(image))
         plain = (
             image.mode in ("RGB", "L")
             and not image.has_transparency_data
@@ -200,16 +207,44 @@ def upright(pixels: NDArray[np.uint8], orientation: int | None) -> NDArray[np.ui
     return np.ascontiguousarray(pixels)
 
 
-def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Any Pillow mode as uint8 RGB: transparency over white, 16 bits scaled, integers and floats stretched."""
+def to_rgb(image: Image.Image, profile: bytes | None = None) -> NDArray[np.uint8]:
+    """Any Pillow mode as uint8 sRGB: transparency over white, 16 bits scaled, integers and floats stretched."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return np.repeat(to_grey(np.asarray(image), image.mode)[..., None], 3, axis=2)
+        grey = Image.fromarray(to_grey(np.asarray(image), image.mode))
+        return np.asarray(to_srgb(grey, profile).convert("RGB"))
     if image.has_transparency_data:
         over = Image.new("RGBA", image.size, "white")
-        over.alpha_composite(image.convert("RGBA"))
+        over.alpha_composite(to_srgb(image.convert("RGBA"), profile))
         image = over
+    elif profile:
+        image = to_srgb(image.convert("RGB") if image.mode in ("P", "1") else image, profile)
     # On an RGB picture `convert` would copy.
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+_COLOURS = {"RGB": "RGB", "RGBA": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}  # modes, and their profiles' spaces
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """The picture in sRGB as its ICC profile says (by LittleCMS), RGB or RGBA.
+
+    Unchanged, as browsers leave it, where there is no profile, or one that is sRGB's own, damaged, for other colours
+    than the file's, or of no use to a display.
+    """
+    if not profile or image.mode not in _COLOURS:
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        described = ImageCms.getProfileDescription(source)
+        if source.profile.xcolor_space.strip() != _COLOURS[image.mode] or "sRGB" in described:
+            return image
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        converted = ImageCms.profileToProfile(
+            image, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.PERCEPTUAL, mode
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image
+    return image if converted is None else converted
 
 
 def to_grey(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:

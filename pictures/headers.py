@@ -22,6 +22,8 @@ MAX_ENTRIES = 4_096
 # Numbers in a TIFF's directory (a strip or a tile has two) and runs of a BMP, of each of which Python makes an object.
 MAX_NUMBERS = 1_000_000
 
+_MAX_BRANDS = 1024  # bytes of a file type box that are looked at
+
 # The next marker: filled with any number of 0xFF, neither a stuffed byte nor a restart, which stand inside scans.
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _JPEG_ALONE = (0x01, 0xD8)  # markers without a body
@@ -93,14 +95,14 @@ def check_png(data: bytes) -> None:
 
 
 def count_gif_frames(data: bytes) -> int:
-    """Image blocks up to the trailer (GIF89a specification).
+    """Image blocks up to the trailer (GIF89a specification), or to an end between two blocks, which browsers show too.
 
-    Undecodable when it ends before, or holds too many frames, or too many blocks outside of them.
+    Undecodable when it ends within one, or holds too many frames, or too many blocks outside of them.
     """
     try:
         offset = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
         frames = parts = 0
-        while (block := data[offset]) != 0x3B:
+        while not (frames and offset == len(data)) and (block := data[offset]) != 0x3B:
             if block == 0x21:
                 offset += 2
             elif block == 0x2C:
@@ -190,6 +192,14 @@ def check_ico(data: bytes, max_pixels: int) -> None:
         except struct.error:
             raise Undecodable("truncated", f"ICO ends at byte {len(data)}, before its picture {entry}") from None
         check_size(width, height, max_pixels)
+
+
+def is_avif(data: bytes) -> bool:
+    """Whether the file type box has an AVIF brand, as the major one or among the compatible (AVIF 1.1, section 6)."""
+    if data[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(data[:4], "big"), len(data), _MAX_BRANDS)
+    return any(data[at : at + 4] in (b"avif", b"avis") for at in (8, *range(16, end - 3, 4)))
 
 
 def webp_size(data: bytes) -> tuple[int, int]:

@@ -190,6 +190,89 @@ def test_inks_deep_greys_palettes_and_transparency() -> None:
     assert (keyed[0, 0] == 255).all()
 
 
+def icc_profile(space: str, colours: dict[str, tuple[float, float, float]], gamma: float, name: str = "Test") -> bytes:
+    """A display profile, version 2 (ICC.1:2001-04): XYZ of its primaries, and one gamma for all."""
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ " + bytes(4) + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    described = name.encode() + b"\0"
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    tags = {b"desc": b"desc" + bytes(4) + struct.pack(">I", len(described)) + described + bytes(78)}
+    tags |= {b"cprt": b"text" + bytes(4) + b"none\0", b"wtpt": xyz(0.9642, 1, 0.8249)}
+    tags |= {f"{colour}XYZ".encode(): xyz(*values) for colour, values in colours.items()}
+    tags |= {f"{colour}TRC".encode(): curve for colour in colours or "k"}
+    table, body, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += tag + struct.pack(">II", start + len(body), len(content))
+        body += content
+    head = bytes(8) + struct.pack(">I", 0x02400000) + b"mntr" + space.encode().ljust(4) + b"XYZ " + bytes(12)
+    head += b"acsp" + bytes(28) + xyz(0.9642, 1, 0.8249)[8:] + bytes(48)
+    whole = head + struct.pack(">I", len(tags)) + table + body
+    return struct.pack(">I", len(whole)) + whole[4:]
+
+
+# Red and green of sRGB in each other's place, so that a reader sees the other one.
+SWAPPED = {"r": (0.3851, 0.7169, 0.0971), "g": (0.4361, 0.2225, 0.0139), "b": (0.1431, 0.0606, 0.7141)}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_colours_are_what_a_reader_sees(mode: str, format: str) -> None:
+    red = Image.new("RGB", (40, 30), (200, 40, 40))
+    image = red if format == "JPEG" else red.convert(mode)
+    profile = icc_profile("RGB", SWAPPED, 2.2)
+    row = one(encoded(image, format, icc_profile=profile), encode_format="png", encode_quality=1)
+    seen = stored(row).reshape(-1, 3).mean(axis=0)
+    assert np.abs(seen - (40, 200, 40)).max() < 12
+    assert "icc_profile" not in Image.open(io.BytesIO(row["body"])).info
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
+def test_a_grey_profile_is_applied(format: str) -> None:
+    grey = Image.new("L", (40, 30), 55)
+    row = one(encoded(grey, format, icc_profile=icc_profile("GRAY", {}, 1.0)), encode_format="png", encode_quality=1)
+    assert abs(float(stored(row).mean()) - 128) < 4  # a fifth of the light is half of sRGB's scale
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        b"no profile at all",
+        icc_profile("RGB", SWAPPED, 2.2)[:200],
+        icc_profile("RGB", SWAPPED, 2.2, "sRGB IEC61966-2.1"),
+        icc_profile("GRAY", {}, 1.0),
+    ],
+    ids=["none", "cut", "named sRGB", "of other colours"],
+)
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_profiles_that_say_nothing_change_nothing(format: str, profile: bytes) -> None:
+    body = encoded(PHOTO, format, icc_profile=profile)
+    row = one(body, encode_format="png", encode_quality=1)
+    assert psnr(stored(row), PHOTO) > (90 if format == "PNG" else 30)
+
+
+def test_a_gif_may_end_between_its_blocks() -> None:
+    body = encoded(PHOTO[:40, :60], "GIF")
+    assert body[-2:] == b"\0;"
+    assert one(body[:-1])["status"] == "ok"
+    assert np.array_equal(stored(one(body[:-1], encode_format="png", encode_quality=1)), decode(body, 10**6).pixels)
+    assert one(body[:-2])["reason"] == "truncated"
+    assert one(body[: body.index(b",")])["status"] == "error"
+
+
+def test_avif_by_any_of_its_brands() -> None:
+    body = encoded(PHOTO[:64, :64], "AVIF")
+    size = struct.unpack(">I", body[:4])[0]
+    brands = [body[at : at + 4] for at in range(16, size, 4)]
+    assert b"avif" in brands and body[8:12] == b"avif"
+    row = one(body[:8] + b"mif1" + body[12:])
+    assert (row["status"], row["original_format"]) == ("ok", "avif")
+    other = b"".join(b"heic" if brand == b"avif" else brand for brand in brands)
+    assert one(body[:8] + b"mif1" + body[12:16] + other + body[size:])["reason"] == "not_an_image"
+
+
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
 def test_animations_give_their_first_frame(format: str) -> None:
     frames = [Image.fromarray(np.roll(PHOTO, 40 * shift, axis=1)) for shift in range(3)]
@@ -212,7 +295,10 @@ def test_one_pixel_is_a_picture() -> None:
 def test_every_truncation_is_found(format: str) -> None:
     for pixels in PHOTOS.values():
         body = encoded(pixels[:200, :300], format)
-        cuts = [len(body) - 1, *(len(body) * share // 100 for share in (99, 95, 80, 50, 20, 5, 1))]
+        cuts = [
+            len(body) - (2 if format == "GIF" else 1),
+            *(len(body) * share // 100 for share in (99, 95, 80, 50, 20, 5, 1)),
+        ]
         for row in run(*(body[:cut] for cut in cuts)):
             assert row["status"] == "error" and row["body"] is None, format
             assert row["reason"] in ("truncated", "damaged", "not_an_image")
