@@ -152,7 +152,10 @@ def _score(folder: Path) -> _Score:
     theirs = _WORD.findall(_text(marked.root).lower())
     pictures = _Pictures(page.root)
     pictures_marked = set()
+    as_text = {row["detail"] for row in document["dropped"] if row["rule"] in ("formula", "emoji")}
     for node in marked.css("img, amp-img"):
+        if (node.attributes.get("alt") or "")[:200] in as_text:
+            continue
         address = node.attributes.get("src") or next(iter(_ADDRESS.findall(node.attributes.get("srcset") or "")), "")
         if address:
             pictures_marked.add(pictures.of(_stem(address)))

@@ -30,11 +30,10 @@ def extract_document(body: bytes, url: str, content_type: str | None, settings: 
     walk = Walk(tree, head.base_url, encoding, settings)
     main = find_main(tree) if settings.main_content == "auto" else None
     if main is not None:
-        walk.drop_range(start, main, "outside_main")
-        walk.drop_range(tree.ends[main], end, "outside_main")
-        start, end = main, tree.ends[main]
-    if end > start:
-        walk.page_text = tree.text_length(start) - tree.link_length(start)
+        walk.drop_range(start, main[0], "outside_main")
+        walk.drop_range(main[1], end, "outside_main")
+        start, end = main
+    walk.page_text = tree.text_sums[end] - tree.text_sums[start] - tree.link_sums[end] + tree.link_sums[start]
     before = list(walk.dropped)
     walk.run(start, end)
     if walk.num_characters < _TOO_LITTLE * walk.page_text and walk.page_text >= _MIN_TEXT:

@@ -8,6 +8,7 @@ part of the page's own text is not believed.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from functools import lru_cache
 
 from stages.extract import vocabulary
@@ -27,6 +28,8 @@ _NEARLY_ALL = 0.9  # the same for readers' comments: above it they are what the 
 _LINK_SHARE = 0.8  # of a block's characters, above which it is a list of links
 _LINK_LENGTH = 60  # mean characters of a link's text, below which a list of links is navigation
 _MIN_LINKS = 3
+_TEASER_SHARE = 0.5  # of a list of headlines with pictures, where sources and dates stand beside them
+_HEADLINE = 20  # characters of linked text for each of its pictures
 _NAMES = 1000  # characters of a class or id that are looked at, and remembered
 _LABEL = 200  # characters: what is not read is a label or a hover text, not a text
 _SAID = 300  # characters by which two elements are told to say the same
@@ -39,6 +42,7 @@ _TITLES = vocabulary.HEADINGS | {"dt", "summary"}
 _PICTURE = re.compile(r"\.(?:svg|png|jpe?g|gif|webp|avif)(?:[?#]|$)", re.IGNORECASE)
 _LETTER = re.compile(r"[^\W\d_]")
 _ACCORDIONS = frozenset(("accordion", "faq", "question", "collapsible"))
+_ONE_ARTICLE = 0.6  # of a main element's text that its one article with the page's heading must hold
 _NOT_CONTENT = vocabulary.TAGS | vocabulary.SILENT | {"header"}
 
 
@@ -235,7 +239,9 @@ def is_furniture(tree: Tree, index: int, prose: Prose, page_text: int, guesses: 
             return True
         if _holds_comments(attributes):
             return True
-    return tag in ("ul", "ol", "dl", "menu", "div", "section", "p", "table") and _is_link_list(tree, index)
+    return tag in ("ul", "ol", "dl", "menu", "div", "section", "p", "table") and (
+        _is_link_list(tree, index) or _is_teasers(tree, index, prose)
+    )
 
 
 def _speaks_for_itself(tree: Tree, index: int, prose: Prose, names: str, identifier: str) -> bool:
@@ -270,6 +276,22 @@ def _is_link_list(tree: Tree, index: int) -> bool:
     return linked >= _LINK_SHARE * tree.text_length(index) and linked <= _LINK_LENGTH * num_links
 
 
+def _is_teasers(tree: Tree, index: int, prose: Prose) -> bool:
+    """Whether a block is headlines of other pages with their pictures, all in links, and no text of its own.
+
+    A gallery links its pictures to their files, or says of them less than a headline does.
+    """
+    num_links, num_images = tree.num_links(index), tree.num_images(index)
+    if not num_images or num_links < _MIN_LINKS or prose.num_pictures(index) or prose.num_paragraphs(index):
+        return False
+    linked = tree.link_length(index)
+    if linked < _TEASER_SHARE * tree.text_length(index) or linked < _HEADLINE * num_images:
+        return False
+    first = bisect_left(tree.links, index)
+    links = (tree.attributes[link] for link in tree.links[first : first + num_links])
+    return not any(_PICTURE.search(attributes.get("href") or "") for attributes in links)
+
+
 @lru_cache(maxsize=1 << 14)
 def _named_furniture(names: str, tag: str) -> bool:
     if not names:
@@ -298,6 +320,9 @@ def main_candidates(tree: Tree) -> list[tuple[int, int]]:
         named = not vocabulary.MAIN_CLASSES.isdisjoint(classes) or (attributes.get("id") or "").lower() in (
             vocabulary.MAIN_IDS
         )
+        identifier = (attributes.get("id") or "").lower()
+        if not named and ("-" in identifier or classes):
+            named = any(vocabulary.MAIN_NAME.fullmatch(name[:_NAMES]) for name in (*classes, identifier))
         if named or (tag == "div" and "body" in classes):
             found.append((2, index))
         elif tag == "article":
@@ -305,8 +330,8 @@ def main_candidates(tree: Tree) -> list[tuple[int, int]]:
     return found
 
 
-def find_main(tree: Tree) -> int | None:
-    """Index of the element that holds the page's main content, or None when no mark can be trusted.
+def find_main(tree: Tree) -> tuple[int, int] | None:
+    """The range of the page's main content, or None when no mark can be trusted.
 
     A mark is trusted when it holds much of the page's text outside links and furniture; of several the most
     explicit, then the largest, wins. Lists of articles (a blog's front page) have no single main element.
@@ -321,7 +346,18 @@ def find_main(tree: Tree) -> int | None:
         share = 0.3 if rank == 0 else 0.5
         if length and length >= share * sums[-1] and (best is None or (rank, -length) < best[:2]):
             best = (rank, -length, index)
-    return None if best is None else best[2]
+    return None if best is None else (best[2], _end_of_article(tree, best[2], candidates, sums))
+
+
+def _end_of_article(tree: Tree, main: int, candidates: list[tuple[int, int]], sums: list[int]) -> int:
+    """Where a main element ends, or the one <article> in it that holds the page's heading: teasers of others follow."""
+    whole = sums[tree.ends[main]] - sums[main]
+    articles = [index for _, index in candidates if tree.tags[index] == "article" and main < index < tree.ends[main]]
+    largest = max(articles, key=lambda index: sums[tree.ends[index]] - sums[index], default=main)
+    end = tree.ends[largest]
+    if sums[end] - sums[largest] < _ONE_ARTICLE * whole or "h1" not in tree.tags[largest:end]:
+        return tree.ends[main]
+    return end
 
 
 def _content_sums(tree: Tree) -> list[int]:
