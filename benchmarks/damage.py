@@ -1,4 +1,4 @@
-"""How many of damaged picture files are told from whole ones: cut, with one bit flipped, or with bytes of a scan changed.
+"""How many of damaged picture files are found: cut, with one bit flipped, or with bytes of a scan changed.
 
 python -m benchmarks.damage                      # 1,000 files of each kind
 python -m benchmarks.damage --files 200

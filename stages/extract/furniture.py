@@ -38,6 +38,7 @@ _SIGNS = 2  # characters ("[]") that an element's block may have besides
 _CLOSE = 4  # elements around a button among which a heading is looked for
 _MIN_PICTURE = 100  # CSS pixels of either side, below which a button's image is its icon
 _INLINE = vocabulary.word_set("a span small sup sub i b em button code abbr")
+_SEEN = vocabulary.HEADINGS | vocabulary.word_set("figcaption caption p span em strong b i img picture figure")
 _TITLES = vocabulary.HEADINGS | {"dt", "summary"}
 _PICTURE = re.compile(r"\.(?:svg|png|jpe?g|gif|webp|avif)(?:[?#]|$)", re.IGNORECASE)
 _LETTER = re.compile(r"[^\W\d_]")
@@ -63,10 +64,15 @@ def _is_unseen(tree: Tree, index: int) -> bool:
     """Whether an element that is hidden from assistive software is no content to those who see it either.
 
     WAI-ARIA 1.2 lets aria-hidden stand on what everybody sees, so that it is not read out twice (a caption that repeats
-    the alt text). Believed are signs and icons, what a script shows over the page, and one of two that say the same.
+    the alt text). Believed are containers, signs and icons, what a script shows over the page, and one of two that say
+    the same.
     """
     attributes = tree.attributes[index]
-    if "tabindex" in attributes or (attributes.get("role") or "").lower() in vocabulary.ROLES:
+    if (
+        tree.tags[index] not in _SEEN
+        or "tabindex" in attributes
+        or (attributes.get("role") or "").lower() in vocabulary.ROLES
+    ):
         return True
     names = re.split("[-_ ]+", _CAMEL.sub("-", (attributes.get("class") or "")[:_NAMES]).lower())
     if not vocabulary.OVERLAYS.isdisjoint(names):
@@ -320,9 +326,6 @@ def main_candidates(tree: Tree) -> list[tuple[int, int]]:
         named = not vocabulary.MAIN_CLASSES.isdisjoint(classes) or (attributes.get("id") or "").lower() in (
             vocabulary.MAIN_IDS
         )
-        identifier = (attributes.get("id") or "").lower()
-        if not named and ("-" in identifier or classes):
-            named = any(vocabulary.MAIN_NAME.fullmatch(name[:_NAMES]) for name in (*classes, identifier))
         if named or (tag == "div" and "body" in classes):
             found.append((2, index))
         elif tag == "article":

@@ -76,8 +76,6 @@ BLOCKS = word_set("div section ul ol dl form p table td header span a li hgroup 
 MAIN_IDS = word_set(
     "content main maincontent main-content page-content primary mw-content-text article-body articlebody bodycontent"
 )
-# The same two words as sites join them ("c-article__body"), as a class or an id.
-MAIN_NAME = re.compile(r"(?:[a-z]{1,12}[-_]+)?(?:article|post|entry|story|news)[-_]+(?:content|body|text)")
 MAIN_CLASSES = word_set(
     "post-content entry-content article-content article-body articlebody post-body story-body markdown-body",
     "documentwrapper main-content page-content rst-content theme-doc-markdown td-content",

@@ -96,12 +96,12 @@ def test_labels_that_are_not_read_are_told() -> None:
     [
         ("<p aria-hidden=true>{}</p>", [TEXT]),
         ("<h2 aria-label=Looms><span aria-hidden=true>Looms</span></h2>", ["Looms"]),
-        ("<div class=slide aria-hidden=true><h3>Looms</h3><p>{}</p></div>", ["Looms", TEXT]),
         ("<p>It costs <span aria-hidden=true>5 crowns</span><span class=sr-only>five crowns</span>.</p>", None),
         # signs, what scripts show over the page, and what is there twice
         ("<p>{} <i class=icon aria-hidden=true>\u2192</i></p>", [TEXT]),
         ("<div aria-hidden=true class='modal fade'><p>{}</p></div>", []),
-        ("<div aria-hidden=true tabindex=-1><p>{}</p></div>", []),
+        ("<div class=slide aria-hidden=true><p>{}</p></div>", []),
+        ("<p aria-hidden=true tabindex=-1>{}</p>", []),
         ("<div aria-hidden=true role=dialog><p>{}</p></div>", []),
         ("<p>{}</p><p aria-hidden=true>{}</p>", [TEXT]),
         ("<p><span><math><mi>x</mi></math></span><span aria-hidden=true>x x</span></p>", ["x"]),
@@ -216,3 +216,18 @@ def test_a_stray_quote_swallows_no_page(html: str, expected: list[str]) -> None:
 def test_a_quote_that_nothing_closes_ends_with_its_tag() -> None:
     assert texts(extract(f"<p>{BEFORE}</p><p class='a>{TEXT}</p><p>{AFTER}</p>")) == [BEFORE, TEXT, AFTER]
     assert texts(extract(f"<p>{BEFORE}</p><p class='a>{TEXT}</p>" + f"<p>{AFTER}</p>" * 300))[1:3] == [TEXT, AFTER]
+
+
+def test_headlines_of_other_pages_are_no_content() -> None:
+    teasers = "".join(f"<li><a href=/{n}><img src={n}.jpg>The mill number {n} is open again</a></li>" for n in range(4))
+    assert within(f"<ul>{teasers}</ul>") == [] and set(rules(f"<ul>{teasers}</ul>")) == {"boilerplate"}
+    gallery = "".join(f"<li><a href={n}.jpg><img src=s{n}.jpg>Mill number {n}</a></li>" for n in range(4))
+    assert within(f"<ul>{gallery}</ul>") == [f"Mill number {n}" for n in range(4)]
+
+
+def test_what_follows_the_article_is_outside() -> None:
+    article = f"<article><h1>Mills</h1>{f'<p>{TEXT}</p>' * 4}</article>"
+    document = extract(f"<main><img src=lead.jpg>{article}<div><p>{BEFORE}</p></div></main>")
+    assert texts(document) == ["Mills", *[TEXT] * 4]
+    assert document["nodes"][0]["kind"] == "image"
+    assert [row["rule"] for row in document["dropped"]] == ["outside_main"]
