@@ -71,7 +71,8 @@ EXPECTED_PAGES: dict[str, str] = {
     "/private/secret.html": "robots",
     "/gone.html": "http_status",
     "/mirror/index.html": "http_status",
-    "/paper.pdf": "not_html",
+    "/paper.pdf": "not_a_page",
+    "/paper": "not_html",
     "/huge.html": "too_large",
     "/announced.html": "too_large",
     "/endless": "too_many_redirects",
@@ -93,9 +94,24 @@ EXPECTED_IMAGES: dict[str, str | tuple[str, str]] = {
     "/images/site-logo.jpg": ("url_words", ""),
 }
 # Dropped by their address alone.
-NEVER_FETCHED = ("/images/moving.gif", "/images/site-logo.jpg", "/private/hidden.jpg", "/private/secret.html")
+NEVER_FETCHED = (
+    "/images/moving.gif",
+    "/images/site-logo.jpg",
+    "/paper.pdf",
+    "/private/hidden.jpg",
+    "/private/secret.html",
+)
 # Served without a file; where a folder is the source they do not exist.
-ROUTED = ("/header.html", "/huge.html", "/announced.html", "/endless", "/moved.html", "/paper.pdf", "/gone.html")
+ROUTED = (
+    "/header.html",
+    "/huge.html",
+    "/announced.html",
+    "/endless",
+    "/moved.html",
+    "/paper.pdf",
+    "/paper",
+    "/gone.html",
+)
 
 
 def photograph(name: str, quarter: int | None = None, **save: object) -> bytes:
@@ -181,6 +197,7 @@ def served(folder: Path) -> Iterator[Site]:
         "/moved.html": redirect("/there.html", 301),
         "/there.html": answer(body=article(55, "rocket-3").encode()),
         "/paper.pdf": answer(body=b"%PDF-1.7", content_type="application/pdf"),
+        "/paper": answer(body=b"%PDF-1.7", content_type="application/pdf"),
         "/gone.html": answer(410, b"gone", "text/plain"),
         "/images/noai.jpg": answer(body=photograph("rocket"), content_type="image/jpeg", X_Robots_Tag="noai"),
     }
