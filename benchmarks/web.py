@@ -3,7 +3,8 @@
 python -m benchmarks.web images                  # pictures of documents: a second, in flight, processor time
 python -m benchmarks.web images --peer           # and img2dataset on the same server, taking turns
 python -m benchmarks.web warc                    # pages of a WARC file, from there to the pictures that are kept
-python -m benchmarks.web crawl --peer            # one site's pages, and scrapy (an environment that has it)
+python -m benchmarks.web crawl                   # one site's pages, found by their links
+python -m benchmarks.web crawl --scrapy PYTHON   # and by scrapy, in the environment of that interpreter
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def timed(command: Sequence[str]) -> Run:
 _QUIET = {"NO_ALBUMENTATIONS_UPDATE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def _spec(folder: Path, source: dict[str, Any], concurrency: int) -> Path:
-    crawl = {"allow_private_networks": True, "per_host_delay": 0, "concurrency": concurrency}
+def _spec(folder: Path, source: dict[str, Any], concurrency: int, **more: Any) -> Path:
+    crawl = {"allow_private_networks": True, "per_host_delay": 0, "concurrency": concurrency, **more}
     spec = {"name": "web", "output": {"url": str(folder / "out")}, "source": source, "crawl": crawl}
     path = folder / "web.yaml"
     path.write_text(yaml.safe_dump(spec))
@@ -202,6 +203,68 @@ def write_warc(path: Path, pages: int, hosts: int, port: int) -> None:
                 f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(answer)}\r\n\r\n"
             )
             file.write(gzip.compress(head.encode() + answer + b"\r\n\r\n", 1))
+
+
+# A spider that follows what the crawl follows and keeps the bodies: concurrency and politeness as ours, log off.
+_SPIDER = """
+import sys
+import scrapy
+from scrapy.crawler import CrawlerProcess
+
+class Pages(scrapy.Spider):
+    name = "pages"
+    start_urls = [sys.argv[1]]
+
+    def parse(self, response):
+        yield {"url": response.url, "body": response.text}
+        for href in response.css("a::attr(href)").getall():
+            yield response.follow(href, self.parse)
+
+concurrency = int(sys.argv[2])
+process = CrawlerProcess({
+    "ROBOTSTXT_OBEY": True, "CONCURRENT_REQUESTS": concurrency, "CONCURRENT_REQUESTS_PER_DOMAIN": concurrency,
+    "DOWNLOAD_DELAY": 0, "LOG_ENABLED": False, "TELNETCONSOLE_ENABLED": False,
+    "FEEDS": {sys.argv[3]: {"format": "jsonlines"}},
+})
+process.crawl(Pages)
+process.start()
+"""
+
+
+@app.command()
+def crawl(
+    pages: Annotated[int, typer.Option(min=1)] = 10_000,
+    latency: Annotated[float, typer.Option(min=0)] = 0.0,
+    concurrency: Annotated[int, typer.Option(min=1)] = 64,
+    scrapy: Annotated[str | None, typer.Option(help="An interpreter whose environment has scrapy.")] = None,
+) -> None:
+    """One site of pages that link on, politeness off: by the build up to its pages, and by the peer."""
+    with served(latency, pages) as port, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        seed = f"http://{host(0, port)}/p/0.html"
+        source = {"kind": "site", "seeds": [seed]}
+        more = {"per_host_concurrency": concurrency, "max_pages": pages}
+        spec = _spec(folder, source, concurrency, **more)
+        run = timed([sys.executable, "-m", "pipeline.build", "--spec", str(spec), "--until", "pages"])
+        told, seconds = _asked(port, "told"), _phase_seconds(folder, "pages")
+        print(
+            f"crawled: {told['urls'] / seconds:,.0f} pages/s in the phase's {seconds:.1f} s, "
+            f"{told['urls'] / run.seconds:,.0f}/s of the command's {run.seconds:.1f} s; "
+            f"{1000 * run.processor_seconds / told['urls']:.2f} ms of processor time each; "
+            f"largest process {run.megabytes:.0f} MB\n  server: {told}",
+            flush=True,
+        )
+        if scrapy is not None:
+            _asked(port, "forget")
+            (folder / "spider.py").write_text(_SPIDER)
+            spider = [scrapy, str(folder / "spider.py"), seed, str(concurrency), str(folder / "scrapy.jsonl")]
+            peer = timed(spider)
+            told = _asked(port, "told")
+            print(
+                f"scrapy: {told['urls'] / peer.seconds:,.0f} pages/s of {peer.seconds:.1f} s; "
+                f"{1000 * peer.processor_seconds / told['urls']:.2f} ms of processor time each\n  server: {told}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
