@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pipeline.command import fail, run_command
+from pipeline.command import run_build, run_command, share_path
 from pipeline.engine.ending import catch_sigterm
 from pipeline.spec.loading import load
 
@@ -69,26 +67,15 @@ def build(
         for line in describe(loaded, until):
             print(line)
         return
-    from pipeline.builds import run
-    from pipeline.engine.recovery import line_for_people
+    from pipeline.builds.run import Order
 
-    try:
-        for line in run.build(run.Order(loaded, spec, overrides, until, retry_failed, dashboard)):
-            print(line)
-    except Exception as error:
-        if said := line_for_people(error):
-            fail(said, 1)
-        raise
+    run_build(Order(loaded, spec, overrides, until, retry_failed, dashboard))
 
 
 def main() -> None:
     """Entry point of `python -m pipeline.build`."""
     catch_sigterm()
-    # Workers import the same packages as the driver, from wherever it found them.
-    root = str(Path(__file__).resolve().parent.parent)
-    paths: list[Any] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if root not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, paths)])
+    share_path()
     run_command(app)
 
 

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,6 +17,9 @@ from pipeline.engine.damage import Damaged
 from pipeline.engine.ending import Terminated
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import StorageError, StorageFull
+
+if TYPE_CHECKING:
+    from pipeline.builds.run import Order
 
 
 def run_command(app: typer.Typer) -> None:
@@ -40,6 +46,28 @@ def run_command(app: typer.Typer) -> None:
     if code == 130:  # what newer releases of typer return for Ctrl-C
         fail("interrupted; run the same command again to go on", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def run_build(order: Order) -> None:
+    """Bring a corpus up to date, and print what there is to say of it."""
+    from pipeline.builds.run import build
+    from pipeline.engine.recovery import line_for_people
+
+    try:
+        for line in build(order):
+            print(line)
+    except Exception as error:
+        if said := line_for_people(error):
+            fail(said, 1)
+        raise
+
+
+def share_path() -> None:
+    """Have workers import the same packages as this process, from wherever it found them."""
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if root not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, paths)])
 
 
 def fail(message: str, code: int) -> None:

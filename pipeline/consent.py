@@ -6,14 +6,12 @@ python -m pipeline.consent --corpus OUT --forget https://example.org/a.html [--a
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from pipeline.command import fail, one_line, run_command
+from pipeline.command import one_line, run_build, run_command, share_path
 from pipeline.engine.ending import catch_sigterm
 from pipeline.engine.mistake import UserMistake
 
@@ -121,30 +119,19 @@ def _forget(storage: Any, wanted: list[str]) -> None:
 
 
 def _build(opened: Any, spec: Any) -> None:
-    from pipeline.builds import run
     from pipeline.builds.check import check
-    from pipeline.engine.recovery import line_for_people
+    from pipeline.builds.run import Order
 
     record = opened.record
     check(spec, None)
     label, overrides = (record.label, record.overrides) if record is not None else (spec.name, ())
-    try:
-        for line in run.build(run.Order(spec, label, overrides)):
-            print(line)
-    except Exception as error:
-        if said := line_for_people(error):
-            fail(said, 1)
-        raise
+    run_build(Order(spec, label, overrides))
 
 
 def main() -> None:
     """Entry point of `python -m pipeline.consent`."""
     catch_sigterm()
-    # Workers import the same packages as the driver, from wherever it found them.
-    root = str(Path(__file__).resolve().parent.parent)
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if root not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, paths)])
+    share_path()
     run_command(app)
 
 
