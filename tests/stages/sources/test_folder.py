@@ -50,7 +50,7 @@ def test_pages_are_rows_with_urls_below_the_base(folder: Path) -> None:
     page = rows["b/Page.HTM"]
     assert page["url"] == page["final_url"] == "http://site.test/docs/b/Page.HTM"
     assert (page["status"], page["body"], page["modified"], page["http_status"]) == ("ok", b"<p>page", None, None)
-    assert page["consent"] == {field.name: None for field in CONSENT}
+    assert page["consent"] == {**{field.name: None for field in CONSENT}, "signals": []}
     assert rows["b/ä b?#%.html"]["url"] == "http://site.test/docs/b/%C3%A4%20b%3F%23%25.html"
     assert (rows["b/ä b?#%.html"]["status"], rows["b/ä b?#%.html"]["reason"]) == ("refused", "too_large")
 
