@@ -55,7 +55,7 @@ def mistaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         (["--until", "embedings"], "--until embedings: no such phase; there are pages, documents,"),
         (
             ["--set", "resources.operators.extrakt.cpus=2"],
-            "resources.operators.extrakt: no such operator; there are pages.look, pages.rows, pages, extract, documents,",
+            "resources.operators.extrakt: no such operator; there are pages.look, pages.rows, pages, extract,",
         ),
         (
             ["--set", "resources.operators.embed_image={min_workers: 3, max_workers: 2}"],
