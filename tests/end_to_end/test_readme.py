@@ -57,13 +57,19 @@ UNRUN = {
     "python -m benchmarks.alignment": "minutes, on a quiet machine",
     "python -m benchmarks.demo": "the demo by the clock: minutes",
     "python -m benchmarks.documents": "minutes, on a quiet machine",
+    "python -m benchmarks.extraction": "asks for marked pages, which are not ours to hand on",
     "python -m benchmarks.storage_calls": "eight builds: minutes",
     "ray job status": "asks a cluster for a job of yours",
     "ray start": "makes this machine a node of a cluster of yours",
     "pip install": "changes the environment that runs the tests",
 }
 # What takes many seconds as it stands, and the options of a smaller run.
-SMALLER = {"python -m benchmarks.digests": "--rows 20000 --documents 500"}
+SMALLER = {
+    "python -m benchmarks.damage": "--files 20",
+    "python -m benchmarks.digests": "--rows 20000 --documents 500",
+    "python -m benchmarks.near_duplicates --only quality --pairs 8000": "--pairs 200",
+    "python -m benchmarks.near_duplicates --only beside": "--documents 2000",
+}
 
 
 def commands(page: str) -> list[str]:
