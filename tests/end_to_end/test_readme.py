@@ -59,6 +59,7 @@ UNRUN = {
     "python -m benchmarks.documents": "minutes, on a quiet machine",
     "python -m benchmarks.extraction": "asks for marked pages, which are not ours to hand on",
     "python -m benchmarks.storage_calls": "eight builds: minutes",
+    "python -m benchmarks.web": "minutes, on a quiet machine",
     "ray job status": "asks a cluster for a job of yours",
     "ray start": "makes this machine a node of a cluster of yours",
     "pip install": "changes the environment that runs the tests",
