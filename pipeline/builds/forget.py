@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from publicsuffixlist import PublicSuffixList
 
 from pipeline.builds.lease import holder
 from pipeline.engine.damage import Damaged
@@ -29,6 +28,7 @@ from pipeline.engine.table import Table, read_listed, records_of
 from pipeline.phases.takedowns import FOLDER, Takedowns, content_hash, read_lists, write_entries
 from schemas.takedown import Entry
 from stages.web.consent.excluded import hashed
+from stages.web.sites import is_public_suffix
 from stages.web.urls import canonicalize
 
 # Row stores of what came from outside, and of what was made of it: the first are looked at for what the others hold.
@@ -67,7 +67,7 @@ def entry_of(what: str, said: str) -> Entry:
         raise UserMistake(f"--forget {what}: a sha256 has 64 hexadecimal digits, this has {len(host)}")
     if not _HOST.fullmatch(host):
         raise UserMistake(f"--forget {what}: neither a URL nor a host nor the sha256 of a page or picture, in hex")
-    if PublicSuffixList(accept_unknown=False, only_icann=True).is_public(host):
+    if is_public_suffix(host):
         raise UserMistake(f"--forget {what}: all sites that there are under {host}; name one of them")
     return Entry("host", hashed(host), "forgotten", said)
 

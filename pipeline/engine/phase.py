@@ -161,9 +161,6 @@ class Messenger(Protocol):
     def __call__(self, part: Part) -> int:
         """Have stored what a part asks for and no store has; how many rows. Threads call it for parts of theirs."""
 
-    def close(self) -> None:
-        """Let go of what it holds."""
-
 
 class Crew(Protocol):
     """Actors among which the key space is shared out, and which remember what they have seen."""
@@ -231,8 +228,13 @@ class Phase:
             for step in self.steps
             for part in (("", ".prepare", ".keep") if step.model else ("",))
         ]
-        outside = [self.errand.name] if self.errand else [f"{self.name}.look"] if self.network and self.units else []
+        outside = [self.errand.name] if self.errand else [self.look] if self.network and self.units else []
         return [*steps, *outside, *([f"{self.name}.rows"] if self.exchange else []), self.name]
+
+    @property
+    def look(self) -> str:
+        """The operator that looks around for its units."""
+        return f"{self.name}.look"
 
     def ingredients(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """Everything that shapes the table, by name; its digest is the phase key. `digests`: of the inputs' tables."""

@@ -390,8 +390,7 @@ class _Scout:
     @contextlib.contextmanager
     def crew(self, member: Callable[[Part, int], Callable[[Any], Any]], most: int) -> Iterator[_Crew]:
         """As pipeline.engine.phase.Scout has it."""
-        phase, tally = self.phase.name, self.tally
-        operator = f"{phase}.look"
+        phase, tally, operator = self.phase.name, self.tally, self.phase.look
         members = self.resources.crew(operator, most)
 
         def told(found: int, made: int) -> None:

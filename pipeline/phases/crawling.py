@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.engine import memo
 from pipeline.engine.key_range import KeyRange, evenly, places
 from pipeline.engine.phase import Crew, Part, Scout
-from pipeline.phases.fetching import FLUSH_ROWS, Desk, Fetching, site_key
+from pipeline.phases.fetching import Desk, Fetching, site_key
 from pipeline.spec.sections import SiteSource
 from stages.sources.sample import Sample
 from stages.web.client import Client
@@ -107,11 +107,11 @@ class _Visitor:
 
     def __init__(self, part: Part, fetching: Fetching, seeds: tuple[str, ...] | None, concurrency: int) -> None:
         self._part = part
-        self._fetching = fetching
+        self._settings = fetching.settings
         self._seeds = seeds
         self._client = Client(fetching.settings, concurrency=concurrency)
-        self._desk = Desk(fetching, part.storage, part.keys, part.generation)
-        self._known = fetching.standing(self._desk.store.read(part.keys), part.generation)
+        self._desk = Desk(fetching, part)
+        self._known = self._desk.known()
         self._places = {url: place for place, url in enumerate(self._known.column("url").to_pylist())}
         self._links = Links(fetching.settings)
 
@@ -138,15 +138,11 @@ class _Visitor:
         for start in range(0, len(known) if self._seeds is not None else 0, _PAGES_AT_A_TIME):
             rows = self._known.take(pa.array(known[start : start + _PAGES_AT_A_TIME], pa.int64()))
             yield memo.load_blobs(self._part.storage, rows)
-        kind, most = self._fetching.kind, self._fetching.max_bytes
-        for table in self._client.fetch(missing, kind=kind, max_bytes=most, batch_rows=FLUSH_ROWS):
-            self._desk.take(table)
-            self._part.tell(0, table.num_rows)
-            yield table
+        yield from self._desk.fetched(self._client, missing)
 
     def _followed(self, pages: pa.Table, seeds: tuple[str, ...]) -> Iterator[str]:
         """Where pages that are in scope lead, as far as it is in scope too."""
-        settings = self._fetching.settings
+        settings = self._settings
         facts = zip(pages.column("status").to_pylist(), pages.column("final_url").to_pylist(), strict=True)
         mask = [status == "ok" and in_scope(url, seeds, settings) for status, url in facts]
         rows = pages.filter(pa.array(mask, pa.bool_())).select(["body", "content_type", "final_url"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -29,8 +29,8 @@ _OUTPUT = pa.schema([*FETCHED, POLICY])
 # Distributions that shape what a fetch returns.
 FETCH_LIBRARIES = ("ada-url", "aiohttp", "brotli", "publicsuffixlist", "w3lib", "yarl")
 # A killed worker loses what it fetched in this time; and rows that it keeps in memory at most.
-FLUSH_SECONDS = 2.0
-FLUSH_ROWS = 4096
+_FLUSH_SECONDS = 2.0
+_FLUSH_ROWS = 4096
 _FLUSH_BYTES = 64_000_000
 
 
@@ -157,28 +157,40 @@ class Fetching:
 
 
 class Desk:
-    """Where fetched rows wait to be stored, for a time that a kill may cost."""
+    """What is fetched for a part's sites: the rows that there are, and new ones, which wait to be stored for a time
+    that a kill may cost."""
 
-    def __init__(self, fetching: Fetching, storage: Storage, within: KeyRange, generation: int) -> None:
-        self.store = fetching.store(storage)
+    def __init__(self, fetching: Fetching, part: Part) -> None:
         self._fetching = fetching
-        self._within = within
-        self._generation = generation
+        self._part = part
+        self._store = fetching.store(part.storage)
         self._waiting: list[pa.Table] = []
         self._flushed = time.monotonic()
 
-    def take(self, fetched: pa.Table) -> None:
-        """FETCHED rows."""
+    def known(self) -> pa.Table:
+        """Stored rows that need no new fetch, one a URL."""
+        return self._fetching.standing(self._store.read(self._part.keys), self._part.generation)
+
+    def fetched(self, client: Client, urls: Sequence[str]) -> Iterator[pa.Table]:
+        """FETCHED rows of URLs, as they come and are kept."""
+        kind, most = self._fetching.kind, self._fetching.max_bytes
+        for table in client.fetch(urls, kind=kind, max_bytes=most, batch_rows=_FLUSH_ROWS):
+            self._take(table)
+            self._part.tell(0, table.num_rows)
+            yield table
+
+    def _take(self, fetched: pa.Table) -> None:
         self._waiting.append(fetched)
-        late = time.monotonic() - self._flushed > FLUSH_SECONDS
+        late = time.monotonic() - self._flushed > _FLUSH_SECONDS
         rows = sum(table.num_rows for table in self._waiting)
-        if late or rows >= FLUSH_ROWS or sum(table.nbytes for table in self._waiting) >= _FLUSH_BYTES:
+        if late or rows >= _FLUSH_ROWS or sum(table.nbytes for table in self._waiting) >= _FLUSH_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Have all of it stored."""
         if self._waiting:
-            self.store.append(self._fetching.kept(pa.concat_tables(self._waiting), self._generation), self._within)
+            rows = self._fetching.kept(pa.concat_tables(self._waiting), self._part.generation)
+            self._store.append(rows, self._part.keys)
             self._waiting.clear()
         self._flushed = time.monotonic()
 
@@ -212,17 +224,15 @@ class Fetcher:
 
     def __call__(self, part: Part) -> int:
         """Fetch those of a part's URLs that no store has, and store them; how many they were."""
-        fetching, urls = self._errand.fetching, self._errand.urls(part)
+        urls = self._errand.urls(part)
         if not urls:
             return 0
-        desk = Desk(fetching, part.storage, part.keys, part.generation)
-        there = set(fetching.standing(desk.store.read(part.keys), part.generation).column("url").to_pylist())
+        desk = Desk(self._errand.fetching, part)
+        there = set(desk.known().column("url").to_pylist())
         missing = [url for url in urls if url not in there]
         part.tell(len(urls) - len(missing), 0)
-        rows = self._client.fetch(missing, kind=fetching.kind, max_bytes=fetching.max_bytes, batch_rows=FLUSH_ROWS)
-        for table in rows:
-            desk.take(table)
-            part.tell(0, table.num_rows)
+        for _ in desk.fetched(self._client, missing):
+            pass
         desk.flush()
         return len(missing)
 

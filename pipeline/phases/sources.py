@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,26 +146,16 @@ def read_chunk(
     taken: Takedowns,
 ) -> pa.Table:
     """PAGE rows of a unit; bodies are put into the row stores, where fetched bodies lie too."""
-    tables = list(_read(part, source, chunk, crawl, sample, taken))
-    return pa.concat_tables(tables) if tables else PAGE.empty_table()
-
-
-def _read(
-    part: Part,
-    source: HtmlSource | WarcSource,
-    chunk: Chunk,
-    crawl: CrawlSettings,
-    sample: Sample,
-    taken: Takedowns,
-) -> Iterator[pa.Table]:
+    tables: list[pa.Table] = []
     if isinstance(source, WarcSource):
         with fsspec.open(chunk.path, "rb") as stream:
             for table in map(taken.refused, read_warc(stream, chunk.path, crawl, sample=sample)):
-                yield _as_pages(part, table, source, table.column("page_id").to_pylist())
+                tables.append(_as_pages(part, table, source, table.column("page_id").to_pylist()))
     else:
         read = read_folder(chunk.path, source.base_url, max_bytes=crawl.max_page_bytes, sample=sample)
         for table in map(taken.refused, read):
-            yield _as_pages(part, table, source, [url_id(url) for url in table.column("url").to_pylist()])
+            tables.append(_as_pages(part, table, source, [url_id(url) for url in table.column("url").to_pylist()]))
+    return pa.concat_tables(tables) if tables else PAGE.empty_table()
 
 
 def _remember(part: Part, kind: str, table: pa.Table, row_keys: Sequence[str]) -> pa.Table:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from publicsuffixlist import PublicSuffixList
 
 _SUFFIXES = PublicSuffixList()
+
+
+def is_public_suffix(host: str) -> bool:
+    """Whether a host is a suffix of a registry ("com", "co.uk"); a hoster's ("github.io") is its own, and is none."""
+    return bool(_registries().is_public(host))
+
+
+@cache
+def _registries() -> PublicSuffixList:
+    return PublicSuffixList(accept_unknown=False, only_icann=True)
 
 
 @lru_cache(maxsize=65_536)

@@ -109,9 +109,6 @@ class _Bringer:
                 brought += 1
         return brought
 
-    def close(self) -> None:
-        """Nothing is held."""
-
 
 def brought(folder: Path, dies_at: int | None = None) -> Phase:
     """`numbers`, which are made of what an errand brought."""
