@@ -98,6 +98,7 @@ def _build(
                 cpus=found.get("CPU", 1.0),
                 gpus=found.get("GPU", 0.0),
                 operators=spec.resources.of_operators(),
+                small_rows=spec.resources.small_rows,
             ),
             progress=progress,
             tally=tally,

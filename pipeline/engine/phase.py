@@ -176,8 +176,11 @@ class Crew(Protocol):
 class Scout(Protocol):
     """How the listing of a phase's units gets work done on the cluster before the phase itself begins."""
 
-    def crew(self, member: Callable[[Part, int], Callable[[Any], Any]], most: int) -> AbstractContextManager[Crew]:
-        """At most so many actors, each one `member(its part, how many they are)`, for the time of the block."""
+    def crew(
+        self, member: Callable[[Part, int], Callable[[Any], Any]], requests: int, keys: int | None = None
+    ) -> AbstractContextManager[Crew]:
+        """Actors for so many requests in flight, each one `member(its part, how many they are)`, for the time of the
+        block; no more than `keys`, where it is known that they will be asked about no more."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,8 @@ class Phase:
     exchange: Exchange | None = None
     # Listed by the driver before the phase runs (crawl levels, WARC files); what they stand for is in `settings`.
     units: Callable[[Scout], Sequence[Any]] | None = None
+    # Rows that a unit stands for, where that is known before it is read.
+    rows_of_unit: Callable[[Any], int] | None = None
     errand: Errand | None = None
     # Phases whose parts are computed on a GPU where the cluster has one; all others see none.
     gpu: bool = False

@@ -36,6 +36,11 @@ class OperatorSettings(Settings):
             raise ValueError(f"min_workers is {self.min_workers}, above max_workers, {self.max_workers}")
         return self
 
+    @property
+    def wants_workers(self) -> bool:
+        """Whether it says anything of the tasks or actors themselves."""
+        return self.model_copy(update={"batch_size": None}) != _UNSET
+
 
 _UNSET = OperatorSettings()
 # Requests in flight that are worth an actor of their own, and ranges that one is at at a time.
@@ -52,6 +57,7 @@ class Resources:
     cpus: float
     gpus: float
     operators: Mapping[str, OperatorSettings] = field(default_factory=dict)
+    small_rows: int = 0  # up to so many, one worker does a phase by itself
 
     def of(self, operator: str) -> OperatorSettings:
         """What the spec gives an operator."""

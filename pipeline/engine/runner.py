@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipeline.engine.plans import assembled, brought, exchanged, stream, warmed
 from pipeline.engine.progress import Progress, Tally
 from pipeline.engine.resources import Resources
 from pipeline.engine.row_store import store_folder
+from pipeline.engine.sole import SMALL_BYTES, Sole
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Table, newest_record
 from pipeline.engine.warm import ACTOR, SECONDS
@@ -99,6 +100,7 @@ class Runner:
     stores: set[str] = field(default_factory=set)
     # How the warm plans of the phase at work went, by function.
     _warmth: dict[str, Warmth] = field(default_factory=dict)
+    _sole: Sole = field(default_factory=Sole)
     # Told before a phase makes the first range of a table that is not finished; it is among `places` by then.
     begun: Callable[[Runner], None] = lambda runner: None
 
@@ -173,11 +175,13 @@ class Runner:
     def _adopt(self, phase: Phase, key: str, functions: Mapping[str, Any], old: Mapping[str, str]) -> None:
         """Take over rows of functions whose key changed and whose results did not, and say so."""
         ranges = self._ranges(phase)
-        pieces = max(len(self.table(step.table).parts) if step.table else len(ranges) for step in phase.steps)
-        probe = Probe(self.storage, old, max(1, self.sample // pieces))
-        work = self._work(phase, key, ranges, isolate=False, probe=probe)
         try:
-            compared = self._warm(work, self._gathered(work, ranges))
+            units = self._units(phase, ranges)
+            alone = self._is_small(phase, units)
+            pieces = max(len(self.table(step.table).parts) if step.table else len(ranges) for step in phase.steps)
+            probe = Probe(self.storage, old, max(1, self.sample if alone else self.sample // pieces))
+            work = self._work(phase, key, ranges, isolate=False, probe=probe)
+            compared = self._alone(work, units) if alone else self._warm(work, self._gathered(work, units))
         except Exception as error:
             if _crash(error) is None:
                 raise
@@ -215,7 +219,7 @@ class Runner:
         """What the phase is cut into: by the processors at hand and the bytes of its inputs, unless it says how."""
         if phase.layout is not None:
             return list(phase.layout({name: self.records[name].counts for name in phase.inputs}))
-        if phase.whole:
+        if phase.whole or (phase.units is None and self._reads_little(phase)):
             return [WHOLE]
         size = max((sum(part.bytes for part in self.table(name).parts) for name in phase.inputs), default=0)
         wanted = max(FEWEST_RANGES, RANGES_A_CPU * math.ceil(self.resources.cpus), math.ceil(size / PART_BYTES))
@@ -251,9 +255,12 @@ class Runner:
 
     def _try(self, work: Work, ranges: Sequence[KeyRange], folder: WorkFolder) -> None:
         """Rows that no store answers first, then the parts from what the stores answer."""
-        met = self._gathered(work, ranges)
-        for name, warmth in self._warm(work, met).items():
-            self._warmth[name] = self._warmth[name].and_then(warmth) if name in self._warmth else warmth
+        units = self._units(work.phase, ranges)
+        if self._is_small(work.phase, units):
+            self._went(self._alone(work, units))
+            return
+        met = self._gathered(work, units)
+        self._went(self._warm(work, met))
         everything = range(len(work.ranges))
         if met is None and work.phase.exchange is None:
             self._drain(work, assembled(work, everything, None, self.resources))
@@ -266,20 +273,52 @@ class Runner:
         if empty:
             self._drain(work, assembled(work, empty, None, self.resources))
 
-    def _gathered(self, work: Work, ranges: Sequence[KeyRange]) -> ray.data.Dataset | None:
-        """The rows of the phase's exchange; None where it has none, or none of its units has a row."""
-        phase = work.phase
+    def _went(self, warmth: Mapping[str, Warmth]) -> None:
+        """Note how row functions went, of tries before this one too."""
+        for name, each in warmth.items():
+            self._warmth[name] = self._warmth[name].and_then(each) if name in self._warmth else each
+
+    def _units(self, phase: Phase, ranges: Sequence[KeyRange]) -> Sequence[Any] | None:
+        """What the phase's exchange emits the rows of; None where it has none."""
         if phase.exchange is None:
             return None
-        units: Sequence[Any] = ranges
-        if phase.units is not None:
-            units = phase.units(_Scout(phase, self.storage, self.generation, self.tally, self.progress, self.resources))
+        if phase.units is None:
+            return ranges
+        return phase.units(_Scout(phase, self.storage, self.generation, self.tally, self.progress, self.resources))
+
+    def _is_small(self, phase: Phase, units: Sequence[Any] | None) -> bool:
+        """Whether one worker does the phase by itself: it reads little, and the spec gives none of any more."""
+        if self.resources.gpus and (phase.gpu or any(step.model for step in phase.steps)):
+            return False
+        if any(self.resources.of(name).wants_workers for name in phase.operators):
+            return False
+        if phase.units is None:
+            return self._reads_little(phase)
+        if phase.rows_of_unit is None:
+            return False
+        return sum(map(phase.rows_of_unit, units or ())) <= self.resources.small_rows > 0
+
+    def _reads_little(self, phase: Phase) -> bool:
+        """Whether a phase's inputs hold few rows, and few bytes."""
+        rows = max((self.records[name].rows for name in phase.inputs), default=0)
+        if rows > self.resources.small_rows or not self.resources.small_rows:
+            return False
+        return sum(part.bytes for name in phase.inputs for part in self.table(name).parts) <= SMALL_BYTES
+
+    def _alone(self, work: Work, units: Sequence[Any] | None) -> dict[str, Warmth]:
+        """All of the work by one worker; how its steps went, by function."""
+        told = self._sole.run(work, units, lambda: self.progress.tick(0, len(work.ranges)))
+        self.progress.tick(len(work.ranges), len(work.ranges))
+        return {name: _warmth_of(went, sum(each[SECONDS] for each in went)) for name, went in told.items()}
+
+    def _gathered(self, work: Work, units: Sequence[Any] | None) -> ray.data.Dataset | None:
+        """The rows of the phase's exchange; None where it has none, or none of its units has a row."""
         if not units:
             return None
         met = exchanged(work, units, self.resources)
         # Seen through before rows stream from it: tasks of a sort would wait for CPUs that actors hold, and what is
         # read twice would be exchanged twice.
-        return met.materialize() if phase.steps or phase.errand else met
+        return met.materialize() if work.phase.steps or work.phase.errand else met
 
     def _warm(self, work: Work, met: ray.data.Dataset | None) -> dict[str, Warmth]:
         """Have every step's missing rows computed, and those of the errand brought; how steps went, by function."""
@@ -294,21 +333,13 @@ class Runner:
             if rows is None:
                 continue
             dataset = warmed(work, step, rows, self.resources)
-            began = time.monotonic()
-            sums = {"rows": 0, "differing": 0, SECONDS: 0.0}
-            actors: set[str] = set()
-            for told in dataset.iter_rows():
-                sums = {name: number + told[name] for name, number in sums.items()}
-                actors |= {told[ACTOR]} - {None}
-                self.progress.tick(0, len(work.ranges))
-            found[step.function.name] = Warmth(
-                rows=int(sums["rows"]),
-                differing=int(sums["differing"]),
-                seconds=sums[SECONDS],
-                wall=time.monotonic() - began,
-                actors=len(actors),
-            )
+            found[step.function.name] = _warmth_of(self._ticking(dataset.iter_rows(), work))
         return found
+
+    def _ticking(self, rows: Iterable[Mapping[str, Any]], work: Work) -> Iterator[Mapping[str, Any]]:
+        for row in rows:
+            self.progress.tick(0, len(work.ranges))
+            yield row
 
     def _drain(self, work: Work, dataset: ray.data.Dataset) -> None:
         for done, _ in enumerate(dataset.iter_rows(), start=1):
@@ -346,6 +377,20 @@ class Warmth:
             "rows_per_busy_second": round(self.rows / self.seconds, 1) if self.seconds else 0.0,
             "busy": round(self.seconds / (self.wall * self.actors), 4) if self.wall else 0.0,
         }
+
+
+def _warmth_of(told: Iterable[Mapping[str, Any]], wall: float | None = None) -> Warmth:
+    """What rows of warm.TOLD come to; `wall` is the time that they take to arrive where it is not given."""
+    began = time.monotonic()
+    rows = differing = 0
+    seconds = 0.0
+    actors: set[str] = set()
+    for each in told:
+        rows += each["rows"]
+        differing += each["differing"]
+        seconds += each[SECONDS]
+        actors |= {each[ACTOR]} - {None}
+    return Warmth(rows, differing, seconds, time.monotonic() - began if wall is None else wall, len(actors))
 
 
 class _Member:
@@ -388,10 +433,12 @@ class _Scout:
     resources: Resources
 
     @contextlib.contextmanager
-    def crew(self, member: Callable[[Part, int], Callable[[Any], Any]], most: int) -> Iterator[_Crew]:
+    def crew(
+        self, member: Callable[[Part, int], Callable[[Any], Any]], requests: int, keys: int | None = None
+    ) -> Iterator[_Crew]:
         """As pipeline.engine.phase.Scout has it."""
         phase, tally, operator = self.phase.name, self.tally, self.phase.look
-        members = self.resources.crew(operator, most)
+        members = min(self.resources.crew(operator, requests), keys or requests)
 
         def told(found: int, made: int) -> None:
             tell(tally, phase, found, made, 0, seen=True)
@@ -401,8 +448,8 @@ class _Scout:
         actors: list[Any] = []
         ranges = evenly(members)
         try:
-            for keys in ranges:
-                part = Part(phase, "", keys, self.storage, {}, generation=self.generation, tell=told)
+            for each in ranges:
+                part = Part(phase, "", each, self.storage, {}, generation=self.generation, tell=told)
                 actors.append(ray.remote(_Member).options(**options).remote(member, part, members))
             yield _Crew(ranges, actors, self.progress)
         finally:

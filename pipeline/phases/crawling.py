@@ -37,7 +37,8 @@ class Visited:
 def visit_all(scout: Scout, fetching: Fetching, urls: Sequence[str], sample: Sample) -> list[Visited]:
     """Have those of a list of canonical URLs fetched that the sample takes; all of them, as units."""
     listed = sorted(set(urls))
-    with scout.crew(_member(fetching, None), fetching.settings.concurrency) as crew:
+    sites = len(set(map(site_key, listed)))
+    with scout.crew(_member(fetching, None), fetching.settings.concurrency, max(1, sites)) as crew:
         _ask(crew, [url for url in listed if sample.takes(url)])
         _finish(crew)
     return _units(dict.fromkeys(listed, 0), [])
@@ -50,7 +51,9 @@ def crawl(scout: Scout, source: SiteSource, fetching: Fetching) -> list[Visited]
     frontier = order.first()
     depths: dict[str, int] = {}
     left_out: list[tuple[Uncrawled, int]] = []
-    with scout.crew(_member(fetching, order.seeds), settings.concurrency) as crew:
+    # Other scopes may lead anywhere.
+    sites = len(set(map(site_key, order.seeds))) if settings.scope in ("host", "prefix") else None
+    with scout.crew(_member(fetching, order.seeds), settings.concurrency, sites) as crew:
         while frontier.urls or frontier.left_out:
             left_out += [(each, frontier.depth) for each in frontier.left_out]
             if not frontier.urls:

@@ -60,6 +60,10 @@ def _left_out(unit: Visited, snapshot: str) -> pa.Table:
     )
 
 
+def _rows_of_unit(unit: Visited) -> int:
+    return len(unit.urls) + len(unit.left_out)
+
+
 def _emitted(pages: pa.Table, sample: Sample) -> pa.Table:
     """PAGE rows on their way, with one more where the sample left some out."""
     provenance = pages.column("provenance")
@@ -161,6 +165,7 @@ def pages(spec: Spec) -> Phase:
         modules=(*modules, *given),
         libraries=(*FETCH_LIBRARIES, "chardetng-py", "fastwarc", "selectolax"),
         units=units,
+        rows_of_unit=_rows_of_unit if isinstance(source, SiteSource | UrlsSource) else None,
         network=isinstance(source, SiteSource | UrlsSource),
         exchange=Exchange(key="page_id", order=_ORDER, schema=_EMITTED, emit=emit),
     )

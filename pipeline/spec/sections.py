@@ -160,6 +160,9 @@ class ResourcesSettings(Settings):
     memory). Default: ours, several blocks a core, and room left for encoders on a small machine."""
     block_megabytes: float = Field(default=128.0, gt=0)
     """Megabytes above which a worker hands its rows on in several blocks. Default: Ray Data's 128 MiB."""
+    small_rows: int = Field(default=256, ge=0, le=1_000_000)
+    """Rows up to which a phase that reads no more is done by one worker, without a plan of Ray Data; 0 for none.
+    Default: ours, as tasks and actors take seconds to start, and so many rows of most functions less."""
     operators: dict[str, OperatorSettings] = Field(default_factory=dict)
     """What single operators ask of Ray, by name: row functions (extract, embed_image), what comes before and after a
     model (embed_image.prepare), phases (pairs) and their exchanges (pairs.rows). Default: ours, none, as most fill one

@@ -130,7 +130,8 @@ def test_a_job_makes_the_same_shards_from_other_blocks(head: Head, built: Path, 
     try:
         out = tmp_path / "out"
         command = ["python", "-m", "pipeline.build", "--spec", str(spec), "--out", str(out)]
-        done = head.submit("whole", *command, *setting(resources__block_megabytes=0.0005, resources__encoder_workers=1))
+        spread = setting(resources__block_megabytes=0.0005, resources__encoder_workers=1, resources__small_rows=0)
+        done = head.submit("whole", *command, *spread)
     finally:
         shutil.rmtree(ignored)
         if not any((ROOT / "out").iterdir()):

@@ -24,11 +24,12 @@ def run_phases(local_ray: dict[str, float]) -> Run:
 
     tally = start_tally()
 
-    def run(out: Path | str, *phases: Phase, cpus: float = 2.0, sample: int = SAMPLE) -> Runner:
+    def run(out: Path | str, *phases: Phase, cpus: float = 2.0, sample: int = SAMPLE, small_rows: int = 0) -> Runner:
         import ray
 
         with Progress(lambda phase: ray.get(tally.get.remote(phase))) as progress:
-            runner = Runner(Storage(str(out)), Resources(cpus, 0.0), progress, tally, sample=sample)
+            resources = Resources(cpus, 0.0, small_rows=small_rows)
+            runner = Runner(Storage(str(out)), resources, progress, tally, sample=sample)
             for phase in phases:
                 runner.run(phase)
             return runner

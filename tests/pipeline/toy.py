@@ -95,6 +95,7 @@ def numbers(count: int) -> Phase:
         schema=NUMBER,
         run=run,
         settings={"count": count},
+        rows_of_unit=len,
         units=lambda scout: [list(range(start, min(start + 10, count))) for start in range(0, count, 10)],
         exchange=Exchange(key="id", order=("n",), schema=pa.schema(list(NUMBER)), emit=emit),
     )

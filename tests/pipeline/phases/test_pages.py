@@ -35,8 +35,10 @@ class Here:
         self.storage = storage
 
     @contextmanager
-    def crew(self, member: Callable[[Part, int], Callable[[Any], Any]], most: int) -> Iterator[Here]:
-        assert most >= 1
+    def crew(
+        self, member: Callable[[Part, int], Callable[[Any], Any]], requests: int, keys: int | None = None
+    ) -> Iterator[Here]:
+        assert requests >= 1
         self.members = [member(Part("pages", "", keys, self.storage, {}), 3) for keys in self.ranges]
         yield self
 
