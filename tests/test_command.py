@@ -34,6 +34,7 @@ def test_every_command_has_help(name: str) -> None:
     assert re.search(rf"[Uu]sage: python -m {re.escape(COMMANDS[name][0])}\b", done.stdout)
 
 
+@pytest.mark.slow
 def test_a_command_does_what_its_module_does() -> None:
     alone = subprocess.run(
         [sys.executable, "-m", "pipeline.spec", "show", "mmc4"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -57,6 +58,7 @@ def test_alone_it_lists_the_commands() -> None:
     assert interloom("--help").stdout == done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -99,6 +99,7 @@ def test_against_itself_is_symmetric_and_counts_both_roles():
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["sqeuclidean", "cosine"])
 def test_second_order(metric):
     x, n = documents(4, 2, 2, 2, torch.float64)

@@ -103,6 +103,7 @@ def test_table_equals_separate_calls():
             torch.testing.assert_close(table[:, i, j], alone, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_to_second_order():
     phi = torch.rand((2, 3, 4), dtype=torch.float64, generator=torch.Generator().manual_seed(5)).requires_grad_(True)
     for triangular in (None, 3.0):

@@ -59,6 +59,7 @@ def test_counts_the_paths_when_nothing_costs(backend):
         assert float(value) == pytest.approx(-math.log(delannoy(n - 1, m - 1)), rel=1e-13, abs=1e-13)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
@@ -165,6 +166,7 @@ def test_pairs_do_not_depend_on_their_place():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("band", [None, 1])
 def test_gradients_to_second_order(backend, band):

@@ -25,6 +25,7 @@ def test_interpreted_kernels_equal_the_others():
     assert result.returncode == 0 and "13 passed" in result.stdout, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("double", [False, True])
 def test_kernels_compile_for_a_gpu(double):
     """Catches what the interpreter lets pass: types that change in loops, Python values, dtypes."""

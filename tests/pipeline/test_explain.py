@@ -135,6 +135,7 @@ def test_an_unknown_url_names_the_nearest(corpus: Corpus) -> None:
         told(corpus, "zzz")
 
 
+@pytest.mark.slow
 def test_the_command_says_it_in_one_line_and_exits_2(corpus: Corpus) -> None:
     command = [sys.executable, "-m", "pipeline.explain", "--corpus", corpus.storage.url]
     root = Path(__file__).parents[2]

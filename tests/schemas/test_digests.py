@@ -139,6 +139,7 @@ def plain_table(schema: pa.Schema, name: tuple[str, int], buckets: dict[int, byt
     return hashlib.blake2b(said, digest_size=16).hexdigest()
 
 
+@pytest.mark.slow
 @_QUICK
 @given(_ROWS)
 def test_they_are_those_of_plain_python(rows: list[_Row]) -> None:
@@ -197,6 +198,7 @@ def with_dictionaries(table: pa.Table) -> pa.Table:
     return table.set_column(place, table.schema.field("tags").with_type(inner.type), inner)
 
 
+@pytest.mark.slow
 @_QUICK
 @given(_ROWS)
 def test_they_do_not_see_the_layout(rows: list[_Row]) -> None:
@@ -250,6 +252,7 @@ def _inside(rows: list[_Row]) -> list[_Row]:
     return found
 
 
+@pytest.mark.slow
 @_QUICK
 @given(_ROWS)
 def test_what_is_carried_is_not_seen(rows: list[_Row]) -> None:
@@ -269,6 +272,7 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(_ROWS, st.sampled_from([name for name in _VALUES if name != "place"]), st.data())
 def test_any_other_value_is_seen(rows: list[_Row], name: str, data: st.DataObject) -> None:
@@ -355,6 +359,7 @@ def test_the_contract_is_seen() -> None:
     assert bucket_digests(empty[0]) == {} and len({digest_of(table) for table in empty}) == 2
 
 
+@pytest.mark.slow
 @_QUICK
 @given(_ROWS, st.lists(st.integers(1, 3), max_size=3))
 def test_parts_that_are_cut_between_buckets_have_the_digest_of_the_whole(rows: list[_Row], cuts: list[int]) -> None:

@@ -77,6 +77,7 @@ def test_the_page_s_snippet_runs(finished: Outcome, photo: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["run", "generate"])
 def test_a_mistake_in_the_options_is_one_line(module: str) -> None:
     done = subprocess.run(

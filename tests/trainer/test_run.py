@@ -59,6 +59,7 @@ def test_recipes_that_do_not_fit_the_corpus(corpus: Path, tmp_path: Path) -> Non
         train(tiny(corpus, tmp_path), Ranks(0, 3, torch.device("cpu"), False))
 
 
+@pytest.mark.slow
 def test_dry_run_trains_nothing(corpus: Path, tmp_path: Path) -> None:
     where = ["--corpus", str(corpus), "--out", str(tmp_path / "dry")]
     result = RUNNER.invoke(app, ["--config", "recipes/tiny.yaml", *where, "--dry-run"])

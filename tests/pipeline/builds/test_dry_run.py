@@ -105,6 +105,7 @@ def states(spec: Spec) -> dict[str, str]:
     return {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[:-1]}
 
 
+@pytest.mark.slow
 def test_an_empty_folder_would_run_everything(tmp_path: Path) -> None:
     spec = spec_of(tmp_path / "out")
     found = states(spec)
@@ -210,6 +211,7 @@ def test_a_change_touches_what_follows_from_it_and_is_named(
         assert found[phase].startswith("runs if ") or "settings." in found[phase], found[phase]
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_here_are_not_downloaded_to_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*given: object, **named: object) -> None:
         raise AssertionError("a dry run downloads nothing")

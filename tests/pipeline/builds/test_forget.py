@@ -243,6 +243,7 @@ def dying(patch: pytest.MonkeyPatch, after: int) -> None:
         patch.setattr(Storage, name, counted(getattr(Storage, name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["http://a.test/1", "a.test", sha256(stored(b"the first picture"))])
 def test_a_kill_at_any_change_is_gone_on_with(tmp_path: Path, what: str) -> None:
     whole = Stores(tmp_path / "whole")

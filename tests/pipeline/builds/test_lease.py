@@ -112,6 +112,7 @@ def test_a_later_process_of_the_same_number_is_another(
         assert bool(held(storage)) is there, begun
 
 
+@pytest.mark.slow
 def test_a_build_of_another_process_that_is_under_way_holds_the_output(storage: Storage, tmp_path: Path) -> None:
     """By the code that builds themselves run, not by a record that was made up."""
     root = Path(__file__).parents[3]
@@ -187,6 +188,7 @@ def test_of_another_machine_it_counts_when_it_was_last_heard_of(
             assert ours.record.state == RUNNING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speaks", [True, False])
 def test_a_build_of_another_machine_is_given_the_time_to_be_heard_of(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, speaks: bool

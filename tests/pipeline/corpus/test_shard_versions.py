@@ -45,6 +45,7 @@ def unmatched(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "slices": [{**piece, "match_kind": None} for piece in row["slices"]]} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_corpus_of_version_1_reads_as_one_of_today(tmp_path: Path) -> None:
     new = write(str(tmp_path))
     (table,) = new.shards()
@@ -61,6 +62,7 @@ def test_a_corpus_of_version_1_reads_as_one_of_today(tmp_path: Path) -> None:
         assert repr(asdict(collect(old))[name]) == repr(page[name])
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_was_mined_alone(tmp_path: Path) -> None:
     corpus = write(str(tmp_path))
     before = collect(corpus)
@@ -79,6 +81,7 @@ def test_the_report_shows_what_was_mined_alone(tmp_path: Path) -> None:
     assert [each.negatives for each in after.documents] == [each.negatives + 1 for each in before.documents]
 
 
+@pytest.mark.slow
 def test_a_listed_file_that_is_no_shard_is_named(tmp_path: Path) -> None:
     corpus = with_shard(write(str(tmp_path)), "shards/train-00000-of-00001.arrow", b"not arrow", 2)
     with pytest.raises(Damaged, match=r"shards/train-00000-of-00001\.arrow is not a shard: "):

@@ -87,6 +87,7 @@ def test_a_page_of_a_build_that_only_crawled_is_not_called_lost(corpus: Corpus, 
     assert "\nto fetch again what may pass: python -m pipeline.build --spec 'small spec.yaml' --set" in down
 
 
+@pytest.mark.slow
 def test_the_report_of_a_stopped_build_shows_what_there_is_and_why(corpus: Corpus, say: Say) -> None:
     record = record_build(corpus, "text", STOPPED, "--until text <b>")
     before = set(corpus.storage.walk("versions"))

@@ -106,6 +106,7 @@ def test_bad_mounts_are_one_clear_line(folder: Path) -> None:
         parse_mounts([f"/a={folder}", f"/a/={folder}"])
 
 
+@pytest.mark.slow
 def test_the_command(folder: Path) -> None:
     command = [sys.executable, "-m", "pipeline.demo.serve", "--port", "0", f"/s={folder / 'site'}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -87,6 +87,7 @@ def done(resident: Resident, *orders: str, function: type[Orders] = Orders) -> l
     return list(zip(table.column("process").to_pylist(), table.column("error").to_pylist(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "error"),
     [
@@ -105,10 +106,12 @@ def test_a_row_that_takes_too_much_is_an_error_row_and_costs_no_neighbour(
         assert none is None and process not in (None, os.getpid())
 
 
+@pytest.mark.slow
 def test_a_row_that_only_waits_is_given_up_too(resident: Resident) -> None:
     assert done(resident, "sleep", function=Impatient) == [(None, "TimeLimit: more than 0.1 seconds")]
 
 
+@pytest.mark.slow
 def test_a_child_lives_from_batch_to_batch_and_ends_with_its_worker(resident: Resident) -> None:
     ((first, _),) = done(resident, "a")
     assert done(resident, "never", "b") == [(None, "ValueError: not liked"), (first, None)]
@@ -148,6 +151,7 @@ def applied(storage: Storage, log: Path, generation: int, *orders: str) -> list[
     return list(zip(table.column("error").to_pylist(), table.column("retryable").to_pylist(), strict=True))
 
 
+@pytest.mark.slow
 def test_failures_that_may_pass_are_remembered_until_they_are_asked_for_again(tmp_path: Path) -> None:
     storage, log = Storage(str(tmp_path)), tmp_path / "log"
     orders = ("a", "no memory", "never")

@@ -69,6 +69,7 @@ def test_what_a_range_asks_for_does_not_grow_with_its_rows(server: S3Server) -> 
     assert server.kinds() == {"LIST": 2, "GET": 1}
 
 
+@pytest.mark.slow
 def test_listings_in_several_answers_are_read_to_their_end(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "100")
     storage = Storage("s3://corpora/many")

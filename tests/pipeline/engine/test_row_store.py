@@ -98,6 +98,7 @@ def test_rows_whose_pack_is_gone_are_absent_unless_they_were_fetched(tmp_path: P
         store.read()
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=30)), max_size=8), st.data())
 def test_packed_values_come_back_or_are_damaged(values: list[bytes | None], data: st.DataObject) -> None:
@@ -294,6 +295,7 @@ class Dying(Storage):
         self._step(lambda: Storage.delete(self, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ["f", "fetch_page"])
 @pytest.mark.parametrize("after", [False, True])
 def test_a_kill_at_any_step_of_a_compaction_loses_nothing(
@@ -386,6 +388,7 @@ def test_rows_of_a_linked_store_are_taken_over_and_stay_there(tmp_path: Path) ->
     assert said(old) == said(RowStore(storage, "f", "old", OUTPUT)) == said(new)[:2]
 
 
+@pytest.mark.slow
 def test_two_read_while_others_compact(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     ended = threading.Event()

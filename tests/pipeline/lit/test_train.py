@@ -141,6 +141,7 @@ def towers() -> None:
         pytest.skip(f"the offline encoders' weights are not here: {error}")
 
 
+@pytest.mark.slow
 def test_training_teaches_what_conse_does_not_know(towers: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random features with random words: chance before, found after, and the same weights from the same seed."""
     torch.set_num_threads(1)

@@ -91,6 +91,7 @@ def sources(kind: str, folder: Path, site: Site) -> dict[str, Any]:
     return {"kind": kind, "path": str(folder)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["site", "urls", "html", "warc", "documents"])
 def test_a_sample_is_the_same_pages_from_every_source(kind: str, tmp_path: Path) -> None:
     with routes({name: answer(body=page(number)) for number, name in enumerate(NAMES)}) as site:

@@ -244,6 +244,7 @@ def with_many_misses(data: ReportData) -> ReportData:
     return replace(data, documents=documents, samples=samples)
 
 
+@pytest.mark.slow
 def test_the_page_stays_under_its_size(data: ReportData) -> None:
     many = replace(data, documents=list(data.documents) * 20)
     assert len(render(many).encode()) > 250_000
@@ -253,6 +254,7 @@ def test_the_page_stays_under_its_size(data: ReportData) -> None:
     assert Elements(small).found.count(("article", {"class": "document"})) >= 1
 
 
+@pytest.mark.slow
 def test_the_same_corpus_gives_the_same_page(corpus: Corpus) -> None:
     name = write_report(corpus)
     assert name == f"versions/{VERSION}/report/index.html"
@@ -330,6 +332,7 @@ def test_pictures_that_cannot_be_drawn_are_none() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     CHROMIUM is None and "INTERLOOM_REQUIRE_CHROMIUM" not in os.environ,
     reason="no Chromium on this machine: the page is not laid out",

@@ -94,6 +94,7 @@ def test_without_a_word_no_image_is_dropped_for_its_cosine() -> None:
     assert plain.min_similarity is None and load("demo").pair == plain
 
 
+@pytest.mark.slow
 def test_a_wheel_carries_what_the_docs_promise(tmp_path: Path) -> None:
     source = tmp_path / "source"
     copied = ["alignment", "assets", "dags", "pipeline", "recipes", "schemas", "specs", "stages", "trainer"]

@@ -112,6 +112,7 @@ def test_hash_sets_are_distinct_and_ascending() -> None:
     assert len(nothing) == 0
 
 
+@pytest.mark.slow
 def test_who_signs_nothing_imports_no_compiler() -> None:
     code = (
         "import sys, pipeline.phases.graph, stages.dedup.near, stages.dedup.similarity\n"

@@ -63,16 +63,19 @@ def assert_independent_of_company(encoder: Encoder, contents: list[Any]) -> None
         assert abs(float(np.linalg.norm(vector)) - 1) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite0", pytest.param("conse", marks=pytest.mark.slow), "lit"])
 def test_an_image_vector_depends_on_its_image_alone(fetched: None, name: str) -> None:
     assert_independent_of_company(load_encoder(name, "image", Runtime(batch_size=4)), PHOTOS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["minilm", "lit"])
 def test_a_sentence_vector_depends_on_its_sentence_alone(fetched: None, name: str) -> None:
     assert_independent_of_company(load_encoder(name, "text", Runtime(batch_size=4)), SENTENCES)
 
 
+@pytest.mark.slow
 def test_lower_precision_is_close(fetched: None) -> None:
     full = load_encoder("minilm", "text", Runtime(batch_size=4)).encode(WORDS)
     half = load_encoder("minilm", "text", Runtime(precision="bfloat16", batch_size=4))
@@ -83,6 +86,7 @@ def test_lower_precision_is_close(fetched: None) -> None:
     assert_independent_of_company(half, PHOTOS)
 
 
+@pytest.mark.slow
 def test_minilm_is_the_sentence_transformer(fetched: None) -> None:
     """Equal to the plain transformers call without padding, mean-pooled; longer texts are cut at 256 tokens."""
     from transformers import AutoModel, AutoTokenizer
@@ -108,6 +112,7 @@ def test_efficientnet_knows_what_it_sees(fetched: None) -> None:
     assert named[:2] == ["Egyptian Mau", "espresso"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conse", "lit"])
 def test_the_shared_space_brings_photographs_to_their_words(fetched: None, name: str) -> None:
     images = load_encoder(name, "image", Runtime(batch_size=4)).encode(PHOTOS[:3])
@@ -116,6 +121,7 @@ def test_the_shared_space_brings_photographs_to_their_words(fetched: None, name:
     assert (images @ words.T).argmax(axis=0).tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_conse_is_the_convex_combination_of_the_paper(fetched: None) -> None:
     encoder = load_encoder("conse", "image", Runtime(batch_size=4))
     sentences = load_encoder("minilm", "text", Runtime(batch_size=conse.BATCH_SIZE))
@@ -141,6 +147,7 @@ def test_it_is_a_row_function_and_travels_to_workers(fetched: None) -> None:
         assert {"torch", "numpy"} <= set(function.libraries)
 
 
+@pytest.mark.slow
 def test_images_become_vectors_and_bad_rows_become_errors(fetched: None) -> None:
     bodies = [jpeg(photo) for photo in PHOTOS]
     rows = pa.table({"body": pa.array([bodies[0], b"<html>", None, *bodies[1:], bodies[3][:500]], pa.large_binary())})
@@ -180,6 +187,7 @@ def test_a_batch_without_a_good_row_and_an_empty_one(fetched: None) -> None:
     assert len(EmbedSentences(EmbedSettings())(pa.table({"text": pa.array([], pa.string())}))) == 0
 
 
+@pytest.mark.slow
 def test_encoders_on_one_tower_share_its_forward_pass(fetched: None, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = EmbedSettings(shared="conse")
     tower = load_encoder("efficientnet_lite0", "image", Runtime(batch_size=settings.image_batch_size)).tower

@@ -38,6 +38,7 @@ def test_what_is_alike_is_near() -> None:
     assert pictures[0] @ pictures[1] > pictures[0] @ pictures[2] + 0.2
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bits_without_weights() -> None:
     code = (
         "import sys; from stages.encoders.embed import EmbedSentences, EmbedSettings;"

@@ -120,6 +120,7 @@ def test_dinov2_in_the_transformers_layout(tmp_path: Path) -> None:
     assert_like(load_encoder(f"hf:{tmp_path}", "image", RUNTIME), PHOTOS, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["vit_small_patch14_dinov2.lvd142m", "test_resnet.r160_in1k"])
 def test_timm_by_a_local_checkpoint(tmp_path: Path, architecture: str) -> None:
     import timm  # with open_clip below it takes seconds: whoever runs other tests does without
@@ -156,6 +157,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None
         load_encoder(f"timm:test_resnet.r160_in1k@{file}", "image", RUNTIME)
 
 
+@pytest.mark.slow
 def test_open_clip_by_a_local_checkpoint(tmp_path: Path) -> None:
     import open_clip
 
@@ -196,6 +198,7 @@ def test_clip_preprocessing_is_the_published_one(tmp_path: Path) -> None:
     assert np.abs(tower.transform(photo) - expected.transpose(2, 0, 1)).max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -97,6 +97,7 @@ UNIT = st.lists(
 ).map("".join)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(UNIT)
 def test_tags_in_any_order_nest_no_deeper_than_is_said(unit: str) -> None:
@@ -152,6 +153,7 @@ def test_repeated_roots_and_attributes_are_cut() -> None:
     assert cut == [("max_attributes", "1 tags with more than 256 attributes")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [

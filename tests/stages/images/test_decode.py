@@ -163,6 +163,7 @@ def test_an_orientation_outside_the_standard_is_none() -> None:
     assert row["exif_orientation"] is None and (row["original_width"], row["original_height"]) == (451, 300)
 
 
+@pytest.mark.slow
 def test_inks_deep_greys_palettes_and_transparency() -> None:
     photo = Image.fromarray(PHOTO)
     assert psnr(stored(one(encoded(photo.convert("CMYK"), quality=95))), PHOTO) > 30
@@ -603,6 +604,7 @@ def test_perceptual_hash_laws() -> None:
         phash(np.zeros((4, 4, 4), np.uint8))
 
 
+@pytest.mark.slow
 def test_importing_the_stage_asks_no_network() -> None:
     """Neither the import nor the first resize opens a socket (albumentations asks for its version if allowed)."""
     program = """

@@ -145,6 +145,7 @@ def by_document(negatives: pa.Table) -> dict[str, list[dict[str, Any]]]:
     return {row["document_id"]: row["negatives"] for row in negatives.to_pylist()}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     st.integers(0, 10_000),

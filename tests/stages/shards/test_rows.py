@@ -96,6 +96,7 @@ def test_a_row_holds_everything_in_reading_order() -> None:
     assert row["negatives"][0]["document_id"] == "f" * 32
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 22), max_size=4), st.integers(1, 9), st.sampled_from([1, 600, 1 << 20]))
 def test_equal_rows_give_equal_bytes_however_they_lie_in_memory(edges: list[int], rows: int, size: int) -> None:

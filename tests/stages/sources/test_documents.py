@@ -310,6 +310,7 @@ def test_types_of_other_writers_are_read() -> None:
         assert shown(found) == ["http://site.test/1.jpg", "a"]
 
 
+@pytest.mark.slow
 def test_pieces_are_the_file_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of lines of all lengths, blank, broken and endless ones among them."""
     monkeypatch.setattr(document_blocks, "_STEP", 64)
@@ -352,6 +353,7 @@ def test_a_sample_is_the_same_at_every_look_and_grows() -> None:
     assert sample.left_out == 2000 - len(found[0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
 def test_memory_does_not_grow_with_the_file(name: str) -> None:
     """What Arrow holds at its peak, of a file and of one five times as long."""

@@ -113,6 +113,7 @@ def test_a_path_too_long_for_a_url_is_a_row_beside_the_others(tmp_path: Path) ->
     assert len(fingerprint(tmp_path / "root")) == 32
 
 
+@pytest.mark.slow
 def test_folders_as_deep_as_a_path_can_be(tmp_path: Path) -> None:
     (tmp_path / "b.html").write_text("<p>b")
     deep = str(tmp_path)

@@ -11,6 +11,7 @@ from stages.text.language import LANGUAGES, OTHERS, require_languages
 from stages.text.scores import ScoreTextSettings
 
 
+@pytest.mark.slow
 def test_the_codes_are_those_of_the_model() -> None:
     model = LanguageIdentifier.from_model_file(MODEL_FILE)
     assert {*LANGUAGES, *OTHERS} == set(model.nb_classes) and not set(LANGUAGES) & set(OTHERS)

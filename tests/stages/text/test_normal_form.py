@@ -68,6 +68,7 @@ def test_the_first_thirty_marks_are_kept() -> None:
     assert marks_in_a_row(normalize("\u1f82" + "\u0316" * 40)) == 30  # the letter's own three count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [normalize, normalize_lines])
 @pytest.mark.parametrize(
     "unit", ["\u0301\u0316", "\n", "\r\n \t", "\u00ad\u0301\u0316", "a\u0301\u00ad", "\u0344\u0f73"]

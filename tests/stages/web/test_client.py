@@ -221,6 +221,7 @@ def test_a_large_body_is_never_held(site: Site, name: str) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_retry_after_is_waited_for_up_to_the_cap() -> None:
     with routes({"/soon": in_turn(answer(429, Retry_After="1"), answer())}) as site:
         assert fetch_all([site.url + "/soon"])[site.url + "/soon"]["status"] == "ok"

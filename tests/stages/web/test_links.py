@@ -88,6 +88,7 @@ def test_odd_bodies_give_few_links_and_no_error(body: bytes, number: int) -> Non
     assert len(links(body, "text/html; charset=zlib_codec", BASE)) == number
 
 
+@pytest.mark.slow
 def test_a_hostile_page_costs_little() -> None:
     for body in (b"<div>" * 300_000 + b"<a href=x>", b"<p><a href=x>" * 30_000, b"<b><p>" * 50_000, b"<p " * 100_000):
         start = time.process_time()

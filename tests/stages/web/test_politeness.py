@@ -83,6 +83,7 @@ def test_robots_txt_is_obeyed_and_nothing_is_asked_for_twice(folder: Path) -> No
         assert sorted(paths) == sorted({*pages, *ORIGIN_FILES})
 
 
+@pytest.mark.slow
 def test_a_host_that_waits_holds_up_no_other() -> None:
     table = {f"/{i}": answer() for i in range(3)}
     slow_robots = answer(200, b"User-agent: *\nCrawl-delay: 0.3", "text/plain")

@@ -142,6 +142,7 @@ def test_whom_politeness_is_owed_to(names: None, per_host: str, most: int) -> No
         assert site.most_at_once() == most
 
 
+@pytest.mark.slow
 def test_a_pause_that_one_name_asks_for_holds_for_its_domain(names: None) -> None:
     with routes({"/busy": answer(429, Retry_After="1"), "/other": PAGE}) as site:
         port = site.url.rpartition(":")[2]

@@ -131,6 +131,7 @@ ANY_URL = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=500)
 @given(ANY_URL, st.sampled_from([None, "http://h/d/e?f"]), st.sampled_from(["utf-8", "gb18030", "windows-1252"]))
 def test_the_form_is_final_and_all_else_is_a_value_error(url: str, base: str | None, encoding: str) -> None:
@@ -145,6 +146,7 @@ def test_the_form_is_final_and_all_else_is_a_value_error(url: str, base: str | N
     assert host_of(once) and origin_of(once) + once.removeprefix(origin_of(once)) == once
 
 
+@pytest.mark.slow
 @given(st.from_regex(_PLAIN, fullmatch=True).filter(_is_plain))
 def test_what_is_taken_for_canonical_at_sight_is(url: str) -> None:
     """A parameter to drop, which none of them has, makes it be taken apart."""

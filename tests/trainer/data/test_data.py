@@ -58,6 +58,7 @@ def test_reads_what_the_build_wrote(corpus: Path) -> None:
     assert again.document(3).document_id == opened.document(3).document_id
 
 
+@pytest.mark.slow
 def test_hash_follows_content(corpus: Path, tmp_path: Path) -> None:
     same = open_corpus(str(write_corpus(tmp_path / "same")))
     other = open_corpus(str(write_corpus(tmp_path / "other", documents=19)))
@@ -229,6 +230,7 @@ def test_rows_are_cached_under_their_key(
     assert any(row.pairs for row in rows) and any(row.negatives for row in rows)
 
 
+@pytest.mark.slow
 def test_corrupt_label_vectors_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = write_corpus(tmp_path / "corpus", documents=8, held_out=2, corrupt=1)
     opened = open_corpus(str(out))

@@ -45,6 +45,7 @@ def command(corpus: Path, out: Path, *overrides: str) -> list[str]:
     return [*where, *(word for override in fixed for word in ("--set", override))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "at", "overrides", "steps"),
     [

@@ -46,6 +46,7 @@ def test_a_broken_model_is_an_error_and_no_figure(corpus: Path, tmp_path: Path) 
     assert said.startswith("step 1: on held-out documents") and "no checkpoint is from before" in said
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_names_the_last_good_checkpoint(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train_here(tiny(corpus, out, "optimizer.steps=2", "checkpoint.every=1", "evaluation.tokens=1"), "auto", False)
@@ -181,6 +182,7 @@ def test_a_run_leaves_what_the_report_reads(corpus: Path, finished: Outcome) -> 
     assert list((finished.out / "tensorboard").glob("events.*"))
 
 
+@pytest.mark.slow
 def test_enough_pages_carry_claims_and_intervals(tmp_path: Path) -> None:
     out = write_corpus(tmp_path / "corpus", documents=34, held_out=20)
     overrides = ("optimizer.steps=12", "optimizer.learning_rate=1.0e-2", "evaluation.minimum_queries=5")
@@ -199,6 +201,7 @@ def test_enough_pages_carry_claims_and_intervals(tmp_path: Path) -> None:
     assert "before to after: lower (p < 0.001)" in printed.getvalue()
 
 
+@pytest.mark.slow
 def test_other_questions_are_not_compared(corpus: Path, tmp_path: Path) -> None:
     first = tiny(corpus, tmp_path / "run", "optimizer.steps=1")
     train_here(first, "auto", False)

@@ -133,6 +133,7 @@ def least(level: float) -> int:
     return int(binom.ppf(1e-4, TRIALS, level))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lean", [0.0, 3.0])
 def test_models_that_know_nothing_are_claimed_better_no_more_often_than_the_level(lean: float) -> None:
     against, changed = [], []
@@ -149,6 +150,7 @@ def test_models_that_know_nothing_are_claimed_better_no_more_often_than_the_leve
     assert sum(trial.claim == "improved" for trial in changed) <= most(0.005)
 
 
+@pytest.mark.slow
 def test_by_query_the_same_models_would_be_claimed_too_often() -> None:
     models = [Null(seed, 0.0).model() for seed in range(TRIALS)]
     by_query = [sign_flip_test(np.array([one.ahead - 0.5 for one in model])) for model in models]

@@ -38,6 +38,7 @@ def run(finished: Outcome, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished.out, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_the_branch_begun_last_goes_on(
     corpus: Path, run: Path, finished: Outcome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_damaged_newest_checkpoint_never_outlives_a_good_one(
     assert all(checkpoints.read(path) for path in kept)
 
 
+@pytest.mark.slow
 def test_another_precision_is_refused_unless_told(corpus: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run / "checkpoints" / "step-00000008")
     where = ["--config", "tiny", "--corpus", str(corpus), "--out", str(run), "--set", "parallel.threads=1"]

@@ -128,6 +128,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_over(
     assert (out / "metrics.jsonl").read_bytes() == metrics and len(list((out / "checkpoints").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_what_a_killed_save_left_is_removed(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     left = out / "checkpoints" / ".step-00000004.123"
@@ -150,6 +151,7 @@ def test_a_killed_export_is_done_again(corpus: Path, tmp_path: Path, finished: O
     assert weights_file.read_bytes() == content and not (out / ".model").exists()
 
 
+@pytest.mark.slow
 def test_features_are_of_the_weights_that_are_trained(corpus: Path, tmp_path: Path) -> None:
     """Starting over with another recipe, or going on under another seed, keeps the cache but not its meaning."""
     out = tmp_path / "run"
@@ -180,6 +182,7 @@ def copy(source: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_another_corpus_or_recipe_is_refused_unless_told(corpus: Path, tmp_path: Path, finished: Outcome) -> None:
     out = tmp_path / "run"
     copy(finished.out / "checkpoints", out / "checkpoints")
@@ -217,6 +220,7 @@ def test_a_finished_run_is_known_by_its_files(corpus: Path, tmp_path: Path, fini
         (out / missing).write_bytes(content)
 
 
+@pytest.mark.slow
 def test_starting_over_removes_what_was_there(corpus: Path, tmp_path: Path, finished: Outcome) -> None:
     out = copy(finished.out, tmp_path / "run")
     assert train_here(tiny(corpus, out, "optimizer.steps=2"), "none", False).steps == 2

@@ -90,6 +90,7 @@ def test_other_errors_are_left_as_they_are(error: Exception) -> None:
         raise error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "at", "what", "kept"),
     [

@@ -149,6 +149,7 @@ def test_loader_workers_change_nothing(corpus: Path, tmp_path: Path) -> None:
     assert torch.equal(batch.packs[0].images, other.packs[0].images) and torch.equal(batch.labels, other.labels)
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_is_counted_and_named(tmp_path: Path) -> None:
     out = write_corpus(tmp_path / "corpus", documents=8, held_out=2, broken=1)
     recipe, prepared, _ = setting(out, tmp_path / "run", "data.packs_per_step=1")

@@ -235,6 +235,7 @@ def test_licence_terms_are_the_files() -> None:
     assert RobotsTxt(file).licenses == ("https://h/rsl.xml", "http://h/b")
 
 
+@pytest.mark.slow
 def test_a_hostile_file_is_read_in_seconds() -> None:
     size = 500 * 1024
     files = [
