@@ -67,7 +67,7 @@ def build(
         for line in describe(loaded, until):
             print(line)
         return
-    from pipeline.builds.run import Order
+    from pipeline.builds.order import Order
 
     run_build(Order(loaded, spec, overrides, until, retry_failed, dashboard))
 

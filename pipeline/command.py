@@ -19,7 +19,7 @@ from pipeline.engine.mistake import UserMistake
 from pipeline.engine.storage import StorageError, StorageFull
 
 if TYPE_CHECKING:
-    from pipeline.builds.run import Order
+    from pipeline.builds.order import Order
 
 
 def run_command(app: typer.Typer) -> None:
@@ -51,12 +51,13 @@ def run_command(app: typer.Typer) -> None:
 def run_build(order: Order) -> None:
     """Bring a corpus up to date, and print what there is to say of it."""
     from pipeline.builds.run import build
-    from pipeline.engine.recovery import line_for_people
 
     try:
         for line in build(order):
             print(line)
     except Exception as error:
+        from pipeline.engine.recovery import line_for_people
+
         if said := line_for_people(error):
             fail(said, 1)
         raise

@@ -120,7 +120,7 @@ def _forget(storage: Any, wanted: list[str]) -> None:
 
 def _build(opened: Any, spec: Any) -> None:
     from pipeline.builds.check import check
-    from pipeline.builds.run import Order
+    from pipeline.builds.order import Order
 
     record = opened.record
     check(spec, None)

@@ -13,9 +13,8 @@ from pipeline.engine.keys import differences, digest_json
 from pipeline.engine.layout import LATEST, version_of
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.phase import Phase
-from pipeline.engine.runner import finished, holds
 from pipeline.engine.storage import Storage, StorageError
-from pipeline.engine.table import Table, records_of
+from pipeline.engine.table import Table, finished, holds, records_of
 from pipeline.engine.work_folder import WorkFolder
 from pipeline.phases.generation import Generation
 from pipeline.phases.graph import graph

@@ -25,7 +25,7 @@ from pipeline.engine.resources import Resources
 from pipeline.engine.row_store import store_folder
 from pipeline.engine.sole import SMALL_BYTES, Sole
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import Table, newest_record
+from pipeline.engine.table import Table, finished
 from pipeline.engine.warm import ACTOR, SECONDS
 from pipeline.engine.work_folder import Receipt, WorkFolder
 from pipeline.engine.worker import Work, tell
@@ -57,17 +57,6 @@ _CRASHES = (
 
 class PhaseFailed(RuntimeError):
     """A phase did not finish; the message names it and the cause in one line."""
-
-
-def finished(storage: Storage, phase: str, key: str, generation: int) -> PhaseRecord | None:
-    """The record of a phase that is finished in this generation, else None; Damaged when its file is no record."""
-    record = newest_record(storage, phase, key)
-    return record if record is not None and holds(record, generation) else None
-
-
-def holds(record: PhaseRecord, generation: int) -> bool:
-    """Whether a record holds in a generation: one of an earlier one unless something in it failed that may pass."""
-    return record.generation >= generation or not record.counts.get("retryable")
 
 
 def reopen(folder: WorkFolder, record: PhaseRecord | None, receipts: Sequence[Receipt]) -> None:

@@ -61,6 +61,17 @@ def newest_record(storage: Storage, phase: str, key: str) -> PhaseRecord | None:
     return read_record(storage, f"{folder}/{names[-1]}") if names else None
 
 
+def finished(storage: Storage, phase: str, key: str, generation: int) -> PhaseRecord | None:
+    """The record of a phase that is finished in this generation, else None; Damaged when its file is no record."""
+    record = newest_record(storage, phase, key)
+    return record if record is not None and holds(record, generation) else None
+
+
+def holds(record: PhaseRecord, generation: int) -> bool:
+    """Whether a record holds in a generation: one of an earlier one unless something in it failed that may pass."""
+    return record.generation >= generation or not record.counts.get("retryable")
+
+
 def records_of(storage: Storage, phase: str) -> list[PhaseRecord]:
     """The newest record under every key that a phase was finished under, without what this program cannot read."""
     found = []

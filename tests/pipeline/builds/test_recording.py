@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.builds import run
+from pipeline.builds.order import Order
 from pipeline.builds.recording import recorded
 from pipeline.corpus.records import build_ids, newest_build
 from pipeline.engine.ending import Terminated
@@ -110,14 +111,14 @@ def test_a_build_that_has_nothing_to_do_starts_nothing_and_records_nothing(tmp_p
     key = key_of(graph(spec)[0], {})
     put(Storage(str(tmp_path)), "pages", key, PAGE, [page("/a")], [], {})
     finish(spec, until="documents")
-    assert list(run.build(run.Order(spec, "s", until="documents"))) == [
+    assert list(run.build(Order(spec, "s", until="documents"))) == [
         "nothing to do: every phase up to documents is finished"
     ]
     assert not (tmp_path / "builds").exists()
     put(Storage(str(tmp_path)), "pages", key, PAGE, [page("/a", "error", reason="connection")], [], {})
     finish(spec, until="documents")
     with pytest.raises(AssertionError, match="a Ray is started"):  # and would say that not one page was got
-        list(run.build(run.Order(spec, "s", until="documents")))
+        list(run.build(Order(spec, "s", until="documents")))
 
 
 @pytest.mark.parametrize("out", ["nosuch://x", "FILE/out"])
@@ -125,4 +126,4 @@ def test_an_output_that_cannot_be_used_is_told_before_a_ray_is_started(tmp_path:
     (tmp_path / "file").write_text("")
     spec = spec_of(Path(tmp_path), f"output.url={out.replace('FILE', str(tmp_path / 'file'))}")
     with pytest.raises(UserMistake, match="output: cannot "):
-        list(run.build(run.Order(spec, "s")))
+        list(run.build(Order(spec, "s")))

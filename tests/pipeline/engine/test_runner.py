@@ -23,8 +23,9 @@ from pipeline.engine.memo import compute_isolated
 from pipeline.engine.plans import MODEL_BLOCK_BYTES, assembled, configure_ray_data, exchanged, stream, warmed
 from pipeline.engine.recovery import line_for_people
 from pipeline.engine.resources import RETRIES, OperatorSettings, Resources
-from pipeline.engine.runner import PhaseFailed, finished
+from pipeline.engine.runner import PhaseFailed
 from pipeline.engine.storage import Storage
+from pipeline.engine.table import finished
 from pipeline.engine.work_folder import WorkFolder
 from pipeline.phases.graph import graph
 from pipeline.spec.loading import load
