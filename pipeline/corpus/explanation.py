@@ -307,7 +307,8 @@ def _image(corpus: Corpus, url: str, images: list[Row], nodes: list[tuple[Row, i
         else:
             yield f"  fetch: {_fetched(image)}"
         yield from _consent(image)
-        yield f"  shown by {counted(image['num_documents'], 'document')} that passed the text filters"
+        shown = counted(image["num_documents"], "document")
+        yield f"  shown by {shown} that passed the text filters, copies of each other counted once"
     image_ids = {node["nodes"][position]["image_id"] for node, position in nodes} | {i["image_id"] for i in images}
     said: dict[tuple[str | None, int | None], list[Row]] = {}
     for image_id in sorted(image_ids):

@@ -94,8 +94,8 @@ def leaking(counts: Mapping[str, int]) -> str:
     if share <= _MOST_LEAKING:
         return ""
     return (
-        f"warning: {counted(gone, 'document')}, {100 * share:.0f}% of what was left, would leak from what is trained on "
-        "to what is held out and are dropped: lower shard.held_out_fraction"
+        f"warning: {counted(gone, 'document')}, {100 * share:.0f}% of what was left, would leak from what is trained "
+        "on to what is held out and are dropped: lower shard.held_out_fraction"
     )
 
 

@@ -159,8 +159,8 @@ def _notes(corpus: Corpus) -> list[str]:
     if gone := corpus.manifest.counts.get("kept.leaking", 0):
         there = gone + corpus.manifest.counts.get("kept.documents", 0)
         notes.append(
-            f"The split drops {counted(gone, 'document')}, {number(100 * gone / there)}% of what was left, that would be "
-            f"held out and show a picture of one that is trained on."
+            f"The split drops {counted(gone, 'document')}, {number(100 * gone / there)}% of what was left, that would "
+            "be held out and show a picture of one that is trained on."
         )
         if line := leaking(corpus.manifest.counts):
             notes.append(line)

@@ -145,7 +145,7 @@ class Copy:
     rule: str  # in words
     value: float | None = None  # similarity to the nearest of its cluster
     pictures: str = ""  # how many it shows of those of the kept one, in words
-    comparison: Comparison = Comparison((), 0)  # the kept one on the left
+    comparison: Comparison = field(default_factory=lambda: Comparison((), 0))  # the kept one on the left
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,6 @@ class ReportData:
     histograms: Sequence[Histogram]
     documents: Sequence[Document]
     clusters: Sequence[Cluster]  # the largest
-    more_clusters: int
     samples: Sequence[RuleSamples]
     guards: Sequence[Guard]
     times: Sequence[PhaseTime]
@@ -288,3 +287,4 @@ class ReportData:
     retrieval: Sequence[Direction] = ()
     caveat: str = ""  # why this is no corpus to build upon
     notes: Sequence[str] = ()  # what the reader should know first, one sentence each
+    more_clusters: int = 0  # besides those that are shown, none of them larger

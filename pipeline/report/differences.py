@@ -22,7 +22,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Row:
-    """Two paragraphs beside each other, either of them empty where the other document has more; or how many are equal."""
+    """Two paragraphs beside each other, one of them empty where the other document has more; or how many are equal."""
 
     left: Sequence[Piece] = ()
     right: Sequence[Piece] = ()

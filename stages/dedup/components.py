@@ -9,12 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.row_function import CannotRun
+
 # Beyond this a component finder of several processes would be needed.
 MOST_EDGES = 1_000_000_000
 _FEWEST_SLOTS = 1 << 10
 
 
-class TooManyEdges(ValueError):
+class TooManyEdges(CannotRun):
     """More edges than one process joins; the message says how many."""
 
 
@@ -46,8 +48,8 @@ class Components:
         self._edges += len(a)
         if self._edges > self._most_edges:
             raise TooManyEdges(
-                f"more than {self._most_edges:,} pairs of documents that may be copies, which one process cannot join: "
-                "raise dedup.rows or dedup.threshold, or build the corpus in pieces"
+                f"dedup: more than {self._most_edges:,} pairs of documents that may be copies, which one process "
+                "cannot join: raise dedup.rows or dedup.threshold, or build the corpus in pieces"
             )
         one, other = self._numbers(a), self._numbers(b)
         for forest in forests or (0,):

@@ -46,8 +46,8 @@ class ShardSettings(Settings):
     its later versions are split at the same place. Default: ours, a tenth, as is customary."""
 
     split_salt: str = "split"
-    """What the places of documents are hashed with, any text: another one makes another split, at a place of its own.
-    Default: ours, the word."""
+    """What the places of documents are hashed with, any text: another one makes another split, at a border of its own.
+    Default: ours, the word itself, as nothing depends on which it is."""
 
     split_phash_distance: int = Field(default=3, ge=0, le=15)
     """Bits of 64 between the perceptual hashes of pictures; up to it they count as the same picture, which may not

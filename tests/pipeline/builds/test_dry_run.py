@@ -129,7 +129,7 @@ def test_what_is_finished_is_cached_and_said_with_rows_and_seconds(tmp_path: Pat
     finish(spec, until="documents")
     found = states(spec)
     assert found["pages"] == found["documents"] == "cached      4 rows, 1.5 s when it ran"
-    assert found["unique_urls"] == "runs        never finished here"
+    assert found["scores"] == "runs        never finished here"
     assert list(describe(spec, until="documents"))[-1] == "nothing to do"
     assert version_at_hand(spec) is None
 
