@@ -224,7 +224,7 @@ def test_weights_that_are_not_here_are_not_downloaded_to_plan(tmp_path: Path, mo
         "unknown",
         "hf:nobody/nothing, open_clip:ViT-B-32/openai: not on this machine yet, a build downloads it",
     ]
-    assert said[-1] == "6 of 18 phases would run; those from embeddings on are not known; nothing was done"
+    assert said[-1] == "9 of 18 phases would run; those from embeddings on are not known; nothing was done"
     assert list(describe(spec_of(tmp_path, *other[:2]), until="slices"))[-1] == "nothing to do"
 
 
