@@ -51,8 +51,8 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
         f"  documents        {n('shards.documents')} kept of {n('documents.documents')}"
         f" ({n('shards.held_out')} held out){_nothing_held_out(counts)}"
     )
-    if line := leaking(counts):
-        yield f"  {line}"
+    if warning := leaking(counts):
+        yield f"  {warning}"
     yield (
         f"  duplicates       {of('choose.near_duplicate', 'near-duplicate')} dropped,"
         f" {n('choose.same_url')} of the same URL, {n('choose.same_text')} of the same text,"

@@ -96,11 +96,11 @@ def members(pairs: Iterable[pa.Table], threshold: float) -> tuple[pa.Table, int]
             for end in ends:
                 np.fmax.at(nearest, end, similarity)
     ids = ids_of(from_halves(graph.keys))
-    forests = {"cluster_id": _CLUSTER, "text_id": _SAME_TEXT, "url_id": _SAME_URL, "copies_id": _ANY}
+    named = {"cluster_id": _CLUSTER, "text_id": _SAME_TEXT, "url_id": _SAME_URL, "copies_id": _ANY}
     made = pa.table(
         {
             "document_id": ids,
-            **{name: ids.take(pa.array(graph.roots(forest))) for name, forest in forests.items()},
+            **{name: ids.take(pa.array(graph.roots(forest))) for name, forest in named.items()},
             "similarity": pa.array(nearest[: len(ids)], pa.float64(), from_pandas=True),
         }
     )
