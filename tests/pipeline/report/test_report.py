@@ -155,7 +155,18 @@ def test_the_gallery_has_pairs_and_their_near_misses(data: ReportData) -> None:
         Thread("image", 0, 1),
         Thread("image", 0, 2),
     ]
-    assert data.clusters[0].kept_url == f"{SITE}/dogs" and data.clusters[0].copies[0].url == f"{SITE}/dogs-copy"
+    (cluster,) = data.clusters
+    (copy,) = cluster.copies
+    assert (cluster.kept_url, copy.url, copy.value) == (f"{SITE}/dogs", f"{SITE}/dogs-copy", 0.93)
+    assert (
+        copy.pictures == "1 picture, 1 of them the same" and copy.rule == "" and data.more_clusters == cluster.more == 0
+    )
+    (row,) = copy.comparison.rows
+    assert [(piece.text, piece.changed) for piece in row.right] == [
+        ("A dog runs over the meadow.", False),
+        ("It barks.", True),
+    ]
+    assert row.left[0].text == "A dog runs over the meadow." and row.left[1].changed
 
 
 def test_samples_tell_where_and_show_dropped_pictures(data: ReportData) -> None:
