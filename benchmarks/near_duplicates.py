@@ -7,7 +7,7 @@ python -m benchmarks.near_duplicates --only scale --documents 1000000
 Documents are synthetic: about 3 kB of words by Zipf's law; every eleventh is a copy of the one before it, with words
 replaced. Both libraries make 112 values of word 5-grams, find pairs by 14 bands of 8 rows, compare them by signature
 and join what is similar enough; datasketch is given xxh32, which is faster than its own sha1, and the same union-find.
-datatrove and text-dedup are no dependencies of ours and are not compared.
+datatrove and text-dedup stand beside us in `benchmarks.near_duplicates_peers`.
 """
 
 from __future__ import annotations

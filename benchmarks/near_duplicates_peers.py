@@ -57,10 +57,10 @@ open(f"{sys.argv[1]}/ours.txt", "w").write(str(len(np.unique(roots))))
 """
 
 
-def _timed(command: list[str]) -> float:
+def _timed(command: list[str], folder: Path | None = None) -> float:
     """Processor seconds of a command and of what it started, once it has ended well."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)  # datatrove writes logs where it is
     if done.returncode:
         sys.exit(done.stderr[-2000:] + done.stdout[-500:])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -68,7 +68,7 @@ def _timed(command: list[str]) -> float:
 
 
 def main(
-    documents: Annotated[int, typer.Option(help="How many.")] = 5_000,
+    documents: Annotated[int, typer.Option(help="How many.")] = 10_000,
     datatrove: Annotated[str, typer.Option(help="Interpreter of an environment with it.")] = "",
     text_dedup: Annotated[str, typer.Option(help="Interpreter of an environment with it.")] = "",
 ) -> None:
@@ -83,14 +83,14 @@ def main(
         left = {"interloom": int((folder / "ours.txt").read_text())}
         if datatrove:
             (folder / "peer.py").write_text(_DATATROVE)
-            seconds["datatrove"] = _timed([datatrove, str(folder / "peer.py"), name])
+            seconds["datatrove"] = _timed([datatrove, str(folder / "peer.py"), name], folder)
             left["datatrove"] = sum(len(path.read_text().splitlines()) for path in (folder / "left").glob("*.jsonl"))
         if text_dedup:
             command = [text_dedup, "-m", "text_dedup.minhash", "--path", "json", "--data_files"]
             command += [str(folder / "documents.jsonl"), "--split", "train", "--column", "text", "--num_proc", "1"]
             command += ["--output", f"{name}/kept", "--cache_dir", f"{name}/cache", "--ngram", "5", "--num_perm", "112"]
             command += ["--b", "14", "--r", "8", "--threshold", "0.7", "--hash_func", "xxh3"]
-            seconds["text-dedup"] = _timed(command)
+            seconds["text-dedup"] = _timed(command, folder)
             count = f"import datasets; print(len(datasets.load_from_disk({str(folder / 'kept')!r})))"
             found = subprocess.run([text_dedup, "-c", count], capture_output=True, text=True, check=True)
             left["text-dedup"] = int(found.stdout)
