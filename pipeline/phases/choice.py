@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.engine.damage import Damaged
 from pipeline.engine.phase import Exchange, Part, Phase
 from pipeline.engine.storage import Storage
 from pipeline.spec.loading import Spec
@@ -249,10 +250,17 @@ def _place(settings: ShardSettings) -> str:
 
 
 def _inherited(storage: Storage, settings: ShardSettings) -> float | None:
+    name = _place(settings)
     try:
-        return float(json.loads(storage.read(_place(settings)))["border"])
+        return float(json.loads(storage.read(name))["border"])
     except FileNotFoundError:
         return None
+    except (KeyError, TypeError, ValueError):
+        raise Damaged(
+            f"{name} is damaged: it does not say where the corpus was split: put it back from a copy, or delete it to "
+            "split the corpus anew",
+            name,
+        ) from None
 
 
 def _largest(rows: pa.Table) -> pa.Table:

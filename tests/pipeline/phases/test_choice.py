@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.engine.damage import Damaged
 from pipeline.engine.key_range import evenly
 from pipeline.engine.storage import Storage
 from pipeline.phases.choice import border, choose, kept, shared_pictures
@@ -210,6 +211,16 @@ def test_of_a_corpus_the_wanted_share_is_held_out_and_another_share_is_another_b
     assert len(storage.names("splits")) == 2
     found, decisions = run(documents, storage, share=0)
     assert set(found["kept"].rows.column("split").to_pylist()) == {"train"} and not decisions
+
+
+def test_a_border_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    run([ALONE] * 3, storage)
+    (file,) = storage.names("splits")
+    for data in (b"{}", b"[]", b"no"):
+        storage.write(f"splits/{file}", data)
+        with pytest.raises(Damaged, match=f"^splits/{file} is damaged: .* delete it to split the corpus anew$"):
+            run([ALONE] * 3, storage)
 
 
 def test_a_copy_stays_where_the_one_that_was_preferred_would_be_left_without_text(tmp_path: Path) -> None:
