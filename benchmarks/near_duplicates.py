@@ -7,7 +7,7 @@ python -m benchmarks.near_duplicates --only scale --documents 1000000
 Documents are synthetic: about 3 kB of words by Zipf's law; every eleventh is a copy of the one before it, with words
 replaced. Both libraries make 112 values of word 5-grams, find pairs by 14 bands of 8 rows, compare them by signature
 and join what is similar enough; datasketch is given xxh32, which is faster than its own sha1, and the same union-find.
-datatrove and text-dedup are no dependencies of ours and are not compared.
+datatrove and text-dedup stand beside us in `benchmarks.near_duplicates_peers`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ import xxhash
 from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
-from stages.dedup.banding import EDGES, band_keys, candidate_edges, distinct
+from stages.dedup.banding import BAND, EDGES, band_keys, candidate_edges, distinct
+from stages.dedup.choose import PASSED, choose_documents
 from stages.dedup.components import component_roots
 from stages.dedup.document_keys import DOCUMENT_KEY, halves
-from stages.dedup.near import DedupSettings, MinHashSignatures, choose_kept
+from stages.dedup.near import DedupSettings, MinHashSignatures
 from stages.dedup.shingles import shingles
 from stages.dedup.similarity import COMPARED, members, similarities, sketches
 
@@ -99,13 +100,20 @@ def ours(signed: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     known = pa.chunked_array([sketches(signed, SETTINGS)])
     a, b = (_numbers(pairs.column(name)) for name in EDGES.names)
     similarity = similarities(known.take(pa.array(a)), known.take(pa.array(b)), SETTINGS)
-    columns = [pairs.column("a"), pairs.column("b"), pa.array(similarity)]
-    for side in (a, b):
-        columns += [pa.array(side % 7, pa.int32()), pa.nulls(len(side), COMPARED.field("a_modified").type)]
+    columns = [pairs.column("a"), pairs.column("b"), pa.repeat(pa.scalar(BAND, pa.uint8()), len(a)), similarity]
     tied, _ = members([pa.table(columns, schema=COMPARED)], SETTINGS.threshold)
-    choose_kept(tied, SETTINGS.threshold)
+    names, clusters = (
+        [int(each, 16) for each in tied.column(name).to_pylist()] for name in ("document_id", "cluster_id")
+    )
+    known_of = {"num_images": pa.array(np.array(names, np.int64) % 7, pa.int32())}
+    facts = [
+        tied.column(field.name)
+        if field.name in tied.column_names
+        else known_of.get(field.name, pa.nulls(tied.num_rows, field.type))
+        for field in PASSED
+    ]
+    choose_documents(pa.table(facts, schema=PASSED), SETTINGS)
     roots = np.arange(len(signed))
-    names, clusters = ([int(each, 16) for each in tied.column(name).to_pylist()] for name in ("id", "cluster"))
     roots[names] = clusters
     similar = similarity >= SETTINGS.threshold
     return np.stack([a[similar], b[similar]], 1), roots

@@ -55,6 +55,7 @@ def _kept(keys: KeyRange, count: int) -> pa.Table:
         "url": [f"https://host-{int(draw.paretovariate(0.5)) % _HOSTS}.example/{name}" for name in ids],
         "language": draw.choices(["en", "de", "fr", None], k=count),
         "cluster_id": ids,
+        "split": ["train"] * count,
         "positions": nothing,
         "nodes": nothing,
         "images": nothing,
@@ -72,7 +73,7 @@ def _clusters(keys: KeyRange, count: int) -> pa.Table:
     """Pairs of near-duplicates."""
     ids = _ids(keys, count)
     first = [ids[place - place % 2] for place in range(count)]
-    return pa.table([ids, first, [place % 2 == 0 for place in range(count)]], schema=CLUSTER)
+    return pa.table([ids, first, ids, ids, first, [0.9] * count], schema=CLUSTER)
 
 
 def _decisions(keys: KeyRange, count: int) -> pa.Table:

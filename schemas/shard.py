@@ -70,8 +70,8 @@ _FIELDS = [
     pa.field("title", pa.string()),
     pa.field("language", pa.string()),  # as identified, ISO 639-1
     pa.field("license", pa.string()),
-    pa.field("split", pa.string(), nullable=False),  # one of SPLITS; whole clusters on one side
-    pa.field("cluster_id", pa.string(), nullable=False),  # near-duplicates and shared images: one id
+    pa.field("split", pa.string(), nullable=False),  # one of SPLITS; no text or picture on both sides
+    pa.field("cluster_id", pa.string(), nullable=False),  # of its near-duplicates
     pa.field("nodes", pa.list_(SHARD_NODE), nullable=False),  # reading order
     # Distinct pictures, encoded; path is image_id.format. Never null: declared so because `datasets` decodes no other.
     pa.field("images", pa.list_(PICTURE)),

@@ -12,24 +12,7 @@ from schemas.text_scores import TEXT_SCORES
 
 _DOCUMENT_ID = pa.field("document_id", pa.string(), nullable=False)
 
-# Documents on their way through exact deduplication.
-CANDIDATE = contract(
-    "candidate",
-    2,
-    [
-        pa.field("key", pa.string(), nullable=False),  # of what they may share: the URL's id, the text's hash
-        _DOCUMENT_ID,
-        pa.field("url", pa.string(), nullable=False),
-        pa.field("canonical_url", pa.string()),
-        pa.field("text_hash", pa.string()),
-        pa.field("modified", pa.timestamp("s", tz="UTC")),
-    ],
-    key="key",
-)
-
-UNIQUE = contract("unique", 1, [_DOCUMENT_ID], key="document_id")
-
-# Text scores of the unique documents, ordered by document: what every rule over words decides by.
+# Text scores of documents, ordered by document: what every rule over words decides by.
 SCORED = contract(
     "scored",
     1,
@@ -41,14 +24,15 @@ SCORED = contract(
     key="document_id",
 )
 
-# One paragraph that is cut from a document, for standing in too many.
-CUT = contract(
-    "cut",
-    2,
+# One paragraph that too many documents of a domain hold: all copies but one are to be cut.
+REPEATED = contract(
+    "repeated",
+    1,
     [
         pa.field("key", pa.string(), nullable=False),  # of the domain and the paragraph
         _DOCUMENT_ID,
         pa.field("position", pa.int32(), nullable=False),
+        pa.field("words", pa.int32(), nullable=False),
     ],
     key="key",
 )
@@ -56,26 +40,27 @@ CUT = contract(
 # Documents that passed the text side: which nodes are left.
 SELECTED = contract(
     "selected",
-    1,
+    2,
     [
         _DOCUMENT_ID,
         pa.field("language", pa.string()),
         pa.field("positions", pa.list_(pa.int32()), nullable=False),  # node indices kept, ascending
         pa.field("num_images", pa.int32(), nullable=False),
         pa.field("text", pa.large_string(), nullable=False),  # kept paragraphs, joined
-        pa.field("modified", pa.timestamp("s", tz="UTC")),
+        pa.field("text_hash", pa.string()),  # of the whole text, 32 hex digits; null where there is none
+        pa.field("url_key", pa.string(), nullable=False),  # id of the URL it is known by, 32 hex digits
     ],
     key="document_id",
 )
 
 SIGNATURE = contract(
     "signature",
-    2,
+    3,
     [
         _DOCUMENT_ID,
         pa.field("signature", pa.binary()),  # uint32 values, little-endian; null for a text without words
-        pa.field("num_images", pa.int32(), nullable=False),
-        pa.field("modified", pa.timestamp("s", tz="UTC")),
+        pa.field("text_hash", pa.string()),
+        pa.field("url_key", pa.string(), nullable=False),
     ],
     key="document_id",
 )
@@ -83,50 +68,54 @@ SIGNATURE = contract(
 # A document id as the 16 bytes of its digits.
 _DOCUMENT_KEY = pa.binary(16)
 
-# Two documents that share a band of their signatures; two that share several are there as often.
+# What two documents share.
+_SHARED_KIND = pa.field("kind", pa.uint8(), nullable=False)  # stages.dedup.banding: BAND, TEXT or URL
+
+# Two documents that share a band of their signatures, a text or a URL; two that share several are there as often.
 EDGE = contract(
     "edge",
-    3,
+    4,
     [
-        pa.field("key", pa.string(), nullable=False),  # of the band, 16 hex digits
+        pa.field("key", pa.string(), nullable=False),  # of what they share, 16 hex digits
         pa.field("a", _DOCUMENT_KEY, nullable=False),
         pa.field("b", _DOCUMENT_KEY, nullable=False),  # the larger
+        _SHARED_KIND,
     ],
     key="key",
 )
 
-# Two documents that share a band, once, beside the larger one.
+# The same beside the larger one, each kind once.
 CANDIDATE_PAIR = contract(
     "candidate_pair",
-    1,
-    [_DOCUMENT_ID, pa.field("a", _DOCUMENT_KEY, nullable=False)],
+    2,
+    [_DOCUMENT_ID, pa.field("a", _DOCUMENT_KEY, nullable=False), _SHARED_KIND],
     key="document_id",
 )
 
-# The same beside the smaller one, compared, with what a choice between the two needs of both.
+# The same beside the smaller one, compared where they share a band.
 SIMILARITY = contract(
     "similarity",
-    1,
+    2,
     [
         _DOCUMENT_ID,
         pa.field("b", _DOCUMENT_KEY, nullable=False),
+        _SHARED_KIND,
         pa.field("similarity", pa.float64()),  # Jaccard, 0..1; null where it is not measured
-        pa.field("a_num_images", pa.int32(), nullable=False),
-        pa.field("a_modified", pa.timestamp("s", tz="UTC")),
-        pa.field("b_num_images", pa.int32(), nullable=False),
-        pa.field("b_modified", pa.timestamp("s", tz="UTC")),
     ],
     key="document_id",
 )
 
-# Documents that have a near-duplicate.
+# Documents that may be copies of others: the smallest document ids of those with which they share something.
 CLUSTER = contract(
     "cluster",
-    2,
+    3,
     [
         _DOCUMENT_ID,
-        pa.field("cluster_id", pa.string(), nullable=False),  # smallest document id of its near-duplicates
-        pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("cluster_id", pa.string(), nullable=False),  # the same or nearly the same text
+        pa.field("text_id", pa.string(), nullable=False),  # the same text
+        pa.field("url_id", pa.string(), nullable=False),  # the same URL
+        pa.field("copies_id", pa.string(), nullable=False),  # any of these
+        pa.field("similarity", pa.float64()),  # to the nearest, 0..1; null where none was measured
     ],
     key="document_id",
 )
@@ -138,6 +127,7 @@ IMAGE_REFERENCE = pa.schema(
         pa.field("image_id", pa.string()),
         pa.field("url", pa.string()),
         pa.field("document_id", pa.string()),
+        pa.field("copies_id", pa.string()),  # of the document and its copies
         pa.field("content_hash", pa.string()),  # of bytes that came with the document, null where there are none
         pa.field("body", LOCATOR),
     ]
@@ -146,7 +136,7 @@ IMAGE_REFERENCE = pa.schema(
 # One image URL as fetched: the bytes of the server, and who wants them.
 FETCHED_IMAGE = contract(
     "fetched_image",
-    3,
+    4,
     [
         pa.field("site_key", pa.string(), nullable=False),  # of its site; its own where it has none
         pa.field("image_id", pa.string(), nullable=False),
@@ -160,11 +150,12 @@ FETCHED_IMAGE = contract(
         IMAGE.field("body"),
         pa.field("consent", IMAGE.field("consent").type),
         pa.field("documents", pa.list_(pa.string()), nullable=False),  # distinct, sorted
+        pa.field("copies", pa.list_(pa.string()), nullable=False),  # these without copies of each other: copies_id
     ],
     key="site_key",
 )
 
-# An image with the documents that show it and how many show the same bytes, whatever the URL.
+# An image with the documents that show it and how many, copies counted once, show the same bytes, whatever the URL.
 IMAGE_USE = contract(
     "image_use",
     3,
@@ -177,34 +168,81 @@ IMAGE_USE = contract(
     key="content_key",
 )
 
-# A document after all filters: nodes left, with the images that stand in them.
+# A document that every rule has let pass but those among copies: nodes left, with the images that stand in them.
+PASSED = contract(
+    "passed",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("language", pa.string()),
+        pa.field("modified", pa.timestamp("s", tz="UTC")),
+        pa.field("positions", pa.list_(pa.int32()), nullable=False),
+        pa.field("num_images", pa.int32(), nullable=False),
+        pa.field("num_words", pa.int32(), nullable=False),
+        pa.field("pictures", pa.string()),  # digest of the set of its pictures, by perceptual hash
+        pa.field("captions", pa.string()),  # digest of the set of their captions
+        # facts of the distinct images among the nodes, by image_id
+        pa.field("images", pa.list_(pa.struct(list(IMAGE))), nullable=False),
+    ],
+    key="document_id",
+)
+
+# What was chosen of documents that have a copy or a repeated paragraph; all others stay as they are.
+CHOICE = contract(
+    "choice",
+    1,
+    [
+        _DOCUMENT_ID,
+        pa.field("cluster_id", pa.string(), nullable=False),
+        pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("cut", pa.list_(pa.int32()), nullable=False),  # positions of paragraphs that stand elsewhere
+        pa.field("position", pa.float64(), nullable=False),  # p of stages.dedup.split
+    ],
+    key="document_id",
+)
+
+# A document that shows a picture of one with a larger position (stages.dedup.split).
+REACHED = contract(
+    "reached",
+    1,
+    [
+        pa.field("key", pa.string(), nullable=False),  # of the picture
+        _DOCUMENT_ID,
+        pa.field("position", pa.float64(), nullable=False),
+    ],
+    key="key",
+)
+
+# Where a corpus is split: one row.
+BORDER = contract(
+    "border",
+    1,
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("border", pa.float64(), nullable=False),  # t of stages.dedup.split
+    ],
+    key="key",
+)
+
+# A document after all filters and choices: nodes left, with the images that stand in them.
 KEPT = contract(
     "kept",
-    3,
+    4,
     [
         _DOCUMENT_ID,
         pa.field("url", pa.string(), nullable=False),
         pa.field("title", pa.string()),
         pa.field("language", pa.string()),
         pa.field("license", pa.string()),
-        pa.field("cluster_id", pa.string(), nullable=False),
+        pa.field("cluster_id", pa.string(), nullable=False),  # of its near-duplicates
+        pa.field("split", pa.string(), nullable=False),  # one of schemas.shard.SPLITS
         pa.field("positions", pa.list_(pa.int32()), nullable=False),
         pa.field("nodes", pa.list_(NODE), nullable=False),
         # facts of the distinct images among the nodes, by image_id
         pa.field("images", pa.list_(pa.struct(list(IMAGE))), nullable=False),
         pa.field("consent", DOCUMENT.field("consent").type),
         pa.field("provenance", DOCUMENT.field("provenance").type),
-    ],
-    key="document_id",
-)
-
-SPLIT = contract(
-    "split",
-    1,
-    [
-        _DOCUMENT_ID,
-        pa.field("cluster_id", pa.string(), nullable=False),  # the smallest document_id of the group
-        pa.field("split", pa.string(), nullable=False),  # one of schemas.shard.SPLITS
     ],
     key="document_id",
 )

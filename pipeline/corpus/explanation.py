@@ -205,7 +205,10 @@ def _kept_copy(corpus: Corpus, row: Mapping[str, Any]) -> str:
         if len(word) == 32 and word != row["subject_id"]:
             kept = _find(corpus, "documents", ("document_id",), [word])
             if kept:
-                return f"; kept is {kept[0]['url']}"
+                # A rule that can speak only of what was chosen may have dropped it since: the split, or pairing.
+                later = [each for each in _decisions(corpus, "subject_id", word) if each["kind"] == "document"]
+                went = f", which went later: {_why(later[0])}" if later else ""
+                return f"; kept is {kept[0]['url']}{went}"
     return f"; {_plain(row['detail'])}" if row["detail"] else ""
 
 
@@ -230,7 +233,7 @@ def _still(corpus: Corpus) -> str:
 
 def _left(corpus: Corpus, document_id: str) -> set[int] | None:
     """Positions of a document's nodes that the last filter which is finished let through; None before the first."""
-    for phase in ("kept", "text"):
+    for phase in ("kept", "passed", "text"):
         if phase in corpus.phases:
             rows = _find(corpus, phase, ("document_id",), [document_id])
             return set(rows[0]["positions"]) if rows else set()
@@ -304,7 +307,8 @@ def _image(corpus: Corpus, url: str, images: list[Row], nodes: list[tuple[Row, i
         else:
             yield f"  fetch: {_fetched(image)}"
         yield from _consent(image)
-        yield f"  shown by {counted(image['num_documents'], 'document')} that passed the text filters"
+        shown = counted(image["num_documents"], "document")
+        yield f"  shown by {shown} that passed the text filters, copies of each other counted once"
     image_ids = {node["nodes"][position]["image_id"] for node, position in nodes} | {i["image_id"] for i in images}
     said: dict[tuple[str | None, int | None], list[Row]] = {}
     for image_id in sorted(image_ids):

@@ -14,11 +14,11 @@ _NEAR = ("signatures", "edges", "candidate_pairs", "similarities", "clusters")
 _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("crawl", ("pages",)),
     ("extract", ("documents",)),
-    ("duplicates", ("unique_urls", "unique_texts", "unique", "paragraphs", *_NEAR)),
-    ("filters", ("scores", "text", "kept")),
+    ("duplicates", ("paragraphs", *_NEAR, "choose")),
+    ("filters", ("scores", "text", "passed")),
     ("images", ("fetched_images", "images")),
     ("embed", ("slices", "embeddings")),
-    ("pair and mine", ("splits", "pairs", "negatives")),
+    ("pair and mine", ("shared_pictures", "border", "kept", "pairs", "negatives")),
     ("shards", ("shards",)),
 )
 
@@ -51,10 +51,12 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
         f"  documents        {n('shards.documents')} kept of {n('documents.documents')}"
         f" ({n('shards.held_out')} held out){_nothing_held_out(counts)}"
     )
+    if warning := leaking(counts):
+        yield f"  {warning}"
     yield (
-        f"  near-duplicates  {of('clusters.near_duplicates', 'document')} dropped,"
-        f" in {of('clusters.clusters', 'cluster')}; {n('unique_urls.dropped')} same URL,"
-        f" {n('unique_texts.dropped')} same text"
+        f"  duplicates       {of('choose.near_duplicate', 'near-duplicate')} dropped,"
+        f" {n('choose.same_url')} of the same URL, {n('choose.same_text')} of the same text,"
+        f" for {of('choose.copies_kept', 'document')} kept"
     )
     yield (
         f"  images           {n('shards.images')} in the shards, {n('shards.matched_images')} with a sentence"
@@ -79,6 +81,22 @@ def _nothing_held_out(counts: Mapping[str, int]) -> str:
     if not counts.get("shards.documents") or counts.get("shards.held_out"):
         return ""
     return "; nothing is held out: raise shard.held_out_fraction"
+
+
+# Share of the documents dropped by the split from which it is a warning.
+_MOST_LEAKING = 0.1
+
+
+def leaking(counts: Mapping[str, int]) -> str:
+    """How much the split costs, where it is much; "" where it is not."""
+    gone = counts.get("kept.leaking", 0)
+    share = gone / max(1, gone + counts.get("kept.documents", 0))
+    if share <= _MOST_LEAKING:
+        return ""
+    return (
+        f"warning: {counted(gone, 'document')}, {100 * share:.0f}% of what was left, would leak from what is trained "
+        "on to what is held out and are dropped: lower shard.held_out_fraction"
+    )
 
 
 def _cost(corpus: Corpus) -> str | None:

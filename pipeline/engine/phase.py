@@ -70,9 +70,9 @@ class Part:
             self.held[phase] = self.inputs[phase].read(self.keys)
         return self.held[phase]
 
-    def read_all(self, phase: str) -> Iterator[pa.Table]:
-        """All of an input table, a file after the other."""
-        return self.inputs[phase].read_all()
+    def read_all(self, phase: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """All of an input table, or some of its columns, a file after the other."""
+        return self.inputs[phase].read_all(columns)
 
     def answers(self, step: Step) -> tuple[pa.Table, pa.Table]:
         """(The rows that a step of this phase asks about, what its function made of each, in the same order.)

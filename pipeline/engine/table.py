@@ -148,10 +148,10 @@ class Table:
         """The files in which rows of a key range may lie, one at least."""
         return tuple(part for part in self.parts if KeyRange(part.first, part.last).overlaps(keys)) or self.parts[:1]
 
-    def read_all(self) -> Iterator[pa.Table]:
-        """Every part, in the order of their keys."""
+    def read_all(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Every part, or some columns of it, in the order of their keys."""
         for part in self.parts:
-            yield self.rows_of(part)
+            yield read_listed(self.storage, part, columns)
 
     def decisions(self) -> Iterator[pa.Table]:
         """Every file of decisions, in order."""

@@ -1,4 +1,4 @@
-"""Duplicates: the same URL, the same text, the same paragraph, nearly the same text."""
+"""What documents share: a URL, a text, nearly a text, a paragraph. Which copy stays is chosen later (choice)."""
 
 from __future__ import annotations
 
@@ -13,130 +13,45 @@ from pipeline.engine.phase import Exchange, Part, Phase, Step
 from pipeline.phases.documents import failed
 from pipeline.spec.loading import Spec
 from schemas.keys import digest
-from schemas.tables import CANDIDATE, CANDIDATE_PAIR, CLUSTER, CUT, EDGE, SIGNATURE, SIMILARITY, UNIQUE
-from stages.dedup.banding import BAND_KEYS, EDGES, band_keys, candidate_edges, distinct
+from schemas.tables import CANDIDATE_PAIR, CLUSTER, EDGE, REPEATED, SIGNATURE, SIMILARITY
+from stages.dedup.banding import BAND, BAND_KEYS, TEXT, URL, band_keys, candidate_edges, distinct, kinds_of, shared_keys
 from stages.dedup.document_keys import DOCUMENT_KEY, hex_digits, ids_of, keys_of
-from stages.dedup.exact import choose_by_text, choose_by_url, url_key
-from stages.dedup.near import MinHashSignatures, choose_kept
-from stages.dedup.paragraphs import OCCURRENCES, choose_paragraphs, occurrences
+from stages.dedup.near import MinHashSignatures
+from stages.dedup.paragraphs import occurrences, repeated
 from stages.dedup.similarity import members, sketches
 from stages.dedup.similarity import similarities as similarities_of
 from stages.text.normal_form import text_hash
-from stages.web.urls import url_id
-
-_CANDIDATE_COLUMNS = ["document_id", "url", "canonical_url", "text_hash", "modified"]
-_CANDIDATE = pa.schema(list(CANDIDATE))
-
-
-def _by_url(part: Part, _: Any) -> pa.Table:
-    rows = part.read("documents").select(_CANDIDATE_COLUMNS)
-    urls, canonical = rows.column("url").to_pylist(), rows.column("canonical_url").to_pylist()
-    keys = [url_id(url_key(url, other)) for url, other in zip(urls, canonical, strict=True)]
-    return rows.add_column(0, "key", pa.array(keys, pa.string()))
-
-
-def unique_urls(spec: Spec) -> Phase:
-    """documents -> unique_urls: one document a canonical URL."""
-
-    def run(part: Part, rows: pa.Table | None) -> pa.Table:
-        assert rows is not None
-        return _chosen(part, rows, *choose_by_url(rows))
-
-    return Phase(
-        name="unique_urls",
-        schema=CANDIDATE,
-        run=run,
-        inputs=("documents",),
-        modules=("stages.dedup.exact",),
-        libraries=("ada-url", "w3lib"),
-        exchange=Exchange(key="key", order=("key", "document_id"), schema=_CANDIDATE, emit=_by_url),
-    )
-
-
-def _by_text(part: Part, _: Any) -> pa.Table:
-    rows = part.read("unique_urls").drop_columns(["key"])
-    # A document without text is no copy of anything: it stays by itself.
-    keys = pc.coalesce(rows.column("text_hash"), rows.column("document_id"))
-    return rows.add_column(0, "key", keys)
-
-
-def unique_texts(spec: Spec) -> Phase:
-    """unique_urls -> unique_texts: one document a text."""
-
-    def run(part: Part, rows: pa.Table | None) -> pa.Table:
-        assert rows is not None
-        return _chosen(part, rows, *choose_by_text(rows))
-
-    return Phase(
-        name="unique_texts",
-        schema=CANDIDATE,
-        run=run,
-        inputs=("unique_urls",),
-        modules=("stages.dedup.exact",),
-        exchange=Exchange(key="key", order=("key", "document_id"), schema=_CANDIDATE, emit=_by_text),
-    )
-
-
-def _chosen(part: Part, rows: pa.Table, kept: pa.Array, decisions: pa.Table) -> pa.Table:
-    part.decide(decisions)
-    part.add("dropped", decisions.num_rows)
-    return rows.filter(pc.is_in(rows.column("document_id"), value_set=kept))
-
-
-def unique(spec: Spec) -> Phase:
-    """unique_texts -> unique: the survivors' ids, back beside their documents."""
-
-    def emit(part: Part, _: Any) -> pa.Table:
-        return part.read("unique_texts").select(["document_id"])
-
-    def run(part: Part, rows: pa.Table | None) -> pa.Table:
-        assert rows is not None
-        part.add("documents", rows.num_rows)
-        return rows
-
-    return Phase(
-        name="unique",
-        schema=UNIQUE,
-        run=run,
-        inputs=("unique_texts",),
-        exchange=Exchange(key="document_id", order=("document_id",), schema=pa.schema(list(UNIQUE)), emit=emit),
-    )
 
 
 def _occurrences(part: Part, _: Any) -> pa.Table:
-    """Every paragraph of the unique documents, by domain and text."""
-    rows = occurrences(part.read("scores"))
+    """Every paragraph that is left of documents, by domain and text."""
+    rows = occurrences(part.read("scores"), part.read("text").select(["document_id", "positions"]))
     pairs = zip(rows.column("domain").to_pylist(), rows.column("paragraph_hash").to_pylist(), strict=True)
-    return rows.add_column(0, "key", pa.array([digest(*pair) for pair in pairs], pa.string()))
-
-
-_OCCURRENCE = pa.schema([pa.field("key", pa.string()), *OCCURRENCES])
+    return rows.add_column(0, "key", pa.array([digest(*pair) for pair in pairs], pa.string())).select(REPEATED.names)
 
 
 def paragraphs(spec: Spec) -> Phase:
-    """scores -> paragraphs: copies of what a domain repeats, to be cut."""
+    """scores + text -> paragraphs: what more documents of a domain hold than may."""
     most = spec.dedup.paragraph_max_documents
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
-        decisions = choose_paragraphs(rows.drop_columns(["key"]), most)
-        part.decide(decisions)
-        # What is cut, under the key by which it was found.
-        found = zip(*(rows.column(name).to_pylist() for name in ("document_id", "position", "key")), strict=True)
-        key_of = {(document_id, position): key for document_id, position, key in found}
-        places = zip(*(decisions.column(name).to_pylist() for name in ("document_id", "position")), strict=True)
-        keys = pa.array([key_of[place] for place in places], pa.string())
-        return decisions.select(["document_id", "position"]).add_column(0, "key", keys)
+        return repeated(rows, most)
 
     return Phase(
         name="paragraphs",
-        schema=CUT,
+        schema=REPEATED,
         run=run,
-        inputs=("scores",),
+        inputs=("scores", "text"),
         settings={"paragraph_max_documents": most},
         modules=("stages.dedup.paragraphs",),
         libraries=("ada-url", "w3lib"),
-        exchange=Exchange(key="key", order=("key", "document_id", "position"), schema=_OCCURRENCE, emit=_occurrences),
+        exchange=Exchange(
+            key="key",
+            order=("key", "document_id", "position"),
+            schema=pa.schema(list(REPEATED)),
+            emit=_occurrences,
+        ),
     )
 
 
@@ -166,8 +81,8 @@ def signatures(spec: Spec) -> Phase:
             {
                 "document_id": rows.column("document_id"),
                 "signature": result.column("signature"),
-                "num_images": rows.column("num_images"),
-                "modified": rows.column("modified"),
+                "text_hash": rows.column("text_hash"),
+                "url_key": rows.column("url_key"),
             }
         )
 
@@ -178,21 +93,27 @@ _BAND = pa.schema([pa.field("key", pa.string()), *BAND_KEYS])
 
 
 def edges(spec: Spec) -> Phase:
-    """signatures -> edges: documents that share a band."""
+    """signatures -> edges: documents that share a band, a text or a URL."""
     settings = spec.dedup
 
     def emit(part: Part, _: Any) -> pa.Table:
         rows = part.read("signatures")
         ids = keys_of(rows.column("document_id"))
-        bands = band_keys(pa.table({"id": ids, "signature": rows.column("signature")}), settings)
-        return bands.add_column(0, "key", hex_digits(bands.column("band_key").to_numpy()))
+        found = [
+            band_keys(pa.table({"id": ids, "signature": rows.column("signature")}), settings),
+            shared_keys(ids, rows.column("text_hash"), TEXT),
+            shared_keys(ids, rows.column("url_key"), URL),
+        ]
+        keys = pa.concat_tables(found)
+        return keys.add_column(0, "key", hex_digits(keys.column("band_key").to_numpy()))
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
         found, hot = candidate_edges(rows.drop_columns(["key"]), settings.max_bucket)
         part.add("hot_buckets", hot.num_rows)
-        keys = hex_digits(found.column("band_key").to_numpy())
-        return found.drop_columns(["band_key"]).add_column(0, "key", keys)
+        keys = found.column("band_key").to_numpy()
+        found = found.append_column("kind", pa.array(kinds_of(keys)))
+        return found.drop_columns(["band_key"]).add_column(0, "key", hex_digits(keys))
 
     return Phase(
         name="edges",
@@ -207,8 +128,8 @@ def edges(spec: Spec) -> Phase:
 
 
 def _beside_larger(part: Part, _: Any) -> pa.Table:
-    pairs = distinct(part.read("edges").select(EDGES.names))
-    return pa.table({"document_id": ids_of(pairs.column("b")), "a": pairs.column("a")})
+    pairs = distinct(part.read("edges").select(["a", "b", "kind"]))
+    return pa.table({"document_id": ids_of(pairs.column("b")), "a": pairs.column("a"), "kind": pairs.column("kind")})
 
 
 def candidate_pairs(spec: Spec) -> Phase:
@@ -218,7 +139,7 @@ def candidate_pairs(spec: Spec) -> Phase:
         assert rows is not None
         pairs = rows.group_by(rows.column_names, use_threads=False).aggregate([])
         part.add("pairs", pairs.num_rows)
-        return pairs.sort_by([("document_id", "ascending"), ("a", "ascending")])
+        return pairs.sort_by([(name, "ascending") for name in CANDIDATE_PAIR.names])
 
     return Phase(
         name="candidate_pairs",
@@ -228,21 +149,20 @@ def candidate_pairs(spec: Spec) -> Phase:
         modules=("stages.dedup.banding",),
         exchange=Exchange(
             key="document_id",
-            order=("document_id", "a"),
+            order=tuple(CANDIDATE_PAIR.names),
             schema=pa.schema(list(CANDIDATE_PAIR)),
             emit=_beside_larger,
         ),
     )
 
 
-_FACTS = ["num_images", "modified"]
 # A pair on its way to its smaller document, with what is compared of the larger one.
 _LARGER = pa.schema(
     [
         pa.field("document_id", pa.string()),
         pa.field("b", DOCUMENT_KEY),
+        pa.field("kind", pa.uint8()),
         pa.field("sketch", pa.large_binary()),
-        *(SIGNATURE.field(name) for name in _FACTS),
     ]
 )
 
@@ -251,42 +171,36 @@ def similarities(spec: Spec) -> Phase:
     """candidate_pairs -> similarities: pairs compared; of one document of each its sketch travels to the other's."""
     settings = spec.dedup
 
-    def sketched(part: Part, ids: pa.ChunkedArray) -> pa.Table:
-        """Some documents of this range, by id: document_id, sketch, and what is carried along."""
+    def sketched(part: Part, ids: pa.ChunkedArray, kinds: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Sketches of documents of this range, one an id; null where it shares no band."""
+        ids = pc.if_else(pc.equal(kinds, BAND), ids, None)
         rows = part.read("signatures")
-        rows = rows.filter(pc.is_in(rows.column("document_id"), pc.unique(ids)))
+        rows = rows.filter(pc.is_in(rows.column("document_id"), pc.unique(ids).drop_null()))
         column = rows.column("signature")
         if settings.verify == "jaccard":
             texts = part.read("text")
             at = pc.index_in(rows.column("document_id"), texts.column("document_id").combine_chunks())
             column = texts.column("text").take(at)
-        return rows.select(["document_id", *_FACTS]).append_column("sketch", sketches(column, settings))
+        known = pa.chunked_array([sketches(column, settings)])
+        return known.take(pc.index_in(ids, rows.column("document_id").combine_chunks(), skip_nulls=True))
 
     def emit(part: Part, _: Any) -> pa.Table:
         pairs = part.read("candidate_pairs")
-        larger = pairs.column("document_id")
-        known = sketched(part, larger)
-        rows = known.take(pc.index_in(larger, known.column("document_id").combine_chunks()))
-        rows = rows.set_column(0, "document_id", ids_of(pairs.column("a")))
-        return rows.append_column("b", keys_of(larger)).select(_LARGER.names)
+        larger, kinds = pairs.column("document_id"), pairs.column("kind")
+        columns = [ids_of(pairs.column("a")), keys_of(larger), kinds, sketched(part, larger, kinds)]
+        return pa.table(columns, schema=_LARGER)
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
-        smaller = rows.column("document_id")
-        known = sketched(part, smaller)
-        at = pc.index_in(smaller, known.column("document_id").combine_chunks())
-        shares = [
-            similarities_of(
-                known.column("sketch").take(at.slice(start, _AT_ONCE)),
-                rows.column("sketch").slice(start, _AT_ONCE),
-                settings,
-            )
-            for start in range(0, rows.num_rows, _AT_ONCE)
-        ]
-        similarity = pa.array(np.concatenate(shares) if shares else [], pa.float64(), from_pandas=True)
-        facts = {f"a_{name}": known.column(name).take(at) for name in _FACTS}
-        facts |= {f"b_{name}": rows.column(name) for name in _FACTS}
-        return pa.table({"document_id": smaller, "b": rows.column("b"), "similarity": similarity, **facts})
+        near = np.flatnonzero(np.asarray(rows.column("kind")) == BAND)
+        one, other = sketched(part, rows.column("document_id"), rows.column("kind")), rows.column("sketch")
+        similarity = np.full(rows.num_rows, np.nan)
+        for start in range(0, len(near), _AT_ONCE):
+            at = near[start : start + _AT_ONCE]
+            similarity[at] = similarities_of(one.take(pa.array(at)), other.take(pa.array(at)), settings)
+        return rows.drop_columns(["sketch"]).append_column(
+            "similarity", pa.array(similarity, pa.float64(), from_pandas=True)
+        )
 
     return Phase(
         name="similarities",
@@ -300,7 +214,7 @@ def similarities(spec: Spec) -> Phase:
         },
         modules=("stages.dedup.similarity",),
         libraries=("numba",),
-        exchange=Exchange(key="document_id", order=("document_id", "b"), schema=_LARGER, emit=emit),
+        exchange=Exchange(key="document_id", order=("document_id", "b", "kind"), schema=_LARGER, emit=emit),
     )
 
 
@@ -309,9 +223,9 @@ _AT_ONCE = 1 << 14
 
 
 def clusters(spec: Spec) -> Phase:
-    """similarities -> clusters: similar pairs, connected; of each cluster one document is kept.
+    """similarities -> clusters: documents that share a URL, a text, or nearly a text, connected.
 
-    One process, in which only documents with a near-duplicate meet.
+    One process, in which only such documents meet.
     """
     threshold = spec.dedup.threshold
 
@@ -322,18 +236,10 @@ def clusters(spec: Spec) -> Phase:
 
     def run(part: Part, _: pa.Table | None) -> pa.Table:
         found, tied = members(compared(part), threshold)
-        kept, decisions = choose_kept(found, threshold)
-        part.decide(decisions)
         part.add("verified_pairs", tied)
-        part.add("near_duplicates", decisions.num_rows)
-        part.add("clusters", len(kept))
-        return pa.table(
-            {
-                "document_id": found.column("id"),
-                "cluster_id": found.column("cluster"),
-                "kept": pc.is_in(found.column("id"), value_set=kept),
-            }
-        )
+        sizes = found.group_by("cluster_id").aggregate([([], "count_all")]).column("count_all")
+        part.add("clusters", int(pc.sum(pc.greater(sizes, 1)).as_py() or 0))
+        return found
 
     return Phase(
         name="clusters",
@@ -341,7 +247,7 @@ def clusters(spec: Spec) -> Phase:
         run=run,
         inputs=("similarities",),
         settings={"dedup.threshold": threshold},
-        modules=("stages.dedup.near", "stages.dedup.similarity"),
+        modules=("stages.dedup.similarity",),
         libraries=("numba",),
         whole=True,
     )

@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.engine.phase import Phase
+from pipeline.phases.choice import border, choose, kept, shared_pictures
 from pipeline.phases.documents import documents as extracted_documents
-from pipeline.phases.duplicates import (
-    candidate_pairs,
-    clusters,
-    edges,
-    paragraphs,
-    signatures,
-    similarities,
-    unique,
-    unique_texts,
-    unique_urls,
-)
+from pipeline.phases.duplicates import candidate_pairs, clusters, edges, paragraphs, signatures, similarities
 from pipeline.phases.given import given_documents
-from pipeline.phases.images import fetched_images, images, kept
+from pipeline.phases.images import fetched_images, images, passed
 from pipeline.phases.pages import pages
-from pipeline.phases.pairs import negatives, pairs, splits
+from pipeline.phases.pairs import negatives, pairs
 from pipeline.phases.shards import shards
 from pipeline.phases.slices import embeddings, slices
 from pipeline.phases.text import scores, text
@@ -36,12 +27,9 @@ def documents(spec: Spec) -> Phase:
 _MAKERS: tuple[Callable[[Spec], Phase], ...] = (
     pages,
     documents,
-    unique_urls,
-    unique_texts,
-    unique,
     scores,
-    paragraphs,
     text,
+    paragraphs,
     signatures,
     edges,
     candidate_pairs,
@@ -49,8 +37,11 @@ _MAKERS: tuple[Callable[[Spec], Phase], ...] = (
     clusters,
     fetched_images,
     images,
+    passed,
+    choose,
+    shared_pictures,
+    border,
     kept,
-    splits,
     slices,
     embeddings,
     pairs,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import urllib.parse
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +20,8 @@ from pipeline.phases.sources import lies_in_folder, local_images
 from pipeline.phases.takedowns import crawl_without, takedowns_of, without_content
 from pipeline.spec.loading import Spec
 from schemas.image import IMAGE
-from schemas.tables import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE, KEPT
+from schemas.keys import digest
+from schemas.tables import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE, PASSED
 from stages.filter.image_rules import decide_images
 from stages.images.decode import DecodeImage
 
@@ -27,12 +29,12 @@ _UNKEYED = pa.schema([field for field in FETCHED_IMAGE if field.name != "site_ke
 
 
 def _references(part: Part, _: Any) -> pa.Table:
-    """Image URLs of the documents that are still in, by site."""
-    copies = {row["document_id"] for row in part.read("clusters").to_pylist() if not row["kept"]}
+    """Image URLs of the documents whose text passed, copies among them, by site."""
+    clusters = part.read("clusters")
+    copies = dict(zip(*(clusters.column(name).to_pylist() for name in ("document_id", "copies_id")), strict=True))
     positions = {
         row["document_id"]: row["positions"]
         for row in part.read("text").select(["document_id", "positions"]).to_pylist()
-        if row["document_id"] not in copies
     }
     rows: list[dict[str, Any]] = []
     for document in part.read("documents").select(["document_id", "nodes", "image_bodies"]).to_pylist():
@@ -49,6 +51,7 @@ def _references(part: Part, _: Any) -> pa.Table:
                         "image_id": node["image_id"],
                         "url": url,
                         "document_id": document_id,
+                        "copies_id": copies.get(document_id, document_id),
                         "content_hash": came and came["content_hash"],
                         "body": came and came["body"],
                     }
@@ -65,14 +68,28 @@ def _site_key(url: str, image_id: str) -> str:
     return image_id if _is_data(url) else site_key(url) + "0" * 24
 
 
-def _users(rows: pa.Table) -> dict[str, tuple[str, list[str]]]:
-    """image_id -> (URL, distinct documents), from rows sorted by image and document."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for row in rows.to_pylist():
-        documents = found.setdefault(row["image_id"], (row["url"], []))[1]
-        if not documents or documents[-1] != row["document_id"]:
-            documents.append(row["document_id"])
+class _Users(NamedTuple):
+    """Who shows an image URL."""
+
+    url: str
+    documents: list[str]  # distinct, sorted
+    copies: set[str]  # these without copies of each other
+
+
+def _users(rows: pa.Table) -> dict[str, _Users]:
+    """Users by image_id, from rows sorted by image and document."""
+    found: dict[str, _Users] = {}
+    for row in rows.select(["image_id", "url", "document_id", "copies_id"]).to_pylist():
+        users = found.setdefault(row["image_id"], _Users(row["url"], [], set()))
+        users.copies.add(row["copies_id"])
+        if not users.documents or users.documents[-1] != row["document_id"]:
+            users.documents.append(row["document_id"])
     return found
+
+
+def _use(users: _Users) -> dict[str, Any]:
+    """Columns documents and copies of FETCHED_IMAGE."""
+    return {"documents": users.documents, "copies": sorted(users.copies)}
 
 
 def _decode_data_uri(uri: str) -> bytes:
@@ -90,7 +107,7 @@ def _decode_data_uri(uri: str) -> bytes:
 
 
 def fetched_images(spec: Spec) -> Phase:
-    """clusters -> fetched_images: the bytes behind each distinct URL, a range of sites on one worker."""
+    """text + clusters -> fetched_images: the bytes behind each distinct URL, a range of sites on one worker."""
     max_bytes = spec.images.max_bytes
     taken = takedowns_of(spec)
     crawl = crawl_without(spec.crawl, taken)
@@ -109,7 +126,7 @@ def fetched_images(spec: Spec) -> Phase:
         part.add("image_urls", made[0].num_rows + len(users))
         local: list[str] = []
         elsewhere: list[str] = []
-        for image_id, (url, _) in users.items():
+        for image_id, (url, *_) in users.items():
             if lies_in_folder(spec.source, url):
                 local.append(image_id)
             elif not _is_data(url):
@@ -119,7 +136,7 @@ def fetched_images(spec: Spec) -> Phase:
             made.append(_as_fetched_image(table, local, users))
         table = fetching.answers(part.storage, [users[each][0] for each in elsewhere], part.keys, part.generation)
         made.append(_as_fetched_image(table, elsewhere, users))
-        carried = sorted(image_id for image_id, (url, _) in users.items() if _is_data(url))
+        carried = sorted(image_id for image_id, (url, *_) in users.items() if _is_data(url))
         if carried:
             made.append(_from_data_uris(part, carried, users))
         result = taken.refused(pa.concat_tables(made)).sort_by([("image_id", "ascending")])
@@ -149,11 +166,13 @@ def fetched_images(spec: Spec) -> Phase:
     )
 
 
-def _as_fetched_image(table: pa.Table, ids: list[str], users: dict[str, tuple[str, list[str]]]) -> pa.Table:
+def _as_fetched_image(table: pa.Table, ids: list[str], users: dict[str, _Users]) -> pa.Table:
     columns = {name: table.column(name) for name in FETCHED_IMAGE.names if name in table.column_names}
     columns["image_id"] = pa.array(ids, pa.string())
     columns["url"] = pa.array([users[image_id][0] for image_id in ids], pa.string())
-    columns["documents"] = pa.array([users[image_id][1] for image_id in ids], pa.list_(pa.string()))
+    for name in ("documents", "copies"):
+        uses = [_use(users[image_id])[name] for image_id in ids]
+        columns[name] = pa.array(uses, pa.list_(pa.string()))
     return pa.table({name: columns[name] for name in _UNKEYED.names}).cast(_UNKEYED)
 
 
@@ -162,8 +181,8 @@ def _came_along(rows: pa.Table, max_bytes: int) -> pa.Table:
     users = _users(rows)
     bodies = {row["image_id"]: row for row in rows.select(["image_id", "content_hash", "body"]).to_pylist()}
     made: list[dict[str, Any]] = []
-    for image_id, (url, documents) in users.items():
-        row: dict[str, Any] = {"image_id": image_id, "url": url, "documents": documents, "retryable": False}
+    for image_id, use in users.items():
+        row: dict[str, Any] = {"image_id": image_id, "url": use.url, "retryable": False, **_use(use)}
         if bodies[image_id]["body"]["length"] > max_bytes:
             row |= {"status": "refused", "reason": "too_large", "detail": f"more than {max_bytes} bytes"}
         else:
@@ -172,15 +191,15 @@ def _came_along(rows: pa.Table, max_bytes: int) -> pa.Table:
     return pa.Table.from_pylist(made, schema=_UNKEYED)
 
 
-def _from_data_uris(part: Part, ids: list[str], users: dict[str, tuple[str, list[str]]]) -> pa.Table:
+def _from_data_uris(part: Part, ids: list[str], users: dict[str, _Users]) -> pa.Table:
     """Rows of images that their page carries itself, with the bytes put where fetched bytes lie."""
     bodies: list[bytes | None] = []
     rows: list[dict[str, Any]] = []
     for image_id in ids:
-        url, documents = users[image_id]
-        row: dict[str, Any] = {"image_id": image_id, "url": url, "documents": documents, "retryable": False}
+        use = users[image_id]
+        row: dict[str, Any] = {"image_id": image_id, "url": use.url, "retryable": False, **_use(use)}
         try:
-            decoded = _decode_data_uri(url)
+            decoded = _decode_data_uri(use.url)
             bodies.append(decoded)
             row |= {"status": "ok", "content_hash": xxhash.xxh3_128_hexdigest(decoded)}
         except ValueError as error:
@@ -218,13 +237,11 @@ def images(spec: Spec) -> Phase:
         assert rows is not None
         _, result = part.answers(decode)
         users: dict[str, set[str]] = {}
-        for key, documents in zip(
-            rows.column("content_key").to_pylist(), rows.column("documents").to_pylist(), strict=True
-        ):
-            users.setdefault(key, set()).update(documents)
+        for key, copies in zip(rows.column("content_key").to_pylist(), rows.column("copies").to_pylist(), strict=True):
+            users.setdefault(key, set()).update(copies)
         decoded = iter(result.to_pylist())
         made: list[dict[str, Any]] = []
-        for row in rows.drop_columns(["body"]).to_pylist():
+        for row in rows.drop_columns(["body", "copies"]).to_pylist():
             image = {name: row.get(name) for name in ("content_key", *IMAGE.names, "documents")}
             image["num_documents"] = len(users[row["content_key"]])
             if row["status"] == "ok":
@@ -266,25 +283,18 @@ def _by_document(part: Part, _: Any) -> pa.Table:
     return facts.add_column(0, "owner_id", pc.list_flatten(table.column("documents")))
 
 
-def kept(spec: Spec) -> Phase:
-    """images + text + scores + clusters -> kept: what the image rules and the last document rules leave."""
+def passed(spec: Spec) -> Phase:
+    """images + text + scores -> passed: what the image rules and the last document rules leave, copies among it."""
 
     def run(part: Part, rows: pa.Table | None) -> pa.Table:
         assert rows is not None
-        clusters = part.read("clusters")
-        copies = clusters.filter(pc.invert(clusters.column("kept"))).column("document_id").combine_chunks()
-        cluster_of = dict(
-            zip(*(clusters.column(name).to_pylist() for name in ("document_id", "cluster_id")), strict=True)
-        )
         selected = part.read("text").select(["document_id", "positions", "language"])
-        selected = selected.filter(pc.invert(pc.is_in(selected.column("document_id"), copies)))
         ids = selected.column("document_id").combine_chunks()
         documents = part.read("documents")
         documents = documents.filter(pc.is_in(documents.column("document_id"), ids))
         scores = part.read("scores")
         scores = scores.filter(pc.is_in(scores.column("document_id"), ids))
-        facts = rows.drop_columns(["owner_id"])
-        images = _distinct(facts)
+        images = _distinct(rows.drop_columns(["owner_id"]))
         ok = images.filter(pc.is_valid(images.column("sha256")))
         frequency = ok.group_by("sha256").aggregate([("num_documents", "max")])
         frequency = frequency.rename_columns({"sha256": "content", "num_documents_max": "num_documents"})
@@ -297,45 +307,55 @@ def kept(spec: Spec) -> Phase:
             spec.filter,
         )
         part.decide(decisions)
-        languages = dict(
-            zip(selected.column("document_id").to_pylist(), selected.column("language").to_pylist(), strict=True)
+        languages, words = (
+            dict(zip(table.column("document_id").to_pylist(), table.column(name).to_pylist(), strict=True))
+            for table, name in ((selected, "language"), (scores, "paragraphs"))
         )
         facts_of = {row["image_id"]: row for row in images.drop_columns(["num_documents"]).to_pylist()}
         positions = {row["document_id"]: row["positions"] for row in final.to_pylist()}
         made: list[dict[str, Any]] = []
-        for document in documents.to_pylist():
+        for document in documents.select(["document_id", "url", "modified", "nodes"]).to_pylist():
             document_id = document["document_id"]
             if document_id not in positions:
                 continue
             nodes = [document["nodes"][position] for position in positions[document_id]]
-            used = dict.fromkeys(node["image_id"] for node in nodes if node["kind"] == "image")
+            shown = [node for node in nodes if node["kind"] == "image"]
+            used = [facts_of[image_id] for image_id in dict.fromkeys(node["image_id"] for node in shown)]
+            left = set(positions[document_id])
             made.append(
                 {
                     "document_id": document_id,
                     "url": document["url"],
-                    "title": document["title"],
                     "language": languages[document_id],
-                    "license": document["license"],
-                    "cluster_id": cluster_of.get(document_id, document_id),
+                    "modified": document["modified"],
                     "positions": positions[document_id],
-                    "nodes": nodes,
-                    "images": [facts_of[image_id] for image_id in used],
-                    "consent": document["consent"],
-                    "provenance": document["provenance"],
+                    "num_images": len(shown),
+                    "num_words": sum(
+                        each["words"] or 0 for each in words[document_id] or () if each["position"] in left
+                    ),
+                    "pictures": _digest_of(image["phash"] or image["sha256"] for image in used),
+                    "captions": _digest_of(" ".join((node["caption"] or "").split()) for node in shown),
+                    "images": used,
                 }
             )
         part.add("documents", len(made))
-        return pa.Table.from_pylist(made, schema=KEPT)
+        return pa.Table.from_pylist(made, schema=PASSED)
 
     return Phase(
-        name="kept",
-        schema=KEPT,
+        name="passed",
+        schema=PASSED,
         run=run,
-        inputs=("documents", "scores", "text", "clusters", "images"),
+        inputs=("documents", "scores", "text", "images"),
         settings={"filter": spec.filter},
         modules=("stages.filter.image_rules",),
         exchange=Exchange(key="owner_id", order=("owner_id", "image_id"), schema=_IMAGE_OF, emit=_by_document),
     )
+
+
+def _digest_of(names: Iterable[str]) -> str | None:
+    """Digest of a set of names; None for an empty one, which is like no other."""
+    found = sorted(set(names))
+    return digest(*found) if found else None
 
 
 def _distinct(rows: pa.Table) -> pa.Table:

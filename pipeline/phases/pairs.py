@@ -1,4 +1,4 @@
-"""Vectors come back to their documents: splits, pairing, mined negatives."""
+"""Vectors come back to their documents: pairing, mined negatives."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pipeline.engine.phase import Exchange, Part, Phase
 from pipeline.spec.loading import Spec
 from schemas.embedding import VECTOR
 from schemas.shard import SPLITS
-from schemas.tables import MINED, PAIRED, SPLIT
-from stages.dedup.split import RELATIONS, split
+from schemas.tables import MINED, PAIRED
 from stages.encoders.cosine import from_column
 from stages.mining.mine import SLICES, mine
 from stages.pairing.pair import match_kinds, pair
@@ -28,37 +27,6 @@ _VECTOR_OF = pa.schema(
         pa.field("shared", VECTOR),
     ]
 )
-
-
-def splits(spec: Spec) -> Phase:
-    """kept -> splits: documents that share near-duplicates or pictures stay on one side."""
-    fraction = spec.shard.held_out_fraction
-
-    def run(part: Part, _: pa.Table | None) -> pa.Table:
-        rows: list[dict[str, Any]] = []
-        for table in part.read_all("kept"):
-            for document in table.select(["document_id", "cluster_id", "images"]).to_pylist():
-                rows.append(
-                    {
-                        "document_id": document["document_id"],
-                        "cluster_id": document["cluster_id"],
-                        "image_hashes": sorted(
-                            {image[name] for image in document["images"] for name in ("sha256", "phash") if image[name]}
-                        ),
-                    }
-                )
-        return split(pa.Table.from_pylist(rows, schema=RELATIONS), fraction)
-
-    return Phase(
-        name="splits",
-        schema=SPLIT,
-        run=run,
-        inputs=("kept",),
-        settings={"held_out_fraction": fraction},
-        modules=("stages.dedup.split",),
-        libraries=("scipy",),
-        whole=True,
-    )
 
 
 def _vectors(part: Part, _: Any) -> pa.Table:
@@ -90,8 +58,8 @@ def pairs(spec: Spec) -> Phase:
         }
         shared, usable = from_column(rows.column("shared"))
         made: list[dict[str, Any]] = []
-        kept = part.read("kept").select(["document_id", "url", "positions", "nodes", "images"]).to_pylist()
-        facts = {row["document_id"]: row for row in part.read("splits").to_pylist()}
+        columns = ["document_id", "url", "cluster_id", "split", "positions", "nodes", "images"]
+        kept = part.read("kept").select(columns).to_pylist()
         for document, sliced in zip(kept, part.read("slices").to_pylist(), strict=True):
             document_id = document["document_id"]
             phash = {image["image_id"]: image["phash"] for image in document["images"]}
@@ -137,7 +105,7 @@ def pairs(spec: Spec) -> Phase:
                     ]
                 )
                 continue
-            part.add(f"{STORED_BYTES}.{facts[document_id]['split']}", _words_and_pictures(document, sliced, found.kept))
+            part.add(f"{STORED_BYTES}.{document['split']}", _words_and_pictures(document, sliced, found.kept))
             standing = [document["nodes"][sliced["nodes"][index]] for index in found.kept]
             how = match_kinds(found.matched, standing, spec.pair)
             for position, index in enumerate(found.kept):
@@ -152,8 +120,8 @@ def pairs(spec: Spec) -> Phase:
                         "node": node,
                         "start": sliced["starts"][index],
                         "end": sliced["ends"][index],
-                        "cluster_id": facts[document_id]["cluster_id"],
-                        "split": facts[document_id]["split"],
+                        "cluster_id": document["cluster_id"],
+                        "split": document["split"],
                         "phash": phash[document["nodes"][node]["image_id"]] if is_image else None,
                         "row": where[index],
                         "matched": found.matched[position],
@@ -178,7 +146,7 @@ def pairs(spec: Spec) -> Phase:
         name="pairs",
         schema=PAIRED,
         run=run,
-        inputs=("kept", "slices", "splits", "embeddings"),
+        inputs=("kept", "slices", "embeddings"),
         settings={"pair": spec.pair},
         modules=("stages.pairing.pair",),
         libraries=("scipy",),

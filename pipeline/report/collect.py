@@ -10,6 +10,7 @@ import pyarrow as pa
 import yaml
 
 from pipeline.corpus.funnel import SAMPLED_OUT, FunnelRow, by_rule, funnel
+from pipeline.corpus.summary import leaking
 from pipeline.corpus.version import Corpus, read_shard
 from pipeline.corpus.words import counted, number, sample_words
 from pipeline.engine.aggregates import Ranking, Rows, matching, table_rows
@@ -17,6 +18,7 @@ from pipeline.engine.packs import read_packed
 from pipeline.engine.storage import Storage
 from pipeline.engine.table import Beside, read_beside, side_by_side
 from pipeline.report.data import Cluster, Copy, Guard, PhaseTime, Picture, ReportData, Step
+from pipeline.report.differences import compare
 from pipeline.report.dropped import Dropped, examples
 from pipeline.report.gallery import Row, chosen, chosen_negatives, document, holding, look_up
 from pipeline.report.pictures import thumbnail
@@ -26,7 +28,7 @@ from pipeline.spec.sections import ReportSettings
 from schemas.document import DOCUMENT
 from schemas.manifest import ListedFile
 from schemas.shard import SHARD, shard_order
-from schemas.tables import CLUSTER, IMAGE_USE, SCORED
+from schemas.tables import CHOICE, CLUSTER, IMAGE_USE, SCORED
 from stages.dedup.near import DedupSettings
 from stages.filter.settings import FilterSettings
 
@@ -64,6 +66,7 @@ def collect(corpus: Corpus) -> ReportData:
     others = look_up(_shard_documents(corpus, {document_id for document_id, _ in wanted}), wanted)
     asked = dropped.wanted()
     urls = {name: url for name, (_, url) in _documents(corpus, asked.documents).items()}
+    clusters, more_clusters = _clusters(corpus)
     return ReportData(
         name=corpus.manifest.name,
         called=corpus.called,
@@ -74,7 +77,8 @@ def collect(corpus: Corpus) -> ReportData:
         funnel=steps,
         histograms=scores.histograms(corpus.manifest.spec),
         documents=[document(row, others) for row in rows],
-        clusters=_clusters(corpus),
+        clusters=clusters,
+        more_clusters=more_clusters,
         samples=dropped.samples(urls, _pictures(corpus, asked.images), _paragraphs(corpus, asked.paragraphs)),
         guards=_guards(corpus),
         times=_times(corpus),
@@ -152,6 +156,14 @@ def _notes(corpus: Corpus) -> list[str]:
             f"{counted(hot, 'band key')} of near-duplicates {'is' if hot == 1 else 'are'} shared by more than "
             f"{most:,} documents{'' if hot == 1 else ' each'}."
         )
+    if gone := corpus.manifest.counts.get("kept.leaking", 0):
+        there = gone + corpus.manifest.counts.get("kept.documents", 0)
+        notes.append(
+            f"The split drops {counted(gone, 'document')}, {number(100 * gone / there)}% of what was left, that would "
+            "be held out and show a picture of one that is trained on."
+        )
+        if line := leaking(corpus.manifest.counts):
+            notes.append(line)
     if corpus.retryable:
         failed = counted(corpus.retryable, "fetch or row", "fetches and rows")
         notes.append(f"{failed} failed in a way that may pass. To try again: {corpus.command('--retry-failed')}")
@@ -191,16 +203,16 @@ def _rows(corpus: Corpus, phase: str) -> int | None:
 
 def _steps(corpus: Corpus, funnel: list[FunnelRow]) -> list[Step]:
     """The way of the pages: rows of the tables that hold one row a document still in."""
-    text = _rows(corpus, "text")
-    near = sum(row.dropped for row in funnel if (row.kind, row.rule) == ("document", "near_duplicate"))
+    passed = _rows(corpus, "passed")
+    gone = sum(row.dropped for row in funnel if (row.phase, row.kind) == ("choose", "document"))
     counted = [
         ("pages asked for", _rows(corpus, "pages"), ""),
         ("pages read", corpus.manifest.counts.get("documents.pages_fetched"), "fetched, and HTML"),
         ("documents", _rows(corpus, "documents"), "extracted, use allowed"),
-        ("without exact copies", _rows(corpus, "unique"), "same address or same text"),
         ("text passed", _rows(corpus, "text"), "language, words, repetition …"),
-        ("without near-duplicates", None if text is None or "clusters" in corpus.ahead else text - near, ""),
-        ("pictures passed", _rows(corpus, "kept"), "fetched, large enough, not furniture"),
+        ("pictures passed", passed, "fetched, large enough, not furniture"),
+        ("without copies", None if passed is None or "choose" in corpus.ahead else passed - gone, "same page or text"),
+        ("without leaks", _rows(corpus, "kept"), "no picture on both sides of the split"),
         ("in the shards", _rows(corpus, "shards"), ""),
     ]
     return [Step(label, count, note) for label, count, note in counted if count is not None]
@@ -240,24 +252,51 @@ def _pictures(corpus: Corpus, wanted: set[str]) -> dict[str, Picture | None]:
     return {row["image_id"]: thumbnail(data, SAMPLE_SIDE) for row, data in pairs if data is not None}
 
 
-def _clusters(corpus: Corpus) -> list[Cluster]:
-    """The largest clusters of near-duplicates."""
-    if "clusters" not in corpus.phases:
-        return []
+def _clusters(corpus: Corpus) -> tuple[list[Cluster], int]:
+    """(The largest clusters of near-duplicates, how many more there are), once it is chosen among them."""
+    if "choose" not in corpus.phases:
+        return [], 0
     clusters = table_rows(corpus.table("clusters"), CLUSTER, ("cluster_id",))
     (sizes,) = clusters.aggregate(Ranking("cluster_id", MOST_CLUSTERS))
     largest = [row["cluster_id"] for row in sizes.to_pylist() if row["others"] is None and row["n"] > 1]
-    members: dict[str, list[tuple[str, bool]]] = {}
-    for row in _found(corpus, "clusters", CLUSTER, ("cluster_id", "document_id", "kept"), set(largest)):
-        members.setdefault(row["cluster_id"], []).append((row["document_id"], row["kept"]))
-    about = _documents(corpus, {document_id for rows in members.values() for document_id, _ in rows})
-    found = []
+    more = corpus.table("clusters").record.counts.get("clusters", len(largest)) - len(largest)
+    members: dict[str, list[Row]] = {}
+    for row in _found(corpus, "clusters", CLUSTER, ("cluster_id", "document_id", "similarity"), set(largest)):
+        members.setdefault(row["cluster_id"], []).append(row)
+    known = {row["document_id"] for rows in members.values() for row in rows}
+    chosen = {row["document_id"]: row["kept"] for row in _found(corpus, "choose", CHOICE, _CHOSEN, known)}
+    shown: dict[str, list[Row]] = {}
     for name in largest:
-        kept = next((about[item] for item, stays in sorted(members[name]) if stays and item in about), ("", ""))
-        copies = [about[item] for item, stays in sorted(members[name]) if not stays and item in about]
-        shown = [Copy(title, url, "near_duplicate") for title, url in copies[:MOST_COPIES]]
-        found.append(Cluster(*kept, shown, len(copies) - len(shown)))
-    return found
+        # The kept one first, then those that stood against it, then what other rules had dropped before.
+        rows = sorted(members[name], key=lambda row: (-chosen.get(row["document_id"], -1), row["document_id"]))
+        shown[name] = rows[: MOST_COPIES + 1]
+    wanted = {row["document_id"] for rows in shown.values() for row in rows}
+    about = {row["document_id"]: row for row in _found(corpus, "documents", DOCUMENT, _COMPARED, wanted)}
+    found = []
+    for name, rows in shown.items():
+        first, *others = [row for row in rows if row["document_id"] in about]
+        stays = chosen.get(first["document_id"], False)
+        if not stays:
+            others = [first, *others][:MOST_COPIES]
+        kept = about[first["document_id"]] if stays else None
+        copies = [_copy(kept, about[row["document_id"]], row, chosen.get(row["document_id"])) for row in others]
+        title, url = (kept["title"] or "", kept["url"]) if kept else ("", "")
+        found.append(Cluster(title, url, copies, len(members[name]) - len(copies) - stays))
+    return found, more
+
+
+_CHOSEN = ("document_id", "kept")
+_COMPARED = ("document_id", "title", "url", "nodes")
+
+
+def _copy(kept: Row | None, copy: Row, row: Row, stays: bool | None) -> Copy:
+    rule = {None: "dropped by another rule", True: "kept too", False: ""}[stays]
+    if kept is None:
+        return Copy(copy["title"] or "", copy["url"], rule, row["similarity"])
+    texts = [[node["text"] for node in each["nodes"] if node["kind"] == "text"] for each in (kept, copy)]
+    ours, theirs = ({node["image_id"] for node in each["nodes"] if node["kind"] == "image"} for each in (kept, copy))
+    pictures = f"{counted(len(theirs), 'picture')}, {len(theirs & ours):,} of them the same" if theirs else "no picture"
+    return Copy(copy["title"] or "", copy["url"], rule, row["similarity"], pictures, compare(*texts))
 
 
 def _guards(corpus: Corpus) -> list[Guard]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.corpus.funnel import FunnelRow
+from pipeline.report.differences import Comparison
 
 
 @dataclass(frozen=True)
@@ -137,17 +138,19 @@ class Document:
 
 @dataclass(frozen=True)
 class Copy:
-    """A document that was dropped as a copy."""
+    """A document that went because another one of its cluster is kept, or by another rule."""
 
     title: str
     url: str
-    rule: str
-    value: float | None = None
+    rule: str  # in words
+    value: float | None = None  # similarity to the nearest of its cluster
+    pictures: str = ""  # how many it shows of those of the kept one, in words
+    comparison: Comparison = field(default_factory=lambda: Comparison((), 0))  # the kept one on the left
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Copies of one document, and the one that was kept."""
+    """Documents of nearly the same text, and the one that was kept, if any."""
 
     kept_title: str
     kept_url: str
@@ -274,7 +277,7 @@ class ReportData:
     funnel: Sequence[FunnelRow]  # in the order of the pipeline
     histograms: Sequence[Histogram]
     documents: Sequence[Document]
-    clusters: Sequence[Cluster]
+    clusters: Sequence[Cluster]  # the largest
     samples: Sequence[RuleSamples]
     guards: Sequence[Guard]
     times: Sequence[PhaseTime]
@@ -284,3 +287,4 @@ class ReportData:
     retrieval: Sequence[Direction] = ()
     caveat: str = ""  # why this is no corpus to build upon
     notes: Sequence[str] = ()  # what the reader should know first, one sentence each
+    more_clusters: int = 0  # besides those that are shown, none of them larger

@@ -9,14 +9,19 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from stages.dedup.document_keys import DOCUMENT_KEY
+from stages.dedup.document_keys import DOCUMENT_KEY, halves, keys_of
 from stages.dedup.near import DedupSettings, signature_matrix
 
 # Documents of one band key up to which every pair of them is a candidate.
 SMALL_BUCKET = 8
 # Documents of a larger one that share a centre, so that no document has more edges than that in a bucket of a million.
 HUB = 1024
+
+# What documents share that meet under a key; it is told by the key's last two bits.
+BAND, TEXT, URL = range(3)
+_KIND = np.uint64(3)
 
 BAND_KEYS = pa.schema([pa.field("band_key", pa.uint64()), pa.field("id", DOCUMENT_KEY)])
 EDGES = pa.schema([pa.field("a", DOCUMENT_KEY), pa.field("b", DOCUMENT_KEY)])
@@ -34,13 +39,29 @@ def band_keys(rows: pa.Table, settings: DedupSettings) -> pa.Table:
     matrix = signature_matrix(rows.column("signature"), settings.num_perm)
     keys = np.empty((len(matrix), settings.bands), np.uint64)
     hash_bands(matrix, settings.rows, keys)
+    keys &= ~_KIND
     ids = rows.column("id").filter(valid).combine_chunks()
     repeated = ids.take(pa.array(np.repeat(np.arange(len(matrix)), settings.bands)))
     return pa.table([pa.array(keys.ravel()), repeated], schema=BAND_KEYS)
 
 
+def shared_keys(ids: pa.Array, shared: pa.Array | pa.ChunkedArray, kind: int) -> pa.Table:
+    """BAND_KEYS of what documents are known by besides their bands: TEXT, the hash of a text, or URL, a URL's id.
+
+    `ids`: DOCUMENT_KEYs; `shared`: 32 hex digits each, or null, which gives no row.
+    """
+    there = pc.is_valid(shared)
+    keys = halves(keys_of(shared.filter(there)))[:, 0] & ~_KIND | np.uint64(kind)
+    return pa.table([pa.array(keys), ids.filter(there)], schema=BAND_KEYS)
+
+
+def kinds_of(keys: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """BAND, TEXT or URL of band keys."""
+    return (keys & _KIND).astype(np.uint8)
+
+
 def candidate_edges(rows: pa.Table, max_bucket: int) -> tuple[pa.Table, pa.Table]:
-    """(band_key and EDGES a < b, each once in a bucket, sorted; hot buckets (band_key, documents)).
+    """(band_key and EDGES a < b, each once in a bucket, sorted; hot buckets of bands (band_key, documents)).
 
     `rows`: BAND_KEYS, all rows of every band_key. A bucket of up to SMALL_BUCKET documents gives all its pairs. A
     larger one gives a chain through its ids and a star from the first of every HUB of them, whose centres are a star
@@ -51,7 +72,7 @@ def candidate_edges(rows: pa.Table, max_bucket: int) -> tuple[pa.Table, pa.Table
     ids = rows.column("id").combine_chunks()
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.zeros(0, np.int64)
     sizes = np.diff(np.append(starts, len(keys)))
-    hot = np.flatnonzero(sizes > max_bucket)
+    hot = np.flatnonzero((sizes > max_bucket) & (kinds_of(keys[starts]) == BAND))
     met = sizes > 1
     first, last = np.repeat(starts[met], sizes[met]), np.repeat(starts[met] + sizes[met], sizes[met])
     place = np.arange(len(first)) - np.repeat(np.cumsum(sizes[met]) - sizes[met], sizes[met]) + first
@@ -90,6 +111,6 @@ def _in_order(rows: pa.Table) -> pa.Table:
 
 
 def distinct(pairs: pa.Table) -> pa.Table:
-    """EDGES, each pair once, sorted."""
-    found = pairs.group_by(EDGES.names).aggregate([]).select(EDGES.names)
-    return found.sort_by([(name, "ascending") for name in EDGES.names])
+    """Rows that name EDGES and what they share, each once, sorted."""
+    found = pairs.group_by(pairs.column_names).aggregate([]).select(pairs.column_names)
+    return found.sort_by([(name, "ascending") for name in pairs.column_names])

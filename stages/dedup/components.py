@@ -9,24 +9,26 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.row_function import CannotRun
+
 # Beyond this a component finder of several processes would be needed.
 MOST_EDGES = 1_000_000_000
 _FEWEST_SLOTS = 1 << 10
 
 
-class TooManyEdges(ValueError):
+class TooManyEdges(CannotRun):
     """More edges than one process joins; the message says how many."""
 
 
 class Components:
-    """Numbers 128-bit keys in the order in which they come, and joins them."""
+    """Numbers 128-bit keys in the order in which they come, and joins them, in one forest or in several."""
 
-    def __init__(self, most_edges: int = MOST_EDGES) -> None:
+    def __init__(self, most_edges: int = MOST_EDGES, forests: int = 1) -> None:
         self._most_edges = most_edges
         self._edges = 0
         self._count = 0
         self._known = np.empty((0, 2), np.uint64)
-        self._parent = np.empty(0, np.int64)
+        self._parents = [np.empty(0, np.int64) for _ in range(forests)]
         self._slots = np.full(_FEWEST_SLOTS, -1, np.int64)
 
     @property
@@ -34,15 +36,24 @@ class Components:
         """All keys by their numbers, uint64 (n, 2)."""
         return self._known[: self._count]
 
-    def add(self, a: NDArray[np.uint64], b: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Join a[i] and b[i], keys as uint64 (n, 2); their numbers. TooManyEdges when these are too many in all."""
+    def add(
+        self, a: NDArray[np.uint64], b: NDArray[np.uint64], *forests: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Join a[i] and b[i], keys as uint64 (n, 2), in these forests (the first, unless told); their numbers.
+
+        TooManyEdges when these are too many in all.
+        """
         from stages.dedup.pair_kernel import unite
 
         self._edges += len(a)
         if self._edges > self._most_edges:
-            raise TooManyEdges(f"more than {self._most_edges:,} pairs, which one process cannot join")
+            raise TooManyEdges(
+                f"dedup: more than {self._most_edges:,} pairs of documents that may be copies, which one process "
+                "cannot join: raise dedup.rows or dedup.threshold, or build the corpus in pieces"
+            )
         one, other = self._numbers(a), self._numbers(b)
-        unite(self._parent, one, other)
+        for forest in forests or (0,):
+            unite(self._parents[forest], one, other)
         return one, other
 
     def _numbers(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -61,19 +72,20 @@ class Components:
             size = max(count, 2 * self._count)
             known = np.empty((size, 2), np.uint64)
             known[: self._count] = self.keys
-            parent = np.arange(size)
-            parent[: self._count] = self._parent[: self._count]
-            self._known, self._parent = known, parent
+            self._known = known
+            for forest, before in enumerate(self._parents):
+                self._parents[forest] = np.arange(size)
+                self._parents[forest][: self._count] = before[: self._count]
         if 2 * count > len(self._slots):
             self._slots = np.full(1 << (2 * count - 1).bit_length(), -1, np.int64)
             old = self.keys.copy()
             number(old, 0, self._known, self._slots, np.empty(len(old), np.int64))
 
-    def roots(self) -> NDArray[np.int64]:
-        """Of every key the number of the smallest key of its component, int64 (n,)."""
+    def roots(self, forest: int = 0) -> NDArray[np.int64]:
+        """Of every key the number of the smallest key of its component in a forest, int64 (n,)."""
         from stages.dedup.pair_kernel import flatten
 
-        parent = self._parent[: self._count].copy()
+        parent = self._parents[forest][: self._count].copy()
         flatten(parent)
         order = np.lexsort((self.keys[:, 1], self.keys[:, 0]))
         smallest = np.empty(self._count, np.int64)

@@ -1,6 +1,7 @@
-"""Near-duplicate text: settings, MinHash signatures as rows, and the choice of the kept copy.
+"""Near-duplicate text: settings, and MinHash signatures as rows.
 
-How pairs are found is in stages.dedup.banding, how they are compared and joined in stages.dedup.similarity.
+How pairs are found is in stages.dedup.banding, how they are compared and joined in stages.dedup.similarity, and which
+copy stays in stages.dedup.choose.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
 from stages.dedup.shingles import signatures
-from stages.filter.verdicts import decision_table
 from stages.row_function import ERROR, Settings
 
 # bands x rows values, uint32 little-endian.
@@ -44,8 +43,16 @@ class DedupSettings(Settings):
     max_bucket: int = Field(default=10_000, ge=2)
     """Documents of one band key above which the bucket is reported as hot; it keeps its edges, which are at most twice
     as many as its documents. Default: ours, more copies of one text are boilerplate to be looked at."""
+    copies_by_text: Literal["always", "same_pictures"] = "always"
+    """Which documents of the same or nearly the same text are copies of each other: all, or those that also show the
+    same pictures (by perceptual hash), so that a text stands once with each set of pictures. Default: ours, all, as in
+    datatrove and text-dedup."""
+    copies_by_pictures: Literal["never", "same_captions", "always"] = "never"
+    """Whether documents that show the same set of pictures (by perceptual hash) are copies of each other though their
+    texts differ: never, where all captions are the same too, or always. Default: ours, never, as two articles may share
+    a press photograph (OBELICS: always, within a domain)."""
     paragraph_max_documents: int = Field(default=2, ge=1)
-    """Documents of a domain that may share a paragraph before all but one copy go. Default: ours, twice may be a
+    """Documents of a domain that may share a paragraph before all copies but one go. Default: ours, twice may be a
     quotation (OBELICS: 1, and it removes every copy)."""
 
     @property
@@ -121,46 +128,3 @@ def value_ends(column: pa.Array) -> NDArray[Any]:
     """Where the values of a binary or large_binary array, one at least, begin and end among its bytes."""
     kind = np.int64 if pa.types.is_large_binary(column.type) else np.int32
     return np.frombuffer(column.buffers()[1], kind)[column.offset : column.offset + len(column) + 1]
-
-
-def choose_kept(members: pa.Table, threshold: float | None = None) -> tuple[pa.Array, pa.Table]:
-    """(document ids kept, sorted; DECISION rows naming the kept copy), rule "near_duplicate".
-
-    `members`: columns id, cluster, num_images, modified, and optionally url and similarity (`nearest`, the value of
-    the decisions, whose bound is `threshold`); all members of every cluster. Kept is the one with most images, then
-    the newest (no date is oldest), then the smallest id.
-    """
-    order = pc.sort_indices(
-        members,
-        sort_keys=[
-            ("cluster", "ascending", "at_end"),
-            ("num_images", "descending", "at_end"),
-            ("modified", "descending", "at_end"),
-            ("id", "ascending", "at_end"),
-        ],
-    )
-    members = members.take(order)
-    clusters = members.column("cluster").to_pylist()
-    ids = members.column("id").to_pylist()
-    urls, similarity = (
-        members.column(name).to_pylist() if name in members.column_names else [None] * len(ids)
-        for name in ("url", "similarity")
-    )
-    kept: dict[str, str] = {}
-    dropped: list[int] = []
-    for row, (cluster, document_id) in enumerate(zip(clusters, ids, strict=True)):
-        if kept.setdefault(cluster, document_id) != document_id:
-            dropped.append(row)
-    subjects = [ids[row] for row in dropped]
-    decisions = decision_table(
-        "document",
-        "drop",
-        subjects,
-        document_id=subjects,
-        url=[urls[row] for row in dropped],
-        rule=["near_duplicate"] * len(subjects),
-        value=[similarity[row] for row in dropped],
-        high=[threshold if similarity[row] is not None else None for row in dropped],
-        detail=[f"kept {kept[clusters[row]]} of cluster {clusters[row]}" for row in dropped],
-    )
-    return pa.array(sorted(kept.values()), pa.string()), decisions.sort_by("subject_id")

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from stages.dedup.banding import BAND, TEXT, URL
 from stages.dedup.components import Components
 from stages.dedup.document_keys import DOCUMENT_KEY, from_halves, halves, ids_of
 from stages.dedup.near import DedupSettings, numbers_in, signature_matrix, value_ends
@@ -57,60 +58,53 @@ def similarities(left: pa.ChunkedArray, right: pa.ChunkedArray, settings: DedupS
     return shares
 
 
-# What `members` reads: two documents, how similar they are, and what the choice between them needs of both.
+# What `members` reads: two documents, what they share, and how similar they are where that was measured.
 COMPARED = pa.schema(
     [
         pa.field("a", DOCUMENT_KEY),
         pa.field("b", DOCUMENT_KEY),
+        pa.field("kind", pa.uint8()),  # one of stages.dedup.banding.BAND, TEXT, URL
         pa.field("similarity", pa.float64()),
-        pa.field("a_num_images", pa.int32()),
-        pa.field("a_modified", pa.timestamp("s", tz="UTC")),
-        pa.field("b_num_images", pa.int32()),
-        pa.field("b_modified", pa.timestamp("s", tz="UTC")),
     ]
 )
+# Forests: documents with nearly or exactly the same text; with exactly the same; of one URL; any of these.
+_CLUSTER, _SAME_TEXT, _SAME_URL, _ANY = range(4)
+_JOINED = {BAND: (_ANY, _CLUSTER), TEXT: (_ANY, _CLUSTER, _SAME_TEXT), URL: (_ANY, _SAME_URL)}
 
 
 def members(pairs: Iterable[pa.Table], threshold: float) -> tuple[pa.Table, int]:
-    """(Documents of clusters, by id, as `choose_kept` reads them; how many of the pairs tie them.)
+    """(Documents that may be copies, by id; how many pairs of shared bands tie them.)
 
-    `pairs`: COMPARED, in any order and number of tables; a pair ties its documents at a similarity of `threshold` or
-    more, and where it was not measured (null). A document's similarity is that to its nearest. TooManyEdges as
-    `Components`.
+    `pairs`: COMPARED, in any order and number of tables. A pair of a shared band ties its documents at a similarity of
+    `threshold` or more, and where it was not measured (null); the others always do. Columns: document_id; cluster_id,
+    text_id, url_id and copies_id, each the smallest document id of those with nearly the same text, the same text, the
+    same URL, and any of these; similarity, that to its nearest. TooManyEdges as `Components`.
     """
-    graph = Components()
+    graph = Components(forests=4)
     tied = 0
-    nearest, images = np.empty(0, np.float64), np.empty(0, np.int32)
-    modified = np.empty(0, np.int64)
+    nearest = np.empty(0, np.float64)
     for table in pairs:
+        near = pc.equal(table.column("kind"), BAND)
         similar = pc.fill_null(pc.greater_equal(table.column("similarity"), threshold), True)
-        table = table.filter(similar)
-        tied += table.num_rows
-        ends = graph.add(halves(table.column("a")), halves(table.column("b")))
-        count = len(graph.keys)
-        nearest = _longer(nearest, count, np.nan)
-        images, modified = _longer(images, count, 0), _longer(modified, count, _NO_DATE)
-        similarity = np.asarray(table.column("similarity"), np.float64)
-        for side, end in zip("ab", ends, strict=True):
-            np.fmax.at(nearest, end, similarity)
-            images[end] = np.asarray(table.column(f"{side}_num_images"), np.int32)
-            modified[end] = np.asarray(pc.fill_null(table.column(f"{side}_modified").cast(pa.int64()), _NO_DATE))
+        tied += int(pc.sum(pc.and_(near, similar)).as_py() or 0)
+        for kind, forests in _JOINED.items():
+            ties = pc.equal(table.column("kind"), kind)
+            mine = table.filter(pc.and_(ties, similar) if kind == BAND else ties)
+            ends = graph.add(halves(mine.column("a")), halves(mine.column("b")), *forests)
+            nearest = _longer(nearest, len(graph.keys), np.nan)
+            similarity = np.asarray(mine.column("similarity"), np.float64)
+            for end in ends:
+                np.fmax.at(nearest, end, similarity)
     ids = ids_of(from_halves(graph.keys))
+    named = {"cluster_id": _CLUSTER, "text_id": _SAME_TEXT, "url_id": _SAME_URL, "copies_id": _ANY}
     made = pa.table(
         {
-            "id": ids,
-            "cluster": ids.take(pa.array(graph.roots())),
-            "num_images": images[: len(ids)],
-            "modified": pa.array(modified[: len(ids)], mask=modified[: len(ids)] == _NO_DATE).cast(
-                COMPARED.field("a_modified").type
-            ),
-            "similarity": pa.array(nearest[: len(ids)], from_pandas=True),
+            "document_id": ids,
+            **{name: ids.take(pa.array(graph.roots(forest))) for name, forest in named.items()},
+            "similarity": pa.array(nearest[: len(ids)], pa.float64(), from_pandas=True),
         }
     )
-    return made.sort_by("id"), tied
-
-
-_NO_DATE = np.iinfo(np.int64).min
+    return made.sort_by("document_id"), tied
 
 
 def _longer(values: NDArray[Any], count: int, rest: float) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from schemas.decision import DECISION
 from stages.filter.settings import Bounds, FilterSettings
-from stages.filter.text_rules import flatten, kept_table, kept_words
+from stages.filter.text_rules import flatten, kept_table, kept_words, repeats
 from stages.filter.verdicts import Rule, decision_table, float_values, judge, ratio
 
 _FORBIDDEN = Bounds(max=0.0)
@@ -45,26 +45,20 @@ def decide_images(
     reason = _by_image_id(images, image_ids, "reason").to_pylist()
     formats = _by_image_id(images, image_ids, "original_format").to_pylist()
     content = _by_image_id(images, image_ids, "sha256")
-    contents = content.to_pylist()
     rules = settings.image
-    seen: set[tuple[int, str]] = set()
-    repeated = np.zeros(len(owner))
-    for i, (row, one) in enumerate(zip(owner.tolist(), contents, strict=True)):
-        if one is not None:
-            repeated[i] = (row, one) in seen
-            seen.add((row, one))
     judged = [
         Rule("status", np.array([float(one != "ok") for one in status], np.float64), _FORBIDDEN),
         Rule("format", np.array([float(one not in rules.formats) for one in formats], np.float64), _FORBIDDEN),
         Rule("original_width", width, rules.original_width),
         Rule("original_height", height, rules.original_height),
         Rule("aspect_ratio", ratio(width, height), rules.aspect_ratio),
-        Rule("repeated_in_document", repeated, _FORBIDDEN),
     ]
     if frequency is not None:
         index = pc.index_in(content, value_set=frequency.column("content").combine_chunks())
         counts = float_values(frequency.column("num_documents").take(index))
         judged.append(Rule("documents", counts, rules.documents))
+    passed = judge(judged, len(owner)).passed
+    judged.append(Rule("repeated_in_document", repeats(owner, content.to_pylist(), passed), _FORBIDDEN))
     verdicts = judge(judged, len(owner))
     failed = np.flatnonzero(~verdicts.passed)
     details = [(reason[i] or status[i] or "not fetched") if status[i] != "ok" else formats[i] for i in failed.tolist()]

@@ -103,7 +103,11 @@ def decide_text(documents: pa.Table, scores: pa.Table, settings: FilterSettings)
     image_rows = np.flatnonzero(np.asarray(pc.equal(nodes.column("kind"), "image")) & alive[nodes.owner])
     image_urls_here = image_urls.take(pa.array(image_rows)).to_pylist()
     image_ids = nodes.column("image_id").take(pa.array(image_rows)).to_pylist()
-    image_verdicts = judge(_image_rules(nodes, image_rows, image_urls_here, image_ids, settings.image), len(image_rows))
+    image_rules = _image_rules(nodes, image_rows, image_urls_here, settings.image)
+    # What another rule drops, as a thumbnail, takes none of its copies with it.
+    passed = judge(image_rules, len(image_rows)).passed
+    image_rules.append(Rule("repeated_in_document", repeats(nodes.owner[image_rows], image_ids, passed), _FORBIDDEN))
+    image_verdicts = judge(image_rules, len(image_rows))
     rows = np.flatnonzero(~image_verdicts.passed)
     decisions.append(
         decision_table(
@@ -197,27 +201,31 @@ def _language_rules(scores: pa.Table, rules: DocumentRules) -> list[Rule]:
     ]
 
 
-def _image_rules(
-    nodes: Nodes, rows: NDArray[np.int64], urls: Sequence[str], image_ids: Sequence[str], rules: ImageRules
-) -> list[Rule]:
-    furniture, forbidden, repeated = (np.zeros(len(rows)) for _ in range(3))
+def repeats(owner: NDArray[np.int64], names: Sequence[str | None], passed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """1 for every row that has passed after another one of its owner that has, and has its name; else 0."""
     seen: set[tuple[int, str]] = set()
-    owners = nodes.owner[rows].tolist()
-    for i, (url, image_id, owner) in enumerate(zip(urls, image_ids, owners, strict=True)):
+    repeated = np.zeros(len(owner))
+    for i, (row, name) in enumerate(zip(owner.tolist(), names, strict=True)):
+        if name is not None and passed[i]:
+            repeated[i] = (row, name) in seen
+            seen.add((row, name))
+    return repeated
+
+
+def _image_rules(nodes: Nodes, rows: NDArray[np.int64], urls: Sequence[str], rules: ImageRules) -> list[Rule]:
+    furniture, forbidden = (np.zeros(len(rows)) for _ in range(2))
+    for i, url in enumerate(urls):
         path = "" if url.startswith("data:") else urlsplit(url).path.lower()
         furniture[i] = any(word in path for word in rules.url_words)
         extension = _EXTENSION.search(path)
         known = EXTENSIONS.get(extension.group(1)) if extension else None
         forbidden[i] = known is not None and known not in rules.formats
-        repeated[i] = (owner, image_id) in seen
-        seen.add((owner, image_id))
     taken = pa.array(rows)
     return [
         Rule("url_words", furniture, _FORBIDDEN),
         Rule("format", forbidden, _FORBIDDEN),
         Rule("rendered_width", float_values(nodes.column("rendered_width").take(taken)), rules.rendered_width),
         Rule("rendered_height", float_values(nodes.column("rendered_height").take(taken)), rules.rendered_height),
-        Rule("repeated_in_document", repeated, _FORBIDDEN),
     ]
 
 

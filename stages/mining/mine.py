@@ -33,7 +33,7 @@ SLICES = pa.schema(
         pa.field("slice", pa.int32(), nullable=False),  # index in the document's slices
         pa.field("kind", pa.string(), nullable=False),  # "image" | "sentence"
         pa.field("content_id", pa.string(), nullable=False),
-        pa.field("cluster_id", pa.string(), nullable=False),  # of `stages.dedup.split`
+        pa.field("cluster_id", pa.string(), nullable=False),  # of near-duplicates
         pa.field("split", pa.string(), nullable=False),
         pa.field("primary", VECTOR),  # unit norm or null
         pa.field("shared", VECTOR),  # unit norm or null: then neither anchor nor candidate

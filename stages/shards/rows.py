@@ -42,8 +42,16 @@ class ShardSettings(Settings):
     a time however large its documents are. At most 1 GiB: pictures are addressed by 32 bits within a batch."""
 
     held_out_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of groups of related documents that is held out from training (`stages.dedup.split`). Default: ours, a
-    tenth, as is customary."""
+    """Share of the documents that is held out from training, 0..1, when a corpus is first split (`stages.dedup.split`);
+    its later versions are split at the same place. Default: ours, a tenth, as is customary."""
+
+    split_salt: str = "split"
+    """What the places of documents are hashed with, any text: another one makes another split, at a border of its own.
+    Default: ours, the word itself, as nothing depends on which it is."""
+
+    split_phash_distance: int = Field(default=3, ge=0, le=15)
+    """Bits of 64 between the perceptual hashes of pictures; up to it they count as the same picture, which may not
+    stand on both sides. Default: ours, what four bands of 16 bits find: a picture that was resized or stored anew."""
 
     compression: Literal["none", "lz4", "zstd"] = "none"
     """Codec of the buffers. Default: ours, none, so that rows are read in place from a memory-mapped file; images are

@@ -19,10 +19,12 @@ import pyarrow as pa
 import yaml
 
 from pipeline.corpus.version import Corpus
+from tests.end_to_end.site import salt_without_leaks
 
 ROOT = Path(__file__).resolve().parents[2]
 # Small enough for several shards a split.
 TARGET_BYTES = 40_000
+HELD_OUT = 0.5
 # Encoders that load nothing: what is tested here is the build.
 SHARED = "hash:64"
 
@@ -115,7 +117,11 @@ def write_spec(path: Path, url: str, **more: object) -> Path:
         "embed": {"image_primary": "hash:48", "sentence_primary": "hash:48", "shared": SHARED},
         "pair": {"min_similarity": None},
         "mine": {"top_k": 3},
-        "shard": {"held_out_fraction": 0.5, "target_bytes": TARGET_BYTES},
+        "shard": {
+            "held_out_fraction": HELD_OUT,
+            "split_salt": salt_without_leaks(url, HELD_OUT),
+            "target_bytes": TARGET_BYTES,
+        },
         "resources": {"workers": 2, "object_store_megabytes": 200},
     }
     path.write_text(yaml.safe_dump({**data, **more}))

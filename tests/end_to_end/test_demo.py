@@ -41,7 +41,7 @@ def test_the_demo_from_nothing_and_again(tmp_path: Path) -> None:
     assert counts["documents.pages_fetched"] == 462, "sasview 304, pygame 76, pygame-ce 82"
     assert counts["shards.documents"] > 100 and counts["shards.images"] > 200
     assert counts["shards.matched_images"] == counts["shards.images"]
-    assert counts["clusters.near_duplicates"] >= 3
+    assert counts["choose.near_duplicate"] >= 3
     assert counts["shards.negatives"] > 3000
     evaluation = json.loads((out / "train" / "evaluation.json").read_text())
     assert {"before", "after"} <= set(evaluation)

@@ -131,8 +131,8 @@ def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder
         ended = build_here(spec, out, "--until", "documents", "--retry-failed").check()
         assert "stopped after documents" in ended.err and down.paths().count("/index.html") == 2
         told = run_here("pipeline.explain", "--corpus", str(out), "--url", f"{down.url}/index.html").check().out
-        assert " stopped after documents: --until documents; phases from unique_urls on did not finish\n" in told
-        assert "  result: still in after extract; same address has not been done\n" in told
+        assert " stopped after documents: --until documents; phases from scores on did not finish\n" in told
+        assert "  result: still in after extract; text scores has not been done\n" in told
         # The last line of the phase: while it goes on it says how far it is.
         assert " 1 document " in [line for line in ended.err.splitlines() if line.startswith("  documents")][-1]
 

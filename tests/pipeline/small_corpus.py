@@ -27,7 +27,7 @@ from schemas.document import DOCUMENT
 from schemas.manifest import ListedFile, PhaseRecord, VersionManifest
 from schemas.page import PAGE
 from schemas.shard import SHARD, shard_name
-from schemas.tables import CLUSTER, IMAGE_USE, KEPT, MINED, PAIRED, SCORED, SELECTED, UNIQUE
+from schemas.tables import CHOICE, CLUSTER, IMAGE_USE, KEPT, MINED, PAIRED, PASSED, SCORED, SELECTED
 from stages.shards.rows import ShardDocument, ShardSettings, shard_bytes, shard_table
 from stages.shards.slices import Slice, slices
 from stages.text.scores import ScoreText, ScoreTextSettings
@@ -148,7 +148,7 @@ def decisions() -> dict[str, list[dict[str, Any]]]:
             ),
             decision("document", "num_images", old, document_id=old, url=f"{SITE}/old", value=0.0, low=1.0, high=30.0),
         ],
-        "clusters": [
+        "choose": [
             decision(
                 "document",
                 "near_duplicate",
@@ -156,10 +156,10 @@ def decisions() -> dict[str, list[dict[str, Any]]]:
                 document_id=copy,
                 value=0.93,
                 high=0.7,
-                detail=f"kept {dogs} of cluster {dogs}",
+                detail=f"kept {dogs}",
             ),
         ],
-        "kept": [
+        "passed": [
             decision(
                 "image",
                 "aspect_ratio",
@@ -306,12 +306,11 @@ def write(folder: str) -> Corpus:
                 for p, nodes in NODES.items()
             ],
         ),
-        "unique": (UNIQUE, [{"document_id": document_id(path)} for path in NODES]),
         "scores": (SCORED, text_scores()),
         "text": (
             SELECTED,
             [
-                {"document_id": document_id(p), "positions": [0, 1], "num_images": 1, "text": "x"}
+                {"document_id": document_id(p), "positions": [0, 1], "num_images": 1, "text": "x", "url_key": "0" * 32}
                 for p in NODES
                 if p != "/old"
             ],
@@ -321,14 +320,44 @@ def write(folder: str) -> Corpus:
             [
                 {
                     "document_id": document_id(p),
-                    "cluster_id": document_id("/dogs" if "dogs" in p else p),
-                    "kept": p != "/dogs-copy",
+                    "cluster_id": document_id("/dogs"),
+                    "copies_id": document_id("/dogs"),
+                    "text_id": document_id(p),
+                    "url_id": document_id(p),
+                    "similarity": 0.93,
+                }
+                for p in ("/dogs", "/dogs-copy")
+            ],
+        ),
+        "images": (IMAGE_USE, images),
+        "passed": (
+            PASSED,
+            [
+                {
+                    "document_id": document_id(p),
+                    "url": f"{SITE}{p}",
+                    "positions": [0, 1],
+                    "num_images": 1,
+                    "num_words": 7,
+                    "images": [],
                 }
                 for p in NODES
                 if p != "/old"
             ],
         ),
-        "images": (IMAGE_USE, images),
+        "choose": (
+            CHOICE,
+            [
+                {
+                    "document_id": document_id(p),
+                    "cluster_id": document_id("/dogs"),
+                    "kept": p == "/dogs",
+                    "cut": [],
+                    "position": 0.5,
+                }
+                for p in ("/dogs", "/dogs-copy")
+            ],
+        ),
         "kept": (
             KEPT,
             [
@@ -336,6 +365,7 @@ def write(folder: str) -> Corpus:
                     "document_id": d.document_id,
                     "url": d.url,
                     "cluster_id": d.cluster_id,
+                    "split": d.split,
                     "nodes": list(d.nodes),
                     "images": [],
                     "positions": [node["position"] for node in d.nodes],

@@ -43,7 +43,7 @@ def test_a_kept_page_is_told_node_by_node(corpus: Corpus) -> None:
     [
         (
             "/dogs-copy",
-            "near-duplicates: dropped, nearly the same text as another page: 0.93, accepted at most 0.7 "
+            "duplicates: dropped, nearly the same text as another page: 0.93, accepted at most 0.7 "
             f"[near_duplicate]; kept is {SITE}/dogs",
         ),
         ("/dogs-copy", "   0 paragraph: went with its document"),
@@ -119,7 +119,7 @@ def test_an_image_is_told_with_every_place_it_stands_in(corpus: Corpus) -> None:
     kept = told(corpus, f"{SITE}/img/1.jpg")
     assert "fetched: jpeg, 480 x 320 pixels" in kept and "shown by 2 documents" in kept
     assert f"in {SITE}/dogs, node 1\n       in versions/{VERSION}/shards/train-00000-of-00001.arrow, row 1" in kept
-    assert f"in {SITE}/dogs-copy, node 1\n       went with its document: near-duplicates" in kept
+    assert f"in {SITE}/dogs-copy, node 1\n       went with its document: duplicates" in kept
     assert "image filters: dropped, too long and thin: 4.2" in told(corpus, f"{SITE}/img/3.jpg")
 
 

@@ -130,7 +130,7 @@ def test_what_is_finished_is_cached_and_said_with_rows_and_seconds(tmp_path: Pat
     finish(spec, until="documents")
     found = states(spec)
     assert found["pages"] == found["documents"] == "cached      4 rows, 1.5 s when it ran"
-    assert found["unique_urls"] == "runs        never finished here"
+    assert found["scores"] == "runs        never finished here"
     assert list(describe(spec, until="documents"))[-1] == "nothing to do"
     assert version_at_hand(spec) is None
 
@@ -226,7 +226,7 @@ def test_weights_that_are_not_here_are_not_downloaded_to_plan(tmp_path: Path, mo
         "unknown",
         "hf:nobody/nothing, open_clip:ViT-B-32/openai: not on this machine yet, a build downloads it",
     ]
-    assert said[-1] == "6 of 18 phases would run; those from embeddings on are not known; nothing was done"
+    assert said[-1] == "9 of 18 phases would run; those from embeddings on are not known; nothing was done"
     assert list(describe(spec_of(tmp_path, *other[:2]), until="slices"))[-1] == "nothing to do"
 
 

@@ -30,12 +30,12 @@ def test_pictures_in_the_shards_and_urls_that_were_asked_for_are_counted_apart(c
 
 def test_one_is_not_several(corpus: Corpus) -> None:
     again = f"python -m pipeline.build --spec SPEC --out {corpus.storage} --retry-failed"
-    one = said(corpus, clusters__near_duplicates=1, clusters__clusters=1)
-    assert one["near-duplicates"].startswith("1 document dropped, in 1 cluster;")
+    one = said(corpus, choose__near_duplicate=1, choose__copies_kept=1)
+    assert one["duplicates"] == "1 near-duplicate dropped, 0 of the same URL, 0 of the same text, for 1 document kept"
     assert f"\n  1 fetch or row failed in a way that may pass; try again with {again}\n" in one["all"]
     assert one["shards"].startswith("1 file, ")
-    two = said(corpus, clusters__near_duplicates=2, clusters__clusters=2, pages__retryable=2)
-    assert two["near-duplicates"].startswith("2 documents dropped, in 2 clusters;")
+    two = said(corpus, choose__near_duplicate=2, choose__copies_kept=2, pages__retryable=2)
+    assert two["duplicates"].startswith("2 near-duplicates dropped,") and "for 2 documents kept" in two["duplicates"]
     assert f"\n  2 fetches and rows failed in a way that may pass; try again with {again}\n" in two["all"]
 
 
@@ -44,3 +44,11 @@ def test_a_corpus_without_a_held_out_part_says_how_to_get_one(corpus: Corpus) ->
     assert said(corpus, shards__held_out=0)["documents"].endswith(f"(0 held out); {remedy}")
     assert said(corpus, shards__held_out=1)["documents"].endswith("(1 held out)")
     assert said(corpus, shards__held_out=0, shards__documents=0)["documents"].endswith("(0 held out)")
+
+
+def test_a_split_that_drops_much_is_a_warning(corpus: Corpus) -> None:
+    assert "leak" not in said(corpus, kept__leaking=10, kept__documents=90)["all"]
+    assert (
+        "\n  warning: 11 documents, 11% of what was left, would leak "
+        in said(corpus, kept__leaking=11, kept__documents=89)["all"]
+    )

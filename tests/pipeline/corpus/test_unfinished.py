@@ -66,7 +66,7 @@ def test_a_build_that_was_stopped_is_told_as_far_as_it_came(corpus: Corpus, say:
     assert code == 0 and lines[0] == (
         f"build {record.id} stopped after text: --until text; phases from clusters on did not finish"
     )
-    assert "  result: still in after text filters; near-duplicates has not been done" in lines
+    assert "  result: still in after text filters; groups of copies has not been done" in lines
     assert "     0 paragraph: still in" in lines and "shards" not in said and "went with" not in said
     assert lines[-1] == (
         "to go on with the build: python -m pipeline.build --spec 'small spec.yaml' --set mine.top_k=3 "
@@ -97,7 +97,7 @@ def test_the_report_of_a_stopped_build_shows_what_there_is_and_why(corpus: Corpu
     assert f"Unfinished: build {record.id} stopped after text: --until text &lt;b&gt;; phases from clusters" in page
     for there in ('id="flow"', 'id="funnel"', 'id="time"', "Disallow: /private", "<dt>pages</dt><dd>6</dd>"):
         assert there in page
-    for absent in ('id="gallery"', 'id="duplicates"', 'id="guards"', "in the shards", "without near-duplicates"):
+    for absent in ('id="gallery"', 'id="duplicates"', 'id="guards"', "in the shards", "without copies"):
         assert absent not in page
     assert set(corpus.storage.walk("versions")) == before
     assert say("report", "--version", VERSION)[1] == f"{corpus.storage.path(corpus.report)}\n"
@@ -120,10 +120,10 @@ def test_a_version_that_an_expectation_refused_is_read(corpus: Corpus, say: Say)
 def test_a_killed_build_is_running_or_killed(corpus: Corpus, say: Say, finished: bool) -> None:
     """The last phase that it began left receipts, and a record where it was killed before the next began."""
     phases = {name: corpus.manifest.phases[name] if name in ("pages", "documents") else "" for name in corpus.phases}
-    key = corpus.table("unique").record.key if finished else "0" * 32
-    record = record_build(corpus, "unique", RUNNING, phases=phases | {"unique": f"work/unique/{key}"})
+    key = corpus.table("scores").record.key if finished else "0" * 32
+    record = record_build(corpus, "scores", RUNNING, phases=phases | {"scores": f"work/scores/{key}"})
     said = say("explain", "--url", f"{SITE}/cats")[1].splitlines()
-    last, ahead = ("unique", "scores") if finished else ("documents", "unique")
+    last, ahead = ("scores", "text") if finished else ("documents", "scores")
     assert said[0] == (
         f"build {record.id} is running, or was killed after {last} (last heard of at 2026-01-03T00:01:00Z); "
         f"phases from {ahead} on did not finish"

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipeline.engine.key_range import WHOLE, KeyRange, evenly, places, within
-from pipeline.engine.phase import Part, Phase
-from pipeline.engine.storage import Storage
+from pipeline.engine.key_range import evenly
+from pipeline.engine.recovery import line_for_people
 from pipeline.phases.duplicates import candidate_pairs, clusters, edges, similarities
 from pipeline.spec.loading import Spec
-from schemas.contract import conform, key_of
+from schemas.contract import conform
 from schemas.digests import bucket_digests, table_digest
 from schemas.keys import digest
 from schemas.tables import CLUSTER, SELECTED, SIGNATURE
+from stages.dedup import components
+from stages.dedup.banding import BAND, TEXT, URL
 from stages.dedup.near import MinHashSignatures
 from stages.dedup.shingles import shingles
+from stages.text.normal_form import text_hash
+from tests.pipeline.phases.driving import Cut, driven
 
 PHASES = (edges, candidate_pairs, similarities, clusters)
 BOILERPLATE = " ".join(f"word{number}" for number in range(300))
-
-
-class Cut:
-    """A table of an earlier phase, in files of ranges of its own; counts what is read of it."""
-
-    def __init__(self, rows: pa.Table, files: int) -> None:
-        self.rows = rows
-        self.files = evenly(files)
-        self.read_whole = 0
-
-    def read(self, keys: KeyRange) -> pa.Table:
-        return within(self.rows, key_of(self.rows.schema), keys)
-
-    def read_all(self) -> Iterator[pa.Table]:
-        self.read_whole += 1
-        return (self.read(file) for file in self.files)
 
 
 def texts() -> dict[str, str]:
@@ -55,6 +42,7 @@ def texts() -> dict[str, str]:
             edited[7 * copy : 7 * copy + 2 * copy] = chance.choices(vocabulary, k=2 * copy)
             found.append(" ".join(edited))
     found += [f"{BOILERPLATE} end{number}" for number in range(40)]
+    found.append(found[1])
     return {digest(str(number)): text for number, text in enumerate(found)}
 
 
@@ -68,60 +56,30 @@ def signed() -> dict[str, pa.Table]:
     """The tables "text" and "signatures" of the texts."""
     known = dict(sorted(texts().items()))
     signature = MinHashSignatures(spec_of().dedup)(pa.table({"text": pa.array(known.values(), pa.large_string())}))
-    modified = [datetime(2020, 1, 1 + place % 28, tzinfo=UTC) if place % 3 else None for place in range(len(known))]
-    facts = {"document_id": list(known), "num_images": [place % 5 for place in range(len(known))], "modified": modified}
-    text = {**facts, "language": [None] * len(known), "positions": [[]] * len(known), "text": list(known.values())}
+    hashes = [text_hash(text) if any(char.isalnum() for char in text) else None for text in known.values()]
+    # Two strangers have one URL.
+    urls = [digest("one URL") if place < 2 else digest(name, "URL") for place, name in enumerate(known)]
+    facts = {"document_id": list(known), "text_hash": hashes, "url_key": urls}
+    none = [[]] * len(known)
+    text = {**facts, "language": none, "positions": none, "num_images": [0] * len(known), "text": list(known.values())}
+    text["language"] = [None] * len(known)
     return {
         "text": conform(pa.table([pa.array(text[f.name], f.type) for f in SELECTED], SELECTED.names), SELECTED),
         "signatures": conform(pa.table({**facts, "signature": signature.column("signature")}), SIGNATURE),
     }
 
 
-def part_of(phase: Phase, inputs: Mapping[str, Cut], keys: KeyRange) -> Part:
-    """A part that sees its phase's inputs and nothing else."""
-    return Part(phase.name, "", keys, Storage("/nowhere"), {name: inputs[name] for name in phase.inputs})
-
-
-def driven(
-    phase: Phase, inputs: Mapping[str, Cut], ranges: Sequence[KeyRange]
-) -> tuple[pa.Table, pa.Table | None, dict[str, int]]:
-    """(rows, decisions, counts) of a phase in these ranges; what its exchange brings comes in a chance order."""
-    if phase.whole:
-        ranges = [WHOLE]
-    brought = None
-    if phase.exchange is not None:
-        sent = [phase.exchange.emit(part_of(phase, inputs, keys), None) for keys in ranges]
-        assert all(set(phase.exchange.schema.names) <= set(rows.column_names) for rows in sent)
-        names = phase.exchange.schema.names
-        brought = pa.concat_tables(rows.select(names).cast(phase.exchange.schema) for rows in sent)
-        order = list(range(brought.num_rows))
-        random.Random(len(ranges)).shuffle(order)
-        brought = brought.take(pa.array(order, pa.int64()))
-    made, decisions, counts = [], [], {}
-    for index, keys in enumerate(ranges):
-        part, rows = part_of(phase, inputs, keys), None
-        if brought is not None and phase.exchange is not None:
-            mine = pa.array(places(brought.column(phase.exchange.key), ranges) == index)
-            rows = brought.filter(mine).sort_by([(name, "ascending") for name in phase.exchange.order])
-        made.append(conform(phase.run(part, rows), phase.schema))
-        decisions += part.decisions
-        for name, number in part.counts.items():
-            counts[name] = counts.get(name, 0) + number
-    return pa.concat_tables(made), pa.concat_tables(decisions) if decisions else None, counts
-
-
-def run(num_ranges: int, **dedup: Any) -> tuple[dict[str, Cut], pa.Table, dict[str, dict[str, int]]]:
-    """(tables, decisions of the clusters, counts) of the phases, worked on and cut in as many ranges."""
+def run(num_ranges: int, **dedup: Any) -> tuple[dict[str, Cut], dict[str, dict[str, int]]]:
+    """(tables, counts) of the phases, worked on and cut in as many ranges."""
     spec = spec_of(**dedup)
     tables = {name: Cut(rows, num_ranges) for name, rows in signed().items()}
     counted = {}
-    decisions = None
     for make in PHASES:
         phase = make(spec)
         rows, decisions, counted[phase.name] = driven(phase, tables, evenly(num_ranges))
+        assert decisions is None, "which copy stays is not said yet"
         tables[phase.name] = Cut(rows, num_ranges)
-    assert decisions is not None
-    return tables, decisions, counted
+    return tables, counted
 
 
 def digests(tables: Mapping[str, Cut]) -> dict[str, str]:
@@ -134,26 +92,28 @@ def digests(tables: Mapping[str, Cut]) -> dict[str, str]:
 
 @pytest.mark.parametrize("verify", ["signature", "jaccard", "none"])
 def test_clusters_do_not_depend_on_how_work_is_cut(verify: str) -> None:
-    whole, decisions, counted = run(1, verify=verify)
+    whole, counted = run(1, verify=verify)
     for num_ranges in (3, 16):
-        tables, said, counts = run(num_ranges, verify=verify)
-        assert digests(tables) == digests(whole) and counts == counted and said.equals(decisions)
+        tables, counts = run(num_ranges, verify=verify)
+        assert digests(tables) == digests(whole) and counts == counted
 
 
 def test_only_documents_with_an_edge_meet_and_each_pair_once() -> None:
-    tables, _, counted = run(4)
+    tables, counted = run(4)
     assert {name: cut.read_whole for name, cut in tables.items() if cut.read_whole} == {"similarities": 1}
     pairs = tables["candidate_pairs"].rows
     assert counted["candidate_pairs"]["pairs"] == pairs.num_rows == tables["similarities"].rows.num_rows
     assert pairs.num_rows < tables["edges"].rows.num_rows
     a, b = (pairs.column("a").to_pylist(), [bytes.fromhex(each) for each in pairs.column("document_id").to_pylist()])
-    assert len(set(zip(a, b, strict=True))) == len(a) and all(one < other for one, other in zip(a, b, strict=True))
+    kinds = pairs.column("kind").to_pylist()
+    assert len(set(zip(a, b, kinds, strict=True))) == len(a)
+    assert all(one < other for one, other in zip(a, b, strict=True)) and set(kinds) == {BAND, TEXT, URL}
 
 
 def test_clusters_are_the_families() -> None:
     """Against Jaccard of all pairs, whose families are far apart."""
     known = {document_id: set(shingles(text, 5)) for document_id, text in texts().items()}
-    tables, decisions, counted = run(4, verify="jaccard")
+    tables, counted = run(4, verify="jaccard")
     similar = {
         (a, b)
         for a, one in known.items()
@@ -162,23 +122,35 @@ def test_clusters_are_the_families() -> None:
     }
     found = tables["clusters"].rows.to_pylist()
     cluster_of = {row["document_id"]: row["cluster_id"] for row in found}
-    assert set(cluster_of) == {each for pair in similar for each in pair}
+    of_one_url = sorted(known)[:2]
+    assert set(cluster_of) == {each for pair in similar for each in pair} | set(of_one_url)
     assert all(cluster_of[a] == cluster_of[b] for a, b in similar)
     assert all(cluster_of[cluster] == cluster <= document_id for document_id, cluster in cluster_of.items())
-    kept = [row for row in found if row["kept"]]
-    assert len({row["cluster_id"] for row in kept}) == len(kept) == counted["clusters"]["clusters"]
-    assert len(found) - len(kept) == decisions.num_rows == counted["clusters"]["near_duplicates"]
-    assert decisions.column("subject_id").to_pylist() == [row["document_id"] for row in found if not row["kept"]]
-    assert min(decisions.column("value").to_pylist()) >= 0.7
+    assert [row["url_id"] for row in found if row["document_id"] in of_one_url] == [of_one_url[0]] * 2
+    assert cluster_of[of_one_url[0]] != cluster_of[of_one_url[1]]
+    sizes = Counter(cluster_of.values())
+    assert counted["clusters"]["clusters"] == sum(size > 1 for size in sizes.values())
+    assert all((row["similarity"] or 0) >= 0.7 for row in found if sizes[row["cluster_id"]] > 1)
 
 
 def test_a_hot_bucket_is_counted_and_keeps_its_edges() -> None:
-    tables, _, counted = run(4, max_bucket=20)
+    tables, counted = run(4, max_bucket=20)
     assert counted["edges"]["hot_buckets"] > 0
     boilerplate = {document_id for document_id, text in texts().items() if text.startswith(BOILERPLATE)}
     rows = tables["clusters"].rows.to_pylist()
     assert {row["cluster_id"] for row in rows if row["document_id"] in boilerplate} == {min(boilerplate)}
-    assert run(4)[2]["edges"]["hot_buckets"] == 0
+    assert run(4)[1]["edges"]["hot_buckets"] == 0
+
+
+def test_more_pairs_than_one_process_joins_end_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(components.Components.__init__, "__defaults__", (10, 1))
+    with pytest.raises(components.TooManyEdges) as failed:
+        run(2)
+    (line,) = str(failed.value).splitlines()
+    assert line.startswith(
+        "dedup: more than 10 pairs of documents that may be copies, which one process cannot join: raise"
+    )
+    assert line_for_people(failed.value) == line
 
 
 def test_texts_are_read_for_exact_jaccard_alone() -> None:

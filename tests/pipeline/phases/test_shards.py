@@ -23,7 +23,7 @@ from schemas.digests import bucket_digests, table_digest
 from schemas.embedding import VECTOR
 from schemas.image import IMAGE
 from schemas.shard import SPLITS, shard_name
-from schemas.tables import EMBEDDED, KEPT, PAIRED, SLICED, SPLIT
+from schemas.tables import EMBEDDED, KEPT, PAIRED, SLICED
 from tests.pipeline.small_corpus import SPEC, document_id, image_rows, put, shard_documents, write
 
 TARGET = 1 << 10
@@ -140,6 +140,7 @@ def test_bytes_are_counted_by_split_and_each_picture_of_a_document_once(tmp_path
     sides = {cats: "train", dogs: "held_out"}
     kept = kept_rows(corpus)
     for row in kept:
+        row["split"] = sides[row["document_id"]]
         if row["document_id"] == dogs:  # the same picture twice
             picture = next(node for node in row["nodes"] if node["kind"] == "image")
             row["nodes"] = [{**picture} if node["kind"] == "image" else node for node in row["nodes"]]
@@ -165,8 +166,6 @@ def test_bytes_are_counted_by_split_and_each_picture_of_a_document_once(tmp_path
                 "shared": [0.5] * 4,
             }
     names["slices"] = put(corpus.storage, "slices", "d" * 32, SLICED, sliced, [], {})
-    split = [{"document_id": each, "cluster_id": each, "split": side} for each, side in sides.items()]
-    names["splits"] = put(corpus.storage, "splits", "e" * 32, SPLIT, split, [], {})
     names["embeddings"] = put(corpus.storage, "embeddings", "f" * 32, EMBEDDED, [], [], {})
     inputs = {}
     for phase, name in names.items():

@@ -12,7 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.dedup import banding
-from stages.dedup.banding import BAND_KEYS, EDGES, SMALL_BUCKET, band_keys, candidate_edges, distinct
+from stages.dedup.banding import (
+    BAND,
+    BAND_KEYS,
+    EDGES,
+    SMALL_BUCKET,
+    TEXT,
+    URL,
+    band_keys,
+    candidate_edges,
+    distinct,
+    kinds_of,
+    shared_keys,
+)
 from stages.dedup.document_keys import DOCUMENT_KEY, ids_of
 from stages.dedup.near import DedupSettings, signature_array
 
@@ -24,7 +36,8 @@ def document(number: int) -> bytes:
 
 
 def rows_of(buckets: dict[int, list[int]]) -> pa.Table:
-    keys = [key for key, numbers in buckets.items() for _ in numbers]
+    # Keys of bands end with two bits that say so.
+    keys = [4 * key + BAND for key, numbers in buckets.items() for _ in numbers]
     ids = [document(number) for numbers in buckets.values() for number in numbers]
     return pa.table([pa.array(keys, pa.uint64()), pa.array(ids, DOCUMENT_KEY)], schema=BAND_KEYS)
 
@@ -55,14 +68,27 @@ def test_candidate_edges_and_hot_buckets() -> None:
     rows = rows_of({7: [3, 1, 2], 9: [2, 1], 8: [1]})
     edges, hot = candidate_edges(rows, max_bucket=2)
     # A pair that shares two bands is there for each, once.
-    assert edges.column("band_key").to_pylist() == [7, 7, 7, 9]
+    assert edges.column("band_key").to_pylist() == [28, 28, 28, 36]
     assert numbered(edges) == [(1, 2), (1, 3), (2, 3), (1, 2)]
-    assert hot.to_pylist() == [{"band_key": 7, "documents": 3}]
+    assert hot.to_pylist() == [{"band_key": 28, "documents": 3}]
     assert numbered(distinct(edges.select(EDGES.names))) == [(1, 2), (1, 3), (2, 3)]
     empty, _ = candidate_edges(rows.slice(0, 0), 2)
     assert empty.schema.equals(edges.schema) and empty.num_rows == 0
     twice, _ = candidate_edges(pa.concat_tables([rows, rows]), 10)
     assert twice.equals(edges), "a document is not its own duplicate, and a pair of one band is one pair"
+
+
+def test_documents_of_a_text_or_a_url_meet_under_keys_that_say_which() -> None:
+    ids = pa.array(map(document, range(4)), DOCUMENT_KEY)
+    same = pa.array(["f" * 32, None, "f" * 32, "0" * 32])
+    texts, urls = (shared_keys(ids, same, kind) for kind in (TEXT, URL))
+    assert [int(each, 16) for each in ids_of(texts.column("id")).to_pylist()] == [0, 2, 3]
+    edges, hot = candidate_edges(pa.concat_tables([texts, urls]), max_bucket=1)
+    assert numbered(edges) == [(0, 2), (0, 2)] and hot.num_rows == 0
+    assert kinds_of(np.asarray(edges.column("band_key"))).tolist() == [TEXT, URL]
+    signed = signature_array(np.arange(12, dtype=np.uint32).reshape(2, 6), np.array([True, True]))
+    keys = np.asarray(band_keys(pa.table({"id": ids[:2], "signature": signed}), SETTINGS).column("band_key"))
+    assert set(kinds_of(keys).tolist()) == {BAND}
 
 
 @settings(max_examples=50, derandomize=True, deadline=None)

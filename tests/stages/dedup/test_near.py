@@ -1,13 +1,11 @@
-"""Signatures as rows, and the choice of the kept copy."""
+"""Signatures as rows."""
 
 from __future__ import annotations
-
-from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 
-from stages.dedup.near import DedupSettings, MinHashSignatures, choose_kept, signature_matrix
+from stages.dedup.near import DedupSettings, MinHashSignatures, signature_matrix
 from stages.dedup.shingles import signatures
 from stages.row_function import RowFunction
 
@@ -30,41 +28,3 @@ def test_a_signature_is_the_bytes_of_its_values() -> None:
     expected, _ = signatures(texts, SETTINGS.shingle_words, SETTINGS.num_perm, SETTINGS.seed)
     assert np.array_equal(signature_matrix(column, SETTINGS.num_perm), expected[[0, 3]])
     assert np.array_equal(signature_matrix(column.slice(2), SETTINGS.num_perm), expected[[3]])
-
-
-def test_choose_kept() -> None:
-    new = datetime(2024, 1, 1, tzinfo=UTC)
-    members = pa.table(
-        {
-            "id": ["a", "b", "c", "d", "e", "f"],
-            "cluster": ["a", "a", "a", "d", "d", "d"],
-            "num_images": [1, 2, 2, 3, 3, 3],
-            "modified": pa.array([new, None, new, None, None, None], pa.timestamp("s", tz="UTC")),
-        }
-    )
-    kept, decisions = choose_kept(members)
-    assert kept.to_pylist() == ["c", "d"]
-    assert [(row["subject_id"], row["detail"]) for row in decisions.to_pylist()] == [
-        ("a", "kept c of cluster a"),
-        ("b", "kept c of cluster a"),
-        ("e", "kept d of cluster d"),
-        ("f", "kept d of cluster d"),
-    ]
-    assert set(decisions.column("value").to_pylist()) == set(decisions.column("high").to_pylist()) == {None}
-
-
-def test_a_near_duplicate_says_how_similar_it_is_to_its_nearest() -> None:
-    members = pa.table(
-        {
-            "id": ["a", "b", "c", "d"],
-            "cluster": ["a", "a", "a", "d"],
-            "num_images": [1, 1, 1, 1],
-            "modified": pa.nulls(4, pa.timestamp("s", tz="UTC")),
-            "similarity": [0.9, 0.8, None, None],
-        }
-    )
-    _, decisions = choose_kept(members, 0.7)
-    assert [(row["subject_id"], row["value"], row["high"]) for row in decisions.to_pylist()] == [
-        ("b", 0.8, 0.7),
-        ("c", None, None),
-    ]

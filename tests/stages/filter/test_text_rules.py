@@ -252,3 +252,12 @@ def test_too_many_images_drop_the_document() -> None:
     after, decisions = decide_images(kept, documents, scores, images, None, rules)
     assert after.num_rows == 0
     assert [(row["rule"], row["value"]) for row in decisions.to_pylist()] == [("num_images", 8.0)]
+
+
+def test_a_thumbnail_takes_no_full_picture_of_the_same_file_with_it() -> None:
+    file = "http://h/a.jpg"
+    thumbnail, full = image(file, rendered_width=80), image(file, rendered_width=640)
+    documents, scores = make([GOOD, OTHER, thumbnail, full, image(file)])
+    kept, decisions = decide_text(documents, scores, FilterSettings())
+    assert kept.column("positions").to_pylist() == [[0, 1, 3]]
+    assert short(decisions) == [("image", "d0", 2, "rendered_width"), ("image", "d0", 4, "repeated_in_document")]
