@@ -121,6 +121,7 @@ class Web:
             "most_per_host": self.most_per_host,
             "urls": len(rest),
             "requests": sum(rest),
+            "requests_in_all": self.asked.total(),
             "robots": sum(robots),
             "robots_hosts": len(robots),
             "unchanged": self.unchanged,
