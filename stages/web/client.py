@@ -42,6 +42,7 @@ from stages.web.request import REDIRECTS, Answer, address_of, open_session, requ
 from stages.web.settings import CrawlSettings
 from stages.web.sites import site_of
 from stages.web.urls import MAX_URL_LENGTH, canonicalize, host_of, origin_of
+from stages.web.validators import NOT_MODIFIED, Earlier, Kept, Validators, no_earlier
 
 __all__ = ["FETCHED", "Client", "CrawlSettings", "fetch"]
 
@@ -102,18 +103,21 @@ class Client:
         max_bytes: int,
         batch_rows: int = 64,
         method: Literal["GET", "HEAD"] = "GET",
+        earlier: Earlier = no_earlier,
     ) -> Iterator[pa.Table]:
         """Fetch every distinct canonical URL once; yields FETCHED tables of up to `batch_rows` rows as they complete.
 
         Rows come in no order and depend on nothing but their URL and what its servers answer. A given URL that has
         no canonical form is a row "bad_url" under the URL as given. `max_bytes`: of one body, decoded. `method`: HEAD
-        for what headers say alone; bodies are empty then. Nothing that a server does raises.
+        for what headers say alone; bodies are empty then. `earlier`: of a canonical URL, the answer to the same
+        question; the server is asked whether it holds, and what does is a row as if it had been sent again, under what
+        the server says of its use now. Nothing that a server does raises.
 
         Reasons: bad_url, excluded, robots, ai_txt, tdmrep, content_signal, rsl, private_address, dns, tls, connection,
         protocol, timeout, host_down, http_status, bad_redirect, too_many_redirects, x_robots_tag, not_html (pages),
         too_large, content_encoding, unexpected.
         """
-        run = _Run(self._shared, kind, max_bytes, method)
+        run = _Run(self._shared, kind, max_bytes, method, earlier)
         try:
             self._on(run.begin(urls))
             while rows := self._on(run.next_batch(batch_rows)):
@@ -146,6 +150,7 @@ class _Seen:
 
     def row(self, body: bytes | None, failure: Failure | None) -> Fetched:
         headers = self.headers
+        known = Validators() if headers is None or failure is not None else Validators.of(headers)
         return Fetched(
             url=self.url,
             final_url=self.final_url,
@@ -155,6 +160,9 @@ class _Seen:
             consent=self.consent,
             body=body,
             failure=failure,
+            etag=known.etag,
+            last_modified=known.last_modified,
+            use_headers=known.use,
         )
 
 
@@ -217,12 +225,15 @@ async def _shared(settings: CrawlSettings, concurrency: int, memory: HostMemory)
 class _Run:
     """One call of `Client.fetch`, on the client's event loop."""
 
-    def __init__(self, shared: _Shared, kind: Kind, max_bytes: int, method: Literal["GET", "HEAD"]) -> None:
+    def __init__(
+        self, shared: _Shared, kind: Kind, max_bytes: int, method: Literal["GET", "HEAD"], earlier: Earlier
+    ) -> None:
         self.shared = shared
         self.settings = shared.settings
         self.method = method
         self.kind = kind
         self.max_bytes = max_bytes
+        self.earlier = earlier if method == "GET" else no_earlier
         self.done: asyncio.Queue[Fetched | None] = asyncio.Queue()  # null: there will be no more
         self.waiting = 0  # bytes of the rows there
         self.work: asyncio.Task[None] | None = None
@@ -334,9 +345,19 @@ class _Run:
         """The body at the end of an item's redirects."""
         url = seen.url
         chain = [url]
+        kept = self.earlier(url)
         while True:
             rules = await self._allowed(seen, url)
-            answer = await self._ask(seen, url, rules)
+            if kept is not None and kept.final_url == url:
+                answer = await self._ask(seen, url, rules, kept)
+                if answer.http_status == NOT_MODIFIED:
+                    if kept.holds(answer.headers) and (body := await asyncio.to_thread(kept.body)) is not None:
+                        return body
+                    # There is nothing here that it speaks of: asked for in full.
+                    kept, seen.consent = None, Consent(agent=self.settings.user_agent)
+                    continue
+            else:
+                answer = await self._ask(seen, url, rules)
             if answer.http_status not in REDIRECTS:
                 return self._typed(answer)
             url = _target(url, answer)
@@ -363,15 +384,21 @@ class _Run:
             raise Failed(verdict.failure(url))
         return rules
 
-    async def _ask(self, seen: _Seen, url: str, rules: OriginRules | None) -> Answer:
-        """One hop: the host's turn, the request, and what its headers say about use."""
+    async def _ask(self, seen: _Seen, url: str, rules: OriginRules | None, kept: Kept | None = None) -> Answer:
+        """One hop: the host's turn, the request, and what its headers say about use; whether `kept` still holds, where
+        it is there."""
 
         def examine(http_status: int, headers: CIMultiDictProxy[str]) -> bool:
+            unchanged = kept is not None and http_status == NOT_MODIFIED
+            if unchanged and kept is not None:
+                if not kept.holds(headers):
+                    return False
+                http_status, headers = kept.http_status, kept.freshened(headers)
             seen.final_url, seen.http_status, seen.headers = url, http_status, headers
             if http_status in REDIRECTS:
                 return False
             self._examine(seen, url, http_status, headers)
-            return True
+            return not unchanged
 
         async with self.shared.turn(url, self._delay(None if rules is None else rules.robots)):
             start = time.monotonic()
@@ -385,6 +412,7 @@ class _Run:
                     examine=examine,
                     timeout=seen.budget,
                     method=self.method,
+                    conditions=None if kept is None else kept.conditions(),
                 )
             except Failed as error:
                 if (asked := error.failure.retry_after) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ import pyarrow as pa
 import pytest
 
 from pipeline.engine.key_range import WHOLE
+from pipeline.engine.packs import read_packed
 from pipeline.engine.phase import Part
 from pipeline.engine.row_store import RowStore
 from pipeline.engine.storage import Storage
 from pipeline.phases.fetching import FetchErrand, Fetching, allows, policy_of
 from schemas.consent import VERDICT
+from schemas.page import LOCATOR
 from stages.web.fetched import FETCHED
 from stages.web.settings import CrawlSettings
-from tests.servers import Site, answer, in_turn, routes
+from tests.servers import Route, Site, answer, in_turn, routes
 
 PAGE = b"<p>" + b"x" * 997
 LOOSE = CrawlSettings(allow_private_networks=True, obey_robots=False, per_host_delay=0, retries=0)
@@ -105,6 +108,59 @@ def test_what_was_excluded_is_asked_for_once_it_no_longer_is(tmp_path: Path) -> 
         assert len(site.log) == asked
         assert fetch(LOOSE, "/page", "/there", "/gone") == [("ok", None)] * 2 + [("error", "http_status")]
         assert site.paths().count("/gone") == 1
+
+
+def snapshot_of(folder: Path, site: Site, name: str, chosen: CrawlSettings = LOOSE) -> list[dict[str, Any]]:
+    """The pages /a and /b as a snapshot has them, but for where their bodies lie."""
+    storage, urls = Storage(str(folder)), [f"{site.url}/{path}" for path in "ab"]
+    fetching = Fetching(chosen, "page", MAX_BYTES, name)
+    with closing(FetchErrand(fetching, lambda part: urls).open(4)) as fetch:
+        fetch(Part("pages", "", WHOLE, storage, {}))
+    found: list[dict[str, Any]] = []
+    for row in fetching.answers(storage, urls, WHOLE, 0).to_pylist():
+        (body,) = read_packed(storage, pa.array([row.pop("body")], LOCATOR))
+        found.append({**row, "body": body, "row_key": None})
+    return found
+
+
+def counted(site: Site) -> Counter[str]:
+    """How often a path was asked for in full ("/a") and by what was known of it ("/a?")."""
+    return Counter(entry.path + "?" * ("if-none-match" in entry.headers) for entry in site.log)
+
+
+def by_etag(tag: str, body: bytes) -> Route:
+    whole, unchanged = answer(body=body, ETag=tag), answer(304, b"", None, ETag=tag)
+    return lambda handler: (unchanged if handler.entry.headers.get("if-none-match") == tag else whole)(handler)
+
+
+def test_a_new_snapshot_asks_whether_what_the_last_one_has_still_holds(tmp_path: Path) -> None:
+    with routes({"/a": by_etag('"1"', PAGE), "/b": by_etag('"1"', PAGE)}) as site:
+        first = snapshot_of(tmp_path, site, "monday")
+        assert snapshot_of(tmp_path, site, "tuesday") == first
+        assert counted(site) == {"/a": 1, "/b": 1, "/a?": 1, "/b?": 1}
+        site.table["/b"] = by_etag('"2"', b"<p>new")
+        changed = snapshot_of(tmp_path, site, "wednesday")
+        assert changed[0] == first[0] and (changed[1]["body"], changed[1]["etag"]) == (b"<p>new", '"2"')
+        snapshot_of(tmp_path, site, "thursday")
+        assert counted(site) == {"/a": 1, "/b": 1, "/a?": 3, "/b?": 3}, "the newest of them is asked about"
+
+
+def test_what_was_fetched_otherwise_or_is_not_to_be_asked_about_is_fetched_anew(tmp_path: Path) -> None:
+    with routes({"/a": by_etag('"1"', PAGE), "/b": answer(body=PAGE)}) as site:
+        snapshot_of(tmp_path, site, "monday")
+        snapshot_of(tmp_path, site, "tuesday", settings(max_redirects=3))
+        snapshot_of(tmp_path, site, "wednesday", settings(conditional_requests=False))
+        assert counted(site) == {"/a": 3, "/b": 3}
+
+
+@pytest.mark.parametrize("left", [None, b"", b"damaged"])
+def test_a_body_that_is_gone_or_damaged_is_fetched_anew(tmp_path: Path, left: bytes | None) -> None:
+    with routes({"/a": by_etag('"1"', PAGE), "/b": answer(body=PAGE)}) as site:
+        first = snapshot_of(tmp_path, site, "monday")
+        for pack in tmp_path.rglob("*.pack"):
+            pack.unlink() if left is None else pack.write_bytes(left)
+        assert snapshot_of(tmp_path, site, "tuesday") == first
+        assert counted(site)["/a"] == 2
 
 
 def test_another_agent_is_another_reader() -> None:
