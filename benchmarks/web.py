@@ -5,6 +5,7 @@ python -m benchmarks.web images --peer           # and img2dataset on the same s
 python -m benchmarks.web warc                    # pages of a WARC file, from there to the pictures that are kept
 python -m benchmarks.web crawl                   # one site's pages, found by their links
 python -m benchmarks.web crawl --scrapy PYTHON   # and by scrapy, in the environment of that interpreter
+python -m benchmarks.web recrawl                 # the same site crawled again under another snapshot, unchanged
 """
 
 from __future__ import annotations
@@ -276,6 +277,32 @@ def crawl(
                 f"{1000 * peer.processor_seconds / told['urls']:.2f} ms of processor time each\n  server: {told}",
                 flush=True,
             )
+
+
+@app.command()
+def recrawl(
+    pages: Annotated[int, typer.Option(min=1)] = 10_000,
+    latency: Annotated[float, typer.Option(min=0)] = 0.0,
+    concurrency: Annotated[int, typer.Option(min=1)] = 64,
+) -> None:
+    """One site crawled under two snapshots, of which the second finds every page as it was."""
+    with served(latency, pages) as port, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = {"kind": "site", "seeds": [f"http://{host(0, port)}/p/0.html"]}
+        spec = _spec(folder, source, concurrency, per_host_concurrency=concurrency, max_pages=pages)
+        found: dict[str, tuple[float, dict[str, float], str]] = {}
+        for snapshot in ("first", "second"):
+            _asked(port, "forget")
+            build = [sys.executable, "-m", "pipeline.build", "--spec", str(spec), "--until", "pages"]
+            run = timed([*build, "--set", f"source.snapshot={snapshot}"])
+            told, seconds = _asked(port, "told"), _phase_seconds(folder, "pages")
+            found[snapshot] = seconds, told, open_corpus(str(folder / "out"))[0].table("pages").record.digest
+            print(_said(snapshot, "page", run, told, seconds), flush=True)
+        (before, told, table), (after, again, same) = found.values()
+        print(
+            f"second against first: {again['megabytes'] / told['megabytes']:.1%} of the bytes, "
+            f"{after / before:.0%} of the phase's time; {'the same' if table == same else 'another'} table"
+        )
 
 
 if __name__ == "__main__":
