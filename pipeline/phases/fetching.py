@@ -60,7 +60,7 @@ def fetch_key(url: str, policy: str) -> str:
 
 def policy_of(settings: CrawlSettings, kind: Kind, max_bytes: int) -> str:
     """The policy of a fetch, as it is stored with its row."""
-    directives = settings.page_directives if kind == "page" else settings.image_directives
+    directives = {"page": settings.page_directives, "image": settings.image_directives}.get(kind, ())
     policy = {
         "allow_private_networks": settings.allow_private_networks,
         **consent_policy(settings),

@@ -21,7 +21,7 @@ from multidict import CIMultiDictProxy
 
 from stages.web import robots
 from stages.web.consent.excluded import is_excluded
-from stages.web.consent.headers import header_consent
+from stages.web.consent.headers import HeaderConsent, header_consent
 from stages.web.consent.origin import Asked, OriginRules, origin_files, origin_rules, rules_variant
 from stages.web.fetched import (
     FETCHED,
@@ -49,6 +49,7 @@ __all__ = ["FETCHED", "Client", "CrawlSettings", "fetch"]
 _ACCEPT = {
     "page": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1",
     "image": "image/webp,image/png,image/jpeg,image/*;q=0.8,*/*;q=0.1",
+    "sitemap": "application/xml,text/xml,text/plain;q=0.8,*/*;q=0.1",
 }
 _T = TypeVar("_T")
 # Hosts that one call works on at a time: enough that waiting ones leave no slot idle, few enough for flat memory.
@@ -124,6 +125,11 @@ class Client:
                 yield fetched_table(rows)
         finally:
             self._on(run.close())
+
+    def sitemaps(self, origins: Sequence[str]) -> list[str]:
+        """Canonical URLs of the sitemaps that the robots.txt of these origins names, sorted."""
+        run = _Run(self._shared, "sitemap", 0, "GET", no_earlier)
+        return sorted(set().union(*(self._on(run.sitemaps(origin)) for origin in origins)))
 
     def close(self) -> None:
         """Give up what is going on, and the connections."""
@@ -376,7 +382,8 @@ class _Run:
         rules = await self._rules(origin_of(url))
         if rules.host_failure is not None:
             raise Failed(replace(rules.host_failure, final=True))
-        verdict = rules.allow(url, self.kind, self.settings.product)
+        # A sitemap is read and not kept: what is said of use concerns what it lists, as that of a page does.
+        verdict = rules.allow(url, "image" if self.kind == "image" else "page", self.settings.product)
         seen.consent = Consent(
             verdict.robots_allowed, rules.robots.source, None, self.settings.user_agent, verdict.signals
         ).decided(verdict.by, verdict.source)
@@ -429,8 +436,10 @@ class _Run:
     def _examine(self, seen: _Seen, url: str, http_status: int, headers: CIMultiDictProxy[str]) -> None:
         """Raise Failed when status or headers say that the body is not to be read."""
         settings = self.settings
-        said = header_consent(lambda name: headers.getall(name, []), url, self.kind, settings)
-        seen.consent = said.added_to(seen.consent)
+        said = HeaderConsent(None)
+        if self.kind != "sitemap":  # which says noindex of itself as a rule
+            said = header_consent(lambda name: headers.getall(name, []), url, self.kind, settings)
+            seen.consent = said.added_to(seen.consent)
         if not 200 <= http_status < 300 or http_status == 206:
             again = http_status in settings.retryable_statuses
             detail = f"HTTP status {http_status}"
@@ -449,6 +458,15 @@ class _Run:
         if self.kind == "page" and self.method == "GET" and untyped and not looks_like_html(answer.body):
             raise Failed(Failure("not_html", "no content type, and it does not look like HTML", status="refused"))
         return answer.body
+
+    async def sitemaps(self, origin: str) -> set[str]:
+        """Canonical URLs of the sitemaps that an origin names."""
+        groups = (await self._rules(origin)).robots.groups
+        found: set[str] = set()
+        for url in () if groups is None else groups.sitemaps:
+            with contextlib.suppress(ValueError):
+                found.add(canonicalize(url))
+        return found
 
     async def _rules(self, origin: str) -> OriginRules:
         """Rules of an origin, asked for once however many items wait for them."""

@@ -14,7 +14,7 @@ import xxhash
 from schemas.consent import CONSENT
 from stages.web.consent.signals import Signal
 
-Kind = Literal["page", "image"]
+Kind = Literal["page", "image", "sitemap"]
 Status = Literal["ok", "error", "refused"]
 
 FETCHED = pa.schema(
