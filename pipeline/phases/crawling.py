@@ -208,7 +208,7 @@ class _Visitor:
     def __call__(self, urls: list[str] | _Origins | _Sitemaps | None) -> dict[str, list[str]] | _Listed:
         """{final_urls, links} of URLs of this actor's sites; None: what it holds is to be stored."""
         if isinstance(urls, _Origins):
-            return _Listed(sitemaps=self._client.sitemaps(urls.urls))
+            return _Listed(sitemaps=self._client.sitemaps(urls.urls, self._desk.origins))
         if isinstance(urls, _Sitemaps):
             return self._read_sitemaps(urls.urls)
         if urls is None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from pipeline.engine.packs import read_packed
 from pipeline.engine.phase import Part
 from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore, stored_schema
 from pipeline.engine.storage import Storage
+from pipeline.phases.origins import RememberedOrigins
 from schemas.keys import digest
 from schemas.page import LOCATOR
 from stages.web.client import Client
@@ -231,8 +233,19 @@ class Desk:
         self._part = part
         self._store = fetching.store(part.storage)
         self._waiting: list[pa.Table] = []
-        self._earlier: Earlier | None = None
         self._flushed = time.monotonic()
+
+    @cached_property
+    def origins(self) -> RememberedOrigins:
+        """What is known of the sites' origins."""
+        return RememberedOrigins(self._part.storage, self._fetching.settings, self._part.keys)
+
+    @cached_property
+    def _earlier(self) -> Earlier:
+        self._fetching.begin(self._part.storage)
+        if not self._fetching.settings.conditional_requests:
+            return no_earlier
+        return self._fetching.earlier(self._part.storage, self._part.keys)
 
     def known(self) -> pa.Table:
         """Stored rows that need no new fetch, one a URL."""
@@ -240,12 +253,10 @@ class Desk:
 
     def fetched(self, client: Client, urls: Sequence[str]) -> Iterator[pa.Table]:
         """FETCHED rows of URLs, as they come and are kept."""
-        if self._earlier is None:
-            self._fetching.begin(self._part.storage)
-            asks = self._fetching.settings.conditional_requests
-            self._earlier = self._fetching.earlier(self._part.storage, self._part.keys) if asks else no_earlier
-        kind, most = self._fetching.kind, self._fetching.max_bytes
-        for table in client.fetch(urls, kind=kind, max_bytes=most, batch_rows=_FLUSH_ROWS, earlier=self._earlier):
+        most, earlier, origins = self._fetching.max_bytes, self._earlier, self.origins
+        for table in client.fetch(
+            urls, kind=self._fetching.kind, max_bytes=most, batch_rows=_FLUSH_ROWS, earlier=earlier, origins=origins
+        ):
             self._take(table)
             self._part.tell(0, table.num_rows)
             yield table
@@ -255,10 +266,15 @@ class Desk:
         late = time.monotonic() - self._flushed > _FLUSH_SECONDS
         rows = sum(table.num_rows for table in self._waiting)
         if late or rows >= _FLUSH_ROWS or sum(table.nbytes for table in self._waiting) >= _FLUSH_BYTES:
-            self.flush()
+            self._append()
 
     def flush(self) -> None:
         """Have all of it stored."""
+        self._append()
+        if "origins" in vars(self):
+            self.origins.store()
+
+    def _append(self) -> None:
         if self._waiting:
             rows = self._fetching.kept(pa.concat_tables(self._waiting), self._part.generation)
             self._store.append(rows, self._part.keys)

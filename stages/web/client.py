@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Thread
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import aiohttp
 import pyarrow as pa
@@ -22,7 +22,7 @@ from multidict import CIMultiDictProxy
 from stages.web import robots
 from stages.web.consent.excluded import is_excluded
 from stages.web.consent.headers import HeaderConsent, header_consent
-from stages.web.consent.origin import Asked, OriginRules, origin_files, origin_rules, rules_variant
+from stages.web.consent.origin import Asked, OriginAnswers, OriginRules, origin_files, origin_rules, rules_variant
 from stages.web.fetched import (
     FETCHED,
     HTML_TYPES,
@@ -82,6 +82,16 @@ def fetch(
         client.close()
 
 
+class Origins(Protocol):
+    """What origins said of themselves, as another process may know it."""
+
+    def known(self, origin: str) -> OriginAnswers | None:
+        """How an origin answered, None where it was not asked."""
+
+    def learnt(self, origin: str, answers: OriginAnswers) -> None:
+        """Remember it."""
+
+
 class Client:
     """A polite and safe client of the open web: an event loop in a thread, one pool of connections, and what is known
     of hosts. Any number of threads may fetch through it at once; slow hosts of one hold up no other."""
@@ -105,6 +115,7 @@ class Client:
         batch_rows: int = 64,
         method: Literal["GET", "HEAD"] = "GET",
         earlier: Earlier = no_earlier,
+        origins: Origins | None = None,
     ) -> Iterator[pa.Table]:
         """Fetch every distinct canonical URL once; yields FETCHED tables of up to `batch_rows` rows as they complete.
 
@@ -112,13 +123,14 @@ class Client:
         no canonical form is a row "bad_url" under the URL as given. `max_bytes`: of one body, decoded. `method`: HEAD
         for what headers say alone; bodies are empty then. `earlier`: of a canonical URL, the answer to the same
         question; the server is asked whether it holds, and what does is a row as if it had been sent again, under what
-        the server says of its use now. Nothing that a server does raises.
+        the server says of its use now. `origins`: where what origins said of themselves is remembered beyond this
+        process. Nothing that a server does raises.
 
         Reasons: bad_url, excluded, robots, ai_txt, tdmrep, content_signal, rsl, private_address, dns, tls, connection,
         protocol, timeout, host_down, http_status, bad_redirect, too_many_redirects, x_robots_tag, not_html (pages),
         too_large, content_encoding, unexpected.
         """
-        run = _Run(self._shared, kind, max_bytes, method, earlier)
+        run = _Run(self._shared, kind, max_bytes, method, earlier, origins)
         try:
             self._on(run.begin(urls))
             while rows := self._on(run.next_batch(batch_rows)):
@@ -126,9 +138,9 @@ class Client:
         finally:
             self._on(run.close())
 
-    def sitemaps(self, origins: Sequence[str]) -> list[str]:
+    def sitemaps(self, origins: Sequence[str], remembered: Origins | None = None) -> list[str]:
         """Canonical URLs of the sitemaps that the robots.txt of these origins names, sorted."""
-        run = _Run(self._shared, "sitemap", 0, "GET", no_earlier)
+        run = _Run(self._shared, "sitemap", 0, "GET", no_earlier, remembered)
         return sorted(set().union(*(self._on(run.sitemaps(origin)) for origin in origins)))
 
     def close(self) -> None:
@@ -232,7 +244,13 @@ class _Run:
     """One call of `Client.fetch`, on the client's event loop."""
 
     def __init__(
-        self, shared: _Shared, kind: Kind, max_bytes: int, method: Literal["GET", "HEAD"], earlier: Earlier
+        self,
+        shared: _Shared,
+        kind: Kind,
+        max_bytes: int,
+        method: Literal["GET", "HEAD"],
+        earlier: Earlier,
+        origins: Origins | None,
     ) -> None:
         self.shared = shared
         self.settings = shared.settings
@@ -240,6 +258,7 @@ class _Run:
         self.kind = kind
         self.max_bytes = max_bytes
         self.earlier = earlier if method == "GET" else no_earlier
+        self.origins = origins
         self.done: asyncio.Queue[Fetched | None] = asyncio.Queue()  # null: there will be no more
         self.waiting = 0  # bytes of the rows there
         self.work: asyncio.Task[None] | None = None
@@ -473,6 +492,11 @@ class _Run:
         variant = rules_variant(self.settings)
         if (known := self.shared.memory.rules(origin, variant)) is not None:
             return known
+        if self.origins is not None and (answers := self.origins.known(origin)) is not None:
+            rules, age = answers.rules(origin, self.settings), max(0.0, time.time() - answers.asked)
+            if age < rules.lifetime:
+                self.shared.memory.keep_rules(origin, variant, rules, age)
+                return rules
         asked = self.shared.asked.get(origin)
         if asked is None:
             asked = self.shared.asked[origin] = asyncio.create_task(self._ask_rules(origin, variant))
@@ -480,13 +504,14 @@ class _Run:
         return await asyncio.shield(asked)
 
     async def _ask_rules(self, origin: str, variant: str) -> OriginRules:
+        began, said = time.time(), None
         for attempt in range(self.settings.retries + 1):
             try:
-                answer = await self._file(robots.robots_url(origin), self._delay(None))
-                found = robots.rules_from_answer(origin, answer.http_status, answer.body)
+                said = await self._file(robots.robots_url(origin), self._delay(None))
+                found = robots.rules_from_answer(origin, said.http_status, said.body)
                 failure = Failure("http_status", found.source, retryable=not found.reachable)
             except Failed as error:
-                failure = error.failure
+                failure, said = error.failure, None
                 found = robots.rules_from_failure(origin, failure)
             if not failure.retryable or attempt == self.settings.retries:
                 break
@@ -499,6 +524,9 @@ class _Run:
                 beside[url] = None
         rules = origin_rules(found, origin, beside, self.settings)
         self.shared.memory.keep_rules(origin, variant, rules)
+        if self.origins is not None and said is not None and found.reachable and not rules.may_change:
+            there = {url: asked for url, asked in beside.items() if asked is not None}
+            self.origins.learnt(origin, OriginAnswers(began, said, there))
         return rules
 
     async def _file(self, url: str, delay: float) -> Asked:

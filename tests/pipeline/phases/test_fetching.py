@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -16,10 +17,13 @@ from pipeline.engine.packs import read_packed
 from pipeline.engine.phase import Part
 from pipeline.engine.row_store import RowStore
 from pipeline.engine.storage import Storage
+from pipeline.phases import origins
 from pipeline.phases.fetching import FetchErrand, Fetching, allows, policy_of
 from schemas.consent import VERDICT
 from schemas.page import LOCATOR
+from stages.web import client
 from stages.web.fetched import FETCHED
+from stages.web.politeness import PROCESS_MEMORY
 from stages.web.settings import CrawlSettings
 from tests.servers import Route, Site, answer, in_turn, routes
 
@@ -161,6 +165,54 @@ def test_a_body_that_is_gone_or_damaged_is_fetched_anew(tmp_path: Path, left: by
             pack.unlink() if left is None else pack.write_bytes(left)
         assert snapshot_of(tmp_path, site, "tuesday") == first
         assert counted(site)["/a"] == 2
+
+
+def test_what_an_origin_answered_serves_later_builds_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "time", Clock())
+    monkeypatch.setattr(origins, "time", Clock())
+    robots = answer(body=b"User-agent: *\nDisallow: /b", content_type="text/plain")
+    chosen, refused = settings(obey_robots=True), {"/a": ("ok", None), "/b": ("refused", "robots")}
+    with routes({"/a": answer(body=PAGE), "/b": answer(body=PAGE), "/robots.txt": robots}) as site:
+
+        def ask(name: str, chosen: CrawlSettings = chosen) -> int:
+            """How often robots.txt was asked for, by a process of its own."""
+            monkeypatch.setattr(PROCESS_MEMORY, "_rules", {})
+            before = counted(site)["/robots.txt"]
+            rows = snapshot_of(tmp_path, site, name, chosen)
+            found = {row["url"].removeprefix(site.url): (row["status"], row["reason"]) for row in rows}
+            assert found == refused
+            assert rows[0]["consent"]["robots_source"] == f"{site.url}/robots.txt 200"
+            return counted(site)["/robots.txt"] - before
+
+        assert [ask("monday"), ask("tuesday")] == [1, 0]
+        assert ask("wednesday", settings(obey_robots=True, robots_hours=0)) == 1
+        assert ask("thursday", settings(obey_robots=True, obey_ai_txt=False)) == 1, "other files, other rules"
+        Clock.now += 86_000
+        assert ask("friday") == 0
+        Clock.now += 3600
+        assert [ask("saturday"), ask("sunday")] == [1, 0]
+
+
+def test_what_an_origin_could_not_say_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"/a": answer(body=PAGE), "/b": answer(body=PAGE), "/robots.txt": in_turn(answer(503), answer(404))}
+    with routes(table) as site:
+        for name, outcome in (("monday", "refused"), ("tuesday", "ok"), ("wednesday", "ok")):
+            monkeypatch.setattr(PROCESS_MEMORY, "_rules", {})
+            rows = snapshot_of(tmp_path, site, name, settings(obey_robots=True))
+            assert [row["status"] for row in rows] == [outcome] * 2
+        assert counted(site)["/robots.txt"] == 2
+
+
+class Clock:
+    """The module `time`, on another day."""
+
+    now = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def time(self) -> float:
+        return time.time() + Clock.now
 
 
 def test_another_agent_is_another_reader() -> None:
