@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.builds.dry_run import finished_until, version_at_hand
 from pipeline.builds.publish import make_version, publish
-from pipeline.builds.reached import out_of_reach
+from pipeline.builds.reached import failing, out_of_reach
 from pipeline.builds.recording import Recording, recorded
 from pipeline.corpus.records import build_command
 from pipeline.corpus.summary import summarize
@@ -109,6 +109,9 @@ def _build(
         def after(phase: Phase) -> None:
             if phase.name == "pages" and (cause := out_of_reach(runner.table("pages").read_all(), again)):
                 raise PhaseFailed(f"pages: {cause}")
+            record, table = runner.records[phase.name], runner.table(phase.name)
+            if (cause := failing(record, table.read_all(), spec.crawl.max_failed, again)) is not None:
+                raise PhaseFailed(f"{phase.name}: {cause}")
 
         wanted = names() if order.until is None else names()[: names().index(order.until) + 1]
         run_phases(runner, graph(spec)[: len(wanted)], after)

@@ -143,6 +143,9 @@ def pages(spec: Spec) -> Phase:
             part.decide(_duplicates(rows, again))
         made = taken.refused(rows.filter(pc.invert(pa.array(again, pa.bool_()))).select(PAGE.names))
         part.add("pages", made.num_rows)
+        if isinstance(source, SiteSource | UrlsSource):
+            part.add_true("fetched", pc.equal(made.column("status"), "ok"))
+            part.add_true("failed", pc.equal(made.column("status"), "error"))
         part.add_true("retryable", made.column("retryable"))
         return made
 

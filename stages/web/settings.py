@@ -53,6 +53,10 @@ class CrawlSettings(Settings):
     """Requests in a row that a host name gives no answer to (no address, no connection, no answer in time), a number,
     after which its other URLs are not asked for ten minutes: rows "host_down", which --retry-failed asks again; 0 goes
     on asking. Default: ours, ten in a row are no accident."""
+    max_failed: float = Field(default=0.9, ge=0, le=1)
+    """Share of pages, or of pictures, that could not be fetched (errors, not what was refused) above which a build ends
+    with the cause, once it has asked for 100; 1 never does. Default: ours, where nine in ten fail it is rarely the
+    pages' fault."""
     max_crawl_delay: float = Field(default=30.0, ge=0, le=3600)
     """Seconds a crawl-delay of robots.txt is honoured up to. Default: ours, as scrapers' traps ask for days."""
     connect_timeout: float = Field(default=10.0, gt=0, le=600)
@@ -180,7 +184,7 @@ class CrawlSettings(Settings):
         """The same at the default pace: how pages are asked for does not shape what they say."""
         pace = (
             *("concurrency", "per_host", "per_host_concurrency", "per_host_delay", "max_crawl_delay"),
-            *("conditional_requests", "robots_hours"),
+            *("conditional_requests", "robots_hours", "max_failed"),
         )
         return self.model_copy(update={name: type(self).model_fields[name].default for name in pace})
 
