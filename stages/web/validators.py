@@ -1,6 +1,6 @@
 """Conditional requests: what an answer lets a later one be asked by, and what is made of 304 Not Modified.
 
-RFC 9110, 8.8 and 13.1 (validators, If-None-Match, If-Modified-Since); RFC 9111, 3.2 and 4.3 (what a 304 freshens).
+RFC 9110, 8.8 and 13.1 (validators, If-None-Match, If-Modified-Since); RFC 9111, 3.2 (what a 304 freshens).
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ class Kept:
     def holds(self, headers: Headers) -> bool:
         """Whether a 304 with these headers speaks of this answer: it names no other by its validators.
 
-        A strong validator has to be the same one; a weak one is compared weakly (RFC 9111, 4.3.4). An answer that
-        names none speaks of the only one that was asked about.
+        Entity tags are compared weakly, as the server has done (RFC 9110, 13.1.2): one that packs its answers has a
+        weak tag for them and a strong one in a 304, which is not packed. A 304 that names none speaks of the only
+        answer that was asked about.
         """
         etag, last_modified = headers.get("ETag"), headers.get("Last-Modified")
         if etag is not None:
-            mine = self.validators.etag
-            return etag == mine if not etag.startswith("W/") else etag[2:] == (mine or "").removeprefix("W/")
+            return etag.removeprefix("W/") == (self.validators.etag or "").removeprefix("W/")
         return last_modified is None or http_date(last_modified) == http_date(self.validators.last_modified)
 
     def freshened(self, headers: Headers) -> Headers:
