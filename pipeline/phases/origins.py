@@ -30,7 +30,7 @@ class RememberedOrigins:
         self._keys = keys
         self._store = RowStore(storage, "origin_files", digest(rules_variant(settings)), _ANSWERS)
         rows = self._store.read(keys).select(_ANSWERS.names)
-        fresh = pc.greater(rows.column("asked"), time.time() - 3600 * settings.robots_hours)
+        fresh = pc.greater(rows.column("asked"), time.time() - settings.robots_max_age)
         self._rows = rows.filter(fresh)
         self._places = {origin: place for place, origin in enumerate(self._rows.column("origin").to_pylist())}
         self._learnt: list[tuple[str, OriginAnswers]] = []

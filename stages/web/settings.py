@@ -89,10 +89,10 @@ class CrawlSettings(Settings):
     """Ask for robots.txt and keep to it (RFC 9309). Turn it off for sites of your own only: the files that stand beside
     it, ai.txt and tdmrep.json, are not asked for then either. Default: ours, consent comes first (Scrapy's is
     false)."""
-    robots_hours: float = Field(default=24.0, ge=0, le=24)
-    """Hours for which what an origin answered (robots.txt, and the files beside it) serves later builds too; 0 has
-    every build ask. Files that could not be had are asked for again in any case. Default: RFC 9309's 24, the most that
-    it allows (2.4)."""
+    robots_max_age: float = Field(default=86_400.0, ge=0, le=86_400)
+    """Seconds for which what an origin answered (robots.txt, and the files beside it) serves later builds too; 0 has
+    every build ask. Files that could not be had are asked for again in any case. Default: ours, the 24 hours that
+    RFC 9309 allows at most (2.4)."""
     obey_ai_txt: bool = True
     """Ask for /ai.txt (Spawning) beside robots.txt and keep to it. Default: ours, it says of training what robots.txt
     says of crawling."""
@@ -184,7 +184,7 @@ class CrawlSettings(Settings):
         """The same at the default pace: how pages are asked for does not shape what they say."""
         pace = (
             *("concurrency", "per_host", "per_host_concurrency", "per_host_delay", "max_crawl_delay"),
-            *("conditional_requests", "robots_hours", "max_failed"),
+            *("conditional_requests", "robots_max_age", "max_failed"),
         )
         return self.model_copy(update={name: type(self).model_fields[name].default for name in pace})
 

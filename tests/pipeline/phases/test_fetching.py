@@ -185,7 +185,7 @@ def test_what_an_origin_answered_serves_later_builds_for_a_day(tmp_path: Path, m
             return counted(site)["/robots.txt"] - before
 
         assert [ask("monday"), ask("tuesday")] == [1, 0]
-        assert ask("wednesday", settings(obey_robots=True, robots_hours=0)) == 1
+        assert ask("wednesday", settings(obey_robots=True, robots_max_age=0)) == 1
         assert ask("thursday", settings(obey_robots=True, obey_ai_txt=False)) == 1, "other files, other rules"
         Clock.now += 86_000
         assert ask("friday") == 0
