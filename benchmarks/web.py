@@ -5,6 +5,7 @@ python -m benchmarks.web images --peer           # and img2dataset on the same s
 python -m benchmarks.web warc                    # pages of a WARC file, from there to the pictures that are kept
 python -m benchmarks.web crawl                   # one site's pages, found by their links
 python -m benchmarks.web crawl --scrapy PYTHON   # and by scrapy, in the environment of that interpreter
+python -m benchmarks.web recrawl                 # the same site crawled again under another snapshot, unchanged
 """
 
 from __future__ import annotations
@@ -59,11 +60,17 @@ class Run:
     seconds: float
     processor_seconds: float
     megabytes: float  # of its largest process, at the most
+    fetching: float  # processor seconds of the actors that fetch, from the start of their processes
+
+
+# What Ray calls the processes that fetch.
+_FETCHERS = ("ray::MapWorker(MapBatches(fetch_", "ray::_Member")
 
 
 def timed(command: Sequence[str]) -> Run:
     """Run a command to its end."""
     used: dict[tuple[int, float], float] = {}
+    fetchers: set[tuple[int, float]] = set()
     most = 0.0
     began = time.monotonic()
     process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **_QUIET})
@@ -73,13 +80,29 @@ def timed(command: Sequence[str]) -> Run:
     while process.poll() is None:
         for each in [process, *process.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
-                used[each.pid, each.create_time()] = sum(each.cpu_times()[:2])
+                one = each.pid, each.create_time()
+                used[one] = sum(each.cpu_times()[:2])
+                if (each.cmdline() or [""])[0].startswith(_FETCHERS):
+                    fetchers.add(one)
                 most = max(most, each.memory_info().rss / 1e6)
         time.sleep(0.2)
     reader.join()
     if process.returncode:
         sys.exit(b"".join(errors).decode()[-2000:])
-    return Run(time.monotonic() - began, sum(used.values()), most)
+    fetching = sum(used[one] for one in fetchers)
+    return Run(time.monotonic() - began, sum(used.values()), most, fetching)
+
+
+def _said(what: str, unit: str, run: Run, told: dict[str, int], seconds: float) -> str:
+    """Lines about what a phase of so many seconds fetched, beside all of its command."""
+    count, rate = told["urls"], told["requests_in_all"] / seconds
+    return (
+        f"{what}: {count / seconds:,.0f} {unit}s/s ({rate:,.0f} requests/s) in the phase's {seconds:.1f} s, "
+        f"{count / run.seconds:,.0f}/s of the command's {run.seconds:.1f} s\n"
+        f"  processor time of each {unit}: {1000 * run.fetching / count:.2f} ms in the actors that fetch, "
+        f"{1000 * run.processor_seconds / count:.2f} ms in all, Ray's start included; "
+        f"largest process {run.megabytes:.0f} MB\n  server: {told}"
+    )
 
 
 _QUIET = {"NO_ALBUMENTATIONS_UPDATE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -120,13 +143,8 @@ def images(
             _asked(port, "forget")
             run = timed([*build, "fetched_images"])
             told, seconds = _asked(port, "told"), _phase_seconds(folder, "fetched_images")
-            print(
-                f"fetched: {told['urls'] / seconds:,.0f} images/s in the phase's {seconds:.1f} s, "
-                f"{told['urls'] / run.seconds:,.0f}/s of the command's {run.seconds:.1f} s; "
-                f"{1000 * run.processor_seconds / told['urls']:.2f} ms of processor time each, Ray's start included; "
-                f"largest process {run.megabytes:.0f} MB (before: {before.megabytes:.0f} MB)\n  server: {told}",
-                flush=True,
-            )
+            print(_said("fetched", "image", run, told, seconds), flush=True)
+            print(f"  largest process before: {before.megabytes:.0f} MB", flush=True)
             if peer:
                 _asked(port, "forget")
                 _img2dataset(folder, urls, concurrency)
@@ -247,13 +265,7 @@ def crawl(
         spec = _spec(folder, source, concurrency, **more)
         run = timed([sys.executable, "-m", "pipeline.build", "--spec", str(spec), "--until", "pages"])
         told, seconds = _asked(port, "told"), _phase_seconds(folder, "pages")
-        print(
-            f"crawled: {told['urls'] / seconds:,.0f} pages/s in the phase's {seconds:.1f} s, "
-            f"{told['urls'] / run.seconds:,.0f}/s of the command's {run.seconds:.1f} s; "
-            f"{1000 * run.processor_seconds / told['urls']:.2f} ms of processor time each; "
-            f"largest process {run.megabytes:.0f} MB\n  server: {told}",
-            flush=True,
-        )
+        print(_said("crawled", "page", run, told, seconds), flush=True)
         if scrapy is not None:
             _asked(port, "forget")
             (folder / "spider.py").write_text(_SPIDER)
@@ -265,6 +277,32 @@ def crawl(
                 f"{1000 * peer.processor_seconds / told['urls']:.2f} ms of processor time each\n  server: {told}",
                 flush=True,
             )
+
+
+@app.command()
+def recrawl(
+    pages: Annotated[int, typer.Option(min=1)] = 10_000,
+    latency: Annotated[float, typer.Option(min=0)] = 0.0,
+    concurrency: Annotated[int, typer.Option(min=1)] = 64,
+) -> None:
+    """One site crawled under two snapshots, of which the second finds every page as it was."""
+    with served(latency, pages) as port, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = {"kind": "site", "seeds": [f"http://{host(0, port)}/p/0.html"]}
+        spec = _spec(folder, source, concurrency, per_host_concurrency=concurrency, max_pages=pages)
+        found: dict[str, tuple[float, dict[str, float], str]] = {}
+        for snapshot in ("first", "second"):
+            _asked(port, "forget")
+            build = [sys.executable, "-m", "pipeline.build", "--spec", str(spec), "--until", "pages"]
+            run = timed([*build, "--set", f"source.snapshot={snapshot}"])
+            told, seconds = _asked(port, "told"), _phase_seconds(folder, "pages")
+            found[snapshot] = seconds, told, open_corpus(str(folder / "out"))[0].table("pages").record.digest
+            print(_said(snapshot, "page", run, told, seconds), flush=True)
+        (before, told, table), (after, again, same) = found.values()
+        print(
+            f"second against first: {again['megabytes'] / told['megabytes']:.1%} of the bytes, "
+            f"{after / before:.0%} of the phase's time; {'the same' if table == same else 'another'} table"
+        )
 
 
 if __name__ == "__main__":

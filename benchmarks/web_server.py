@@ -88,6 +88,7 @@ class Web:
     per_host: Counter[str] = field(default_factory=Counter)
     most_per_host: int = 0
     unchanged: int = 0
+    sent: int = 0  # bytes of answers
 
     def begin(self, host: str, path: str) -> None:
         self.now += 1
@@ -121,15 +122,17 @@ class Web:
             "most_per_host": self.most_per_host,
             "urls": len(rest),
             "requests": sum(rest),
+            "requests_in_all": self.asked.total(),
             "robots": sum(robots),
             "robots_hosts": len(robots),
             "unchanged": self.unchanged,
+            "megabytes": round(self.sent / 1e6, 3),
         }
         return _response(b"200 OK", b"application/json", json.dumps(said).encode())
 
     def forget(self) -> bytes:
         self.asked.clear()
-        self.most = self.most_per_host = self.unchanged = 0
+        self.most = self.most_per_host = self.unchanged = self.sent = 0
         return _response(b"200 OK", b"text/plain", b"")
 
 
@@ -171,7 +174,9 @@ class _Connection(asyncio.Protocol):
 
     def _answer(self, host: str, path: str, known: bytes | None) -> None:
         assert self._transport is not None
-        self._transport.write(self._web.answer(host, path, known))
+        data = self._web.answer(host, path, known)
+        self._web.sent += len(data)
+        self._transport.write(data)
 
 
 async def serve(web: Web, port: int) -> None:

@@ -30,7 +30,7 @@ from schemas.manifest import VERSION
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # Row stores that hold what came from outside.
-_FETCHED = ("fetch_page", "fetch_image", "read_source", "generations")
+_FETCHED = ("fetch_page", "fetch_image", "fetch_sitemap", "origin_files", "read_source", "generations")
 
 
 @dataclass

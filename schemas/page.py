@@ -42,6 +42,8 @@ PAGE = contract(
         pa.field("content_hash", pa.string()),  # xxh3-128 hex of the body
         pa.field("body", LOCATOR, metadata=CARRIED),
         pa.field("modified", pa.timestamp("s", tz="UTC")),  # Last-Modified or WARC-Date, never our fetch time
+        # of the sitemap that lists it, as written there (W3C Datetime, or as RSS has it), null where none does
+        pa.field("lastmod", pa.string(), metadata=CARRIED),
         pa.field("depth", pa.int32()),  # link distance from the seeds, 0 for a seed
         pa.field("consent", CONSENT),
         pa.field("provenance", PROVENANCE),

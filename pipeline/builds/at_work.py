@@ -6,7 +6,7 @@ import time
 
 from pipeline.builds.order import Order
 from pipeline.builds.publish import make_version, publish
-from pipeline.builds.reached import out_of_reach
+from pipeline.builds.reached import failing, out_of_reach
 from pipeline.builds.recording import Recording
 from pipeline.corpus.records import build_command
 from pipeline.corpus.version import Corpus
@@ -54,6 +54,9 @@ def make(order: Order, storage: Storage, found: dict[str, float], recording: Rec
         def after(phase: Phase) -> None:
             if phase.name == "pages" and (cause := out_of_reach(runner.table("pages").read_all(), again)):
                 raise PhaseFailed(f"pages: {cause}")
+            record, table = runner.records[phase.name], runner.table(phase.name)
+            if (cause := failing(record, table.read_all(), spec.crawl.max_failed, again)) is not None:
+                raise PhaseFailed(f"{phase.name}: {cause}")
 
         wanted = names() if order.until is None else names()[: names().index(order.until) + 1]
         run_phases(runner, graph(spec)[: len(wanted)], after)

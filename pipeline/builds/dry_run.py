@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.builds.reached import out_of_reach
+from pipeline.builds.reached import fails_too_often, out_of_reach
 from pipeline.corpus.expectations import unmet
 from pipeline.corpus.version import Corpus, latest, version_manifest
 from pipeline.engine.keys import differences, digest_json
@@ -114,16 +114,22 @@ def version_at_hand(spec: Spec) -> Corpus | None:
     corpus = Corpus(spec.output.url)
     corpus.remember(records.values())
     # What is no part of a key: expectations that do not hold for what is there, a report asked for otherwise.
-    return None if unmet(spec.expect, corpus.manifest.counts) or restated(spec, corpus.manifest) else corpus
+    if unmet(spec.expect, corpus.manifest.counts) or _fails_too_often(spec, records):
+        return None
+    return None if restated(spec, corpus.manifest) else corpus
 
 
 def finished_until(spec: Spec, until: str) -> bool:
-    """Whether every phase up to one, and that one, is finished, and of the pages one was got; seen without a Ray."""
+    """Whether every phase up to one, and that one, is finished, and enough of the pages was got; seen without a Ray."""
     records = _finished_records(spec, until)
     if records is None:
         return False
     pages = Table(Storage(spec.output.url), records["pages"])
-    return out_of_reach(pages.read_all(), again="") is None
+    return out_of_reach(pages.read_all(), again="") is None and not _fails_too_often(spec, records)
+
+
+def _fails_too_often(spec: Spec, records: Mapping[str, PhaseRecord]) -> bool:
+    return any(fails_too_often(record, spec.crawl.max_failed) for record in records.values())
 
 
 def _finished_records(spec: Spec, until: str | None) -> dict[str, PhaseRecord] | None:

@@ -32,7 +32,7 @@ from stages.web.sites import is_public_suffix
 from stages.web.urls import canonicalize
 
 # Row stores of what came from outside, and of what was made of it: the first are looked at for what the others hold.
-_FETCHED = ("fetch_page", "fetch_image", "read_source")
+_FETCHED = ("fetch_page", "fetch_image", "fetch_sitemap", "read_source")
 _EXTRACTED = ("extract",)
 _DECODED = ("decode_image",)
 # An empty object here for each list whose entries are out of the stores.

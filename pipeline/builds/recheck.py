@@ -21,7 +21,6 @@ from stages.extract import Extract
 from stages.web.client import fetch
 from stages.web.consent.excluded import hashed
 from stages.web.consent.page import PageConsent, page_refusal, pictures_refusal
-from stages.web.fetched import Kind
 from stages.web.urls import host_of
 
 # URLs that are asked for in one go; their rows are looked at as they come.
@@ -29,13 +28,14 @@ _AT_A_TIME = 20_000
 # Answers that say that a thing is no longer there, or may not be shown.
 _GONE = (404, 410)
 _LEGAL = 451
+_Kind = Literal["page", "image"]
 
 
 @dataclass(frozen=True, order=True)
 class Finding:
     """A page or an image that should go."""
 
-    kind: Literal["page", "image"]
+    kind: _Kind
     url: str
     rule: str
     said: str
@@ -141,7 +141,7 @@ class _Judge:
             yield from table.drop_columns("body").to_pylist()
 
     def _tables(
-        self, urls: Sequence[str], kind: Kind, max_bytes: int, method: Literal["GET", "HEAD"]
+        self, urls: Sequence[str], kind: _Kind, max_bytes: int, method: Literal["GET", "HEAD"]
     ) -> Iterator[pa.Table]:
         for start in range(0, len(urls), _AT_A_TIME):
             some = urls[start : start + _AT_A_TIME]
@@ -163,7 +163,7 @@ class _Judge:
                 said = f"{refusal.rule}: {refusal.said} on {url}"
                 self._found.findings += [Finding("image", image, "kept_back", said) for image in self._pictures[url]]
 
-    def _failed(self, kind: Kind, row: Mapping[str, Any]) -> None:
+    def _failed(self, kind: _Kind, row: Mapping[str, Any]) -> None:
         rule, status = row["reason"], row["http_status"]
         should_go = (
             (rule in CONSENT_RULES and not row["retryable"])

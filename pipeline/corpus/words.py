@@ -47,6 +47,7 @@ _RULES: dict[str, str] = {
     "page/extract": "could not be read as HTML",
     "page/max_pages": "beyond the cap on pages",
     "page/max_depth": "too many links away from the seeds",
+    "page/sitemap": "a sitemap of which not everything could be used",
     "page/not_a_page": "a file to load down, no page",
     "page/max_levels_alike": "one of pages without end, as of a calendar",
     "page/max_queries_of_path": "one of too many queries to one path",

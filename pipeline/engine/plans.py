@@ -83,13 +83,13 @@ def brought(work: Work, met: ray.data.Dataset, resources: Resources) -> ray.data
     """The rows of an exchange through the phase's errand, what it brings into its store; rows of warm.TOLD come out."""
     errand = work.phase.errand
     assert errand is not None
-    members = resources.crew(errand.name, errand.concurrency)
+    members = min(len(work.ranges), resources.crew(errand.name, errand.concurrency))
     made: ray.data.Dataset = met.map_batches(
         type(errand.name, (warm.Errands,), {}),
         fn_constructor_args=(work, max(1, errand.concurrency // members)),
         batch_size=None,
         batch_format="pyarrow",
-        **resources.errand(errand.name, members),
+        **resources.errand(errand.name, members, len(work.ranges)),
     )
     return _shown(made, work, errand.name)
 

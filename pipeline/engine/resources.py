@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,14 +118,18 @@ class Resources:
         wanted = max(1, min(int(self.cpus), concurrency // IN_FLIGHT_AN_ACTOR))
         return min(given.max_workers or wanted, max(given.min_workers or 1, wanted))
 
-    def errand(self, operator: str, members: int) -> dict[str, Any]:
-        """Ray's arguments for a pool of actors that mostly wait for others, at many ranges at once."""
+    def errand(self, operator: str, members: int, ranges: int) -> dict[str, Any]:
+        """Ray's arguments for a pool of so many actors that mostly wait for others, at many ranges at once.
+
+        None takes more than its share of the `ranges`: the first that is there would be given all of them.
+        """
         from ray.data import ActorPoolStrategy
 
+        share = max(1, min(RANGES_AN_ACTOR, math.ceil(ranges / members)))
         pool = ActorPoolStrategy(
             size=members,
-            max_tasks_in_flight_per_actor=RANGES_AN_ACTOR,
-            max_concurrent_calls_per_actor=RANGES_AN_ACTOR,
+            max_tasks_in_flight_per_actor=share,
+            max_concurrent_calls_per_actor=share,
             enable_true_multi_threading=True,
         )
         return {"compute": pool, **self.member(operator, members)}

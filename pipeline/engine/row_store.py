@@ -268,10 +268,15 @@ class RowStore:
     has compacted in the meantime the listing of `keys` or `read` serves for that too.
     """
 
-    def __init__(self, storage: Storage, function: str, key: str, output: pa.Schema) -> None:
+    def __init__(
+        self, storage: Storage, function: str, key: str, output: pa.Schema, *, needed: bool | None = None
+    ) -> None:
+        """`needed`: whether rows that are lost are Damaged, rather than as good as absent; by default where they were
+        fetched."""
         self.storage = storage
         self.function = function
         self.folder = store_folder(function, key)
+        self._needed = function in NETWORK_STORES if needed is None else needed
         self.schema = stored_schema(output)
         self._blobs = [f.name for f in output if pa.types.is_large_binary(f.type)]
         self._bad: set[str] = set()
@@ -632,7 +637,7 @@ class RowStore:
 
     def _lost(self, name: str, what: str) -> None:
         """Warn that rows are passed over; Damaged where nothing can make them again."""
-        if self.function in NETWORK_STORES:
+        if self._needed:
             raise damaged(name, what)
         _log.warning("%s %s: what it held is made again", name, what)
 

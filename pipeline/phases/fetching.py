@@ -6,22 +6,31 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
+from pipeline.engine.damage import Damaged
 from pipeline.engine.key_range import KeyRange
 from pipeline.engine.memo import Unanswered
+from pipeline.engine.moment import now
+from pipeline.engine.packs import read_packed
 from pipeline.engine.phase import Part
-from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
+from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore, stored_schema
 from pipeline.engine.storage import Storage
+from pipeline.phases.origins import RememberedOrigins
 from schemas.keys import digest
+from schemas.page import LOCATOR
 from stages.web.client import Client
 from stages.web.consent.policy import consent_policy, consents
 from stages.web.fetched import FETCHED, Kind
 from stages.web.settings import CrawlSettings
 from stages.web.sites import site_of
 from stages.web.urls import host_of, url_id
+from stages.web.validators import Earlier, Kept, Validators, no_earlier
 
 # What decides whether a URL may be fetched and its answer used, as JSON: a row holds where none stricter is asked for.
 POLICY = pa.field("policy", pa.string())
@@ -32,6 +41,13 @@ FETCH_LIBRARIES = ("ada-url", "aiohttp", "brotli", "publicsuffixlist", "w3lib", 
 _FLUSH_SECONDS = 2.0
 _FLUSH_ROWS = 4096
 _FLUSH_BYTES = 64_000_000
+# Of a snapshot: its name, and when it was first fetched. Snapshots that are looked at for what may still hold.
+_BEGUN = "begun.json"
+_SNAPSHOTS = 2
+_OF_KEPT = (
+    *("url", "final_url", "status", "http_status", "content_type", "content_hash"),
+    *("etag", "last_modified", "use_headers", "body", POLICY.name),
+)
 
 
 def site_key(url: str) -> str:
@@ -46,7 +62,7 @@ def fetch_key(url: str, policy: str) -> str:
 
 def policy_of(settings: CrawlSettings, kind: Kind, max_bytes: int) -> str:
     """The policy of a fetch, as it is stored with its row."""
-    directives = settings.page_directives if kind == "page" else settings.image_directives
+    directives = {"page": settings.page_directives, "image": settings.image_directives}.get(kind, ())
     policy = {
         "allow_private_networks": settings.allow_private_networks,
         **consent_policy(settings),
@@ -80,6 +96,29 @@ def allows(asked: str, made: str) -> bool:
     )
 
 
+def _begun(storage: Storage, folder: str) -> str | None:
+    """When the snapshot of a store was first fetched; None where that is not known."""
+    try:
+        return str(json.loads(storage.read(f"{folder}/{_BEGUN}"))["begun"])
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _kept(storage: Storage, row: dict[str, Any]) -> Kept:
+    """A stored row as its server may be asked about it."""
+    locator, content_hash = row["body"], row["content_hash"]
+
+    def body() -> bytes | None:
+        try:
+            (found,) = read_packed(storage, pa.array([locator], LOCATOR))
+        except Damaged:
+            return None
+        return found if found is not None and xxhash.xxh3_128_hexdigest(found) == content_hash else None
+
+    validators = Validators(row["etag"], row["last_modified"], tuple(row["use_headers"] or ()))
+    return Kept(row["final_url"], row["http_status"], row["content_type"], validators, body)
+
+
 @dataclass(frozen=True)
 class Fetching:
     """What is fetched for a snapshot, and how it is remembered.
@@ -109,6 +148,35 @@ class Fetching:
 
     def store(self, storage: Storage) -> RowStore:
         return RowStore(storage, self.name, digest(self.snapshot), _OUTPUT)
+
+    def begin(self, storage: Storage) -> None:
+        """Write down when the snapshot was first fetched, unless that is done."""
+        name = f"{self.store(storage).folder}/{_BEGUN}"
+        if not storage.exists(name):
+            storage.write(name, json.dumps({"snapshot": self.snapshot, "begun": now()}).encode())
+
+    def earlier(self, storage: Storage, within: KeyRange) -> Earlier:
+        """What snapshots before this one have of a range of sites under this policy and may be asked about.
+
+        Of the newest snapshots, as many as are worth a look; what is lost of them is as if it had never been.
+        """
+        mine = digest(self.snapshot)
+        begun = {key: _begun(storage, f"rows/{self.name}/{key}") for key in storage.names(f"rows/{self.name}")}
+        before = sorted((moment, key) for key, moment in begun.items() if moment is not None and key != mine)
+        stores = (RowStore(storage, self.name, key, _OUTPUT, needed=False) for _, key in before[-_SNAPSHOTS:])
+        tables = [stored_schema(_OUTPUT).empty_table().select(_OF_KEPT)]
+        for rows in (store.read(within).select(_OF_KEPT) for store in stores):
+            fit = pc.or_(pc.is_valid(rows.column("etag")), pc.is_valid(rows.column("last_modified")))
+            fit = pc.and_(fit, pc.equal(rows.column("status"), "ok"))
+            tables.append(rows.filter(pc.and_(fit, pc.equal(rows.column(POLICY.name), self.policy))))
+        there = pa.concat_tables(tables)
+        places = {url: place for place, url in enumerate(there.column("url").to_pylist())}  # the newest one's
+
+        def earlier(url: str) -> Kept | None:
+            place = places.get(url)
+            return None if place is None else _kept(storage, there.slice(place, 1).to_pylist()[0])
+
+        return earlier
 
     def kept(self, fetched: pa.Table, generation: int) -> pa.Table:
         """FETCHED rows as they are stored."""
@@ -167,14 +235,28 @@ class Desk:
         self._waiting: list[pa.Table] = []
         self._flushed = time.monotonic()
 
+    @cached_property
+    def origins(self) -> RememberedOrigins:
+        """What is known of the sites' origins."""
+        return RememberedOrigins(self._part.storage, self._fetching.settings, self._part.keys)
+
+    @cached_property
+    def _earlier(self) -> Earlier:
+        self._fetching.begin(self._part.storage)
+        if not self._fetching.settings.conditional_requests:
+            return no_earlier
+        return self._fetching.earlier(self._part.storage, self._part.keys)
+
     def known(self) -> pa.Table:
         """Stored rows that need no new fetch, one a URL."""
         return self._fetching.standing(self._store.read(self._part.keys), self._part.generation)
 
     def fetched(self, client: Client, urls: Sequence[str]) -> Iterator[pa.Table]:
         """FETCHED rows of URLs, as they come and are kept."""
-        kind, most = self._fetching.kind, self._fetching.max_bytes
-        for table in client.fetch(urls, kind=kind, max_bytes=most, batch_rows=_FLUSH_ROWS):
+        most, earlier, origins = self._fetching.max_bytes, self._earlier, self.origins
+        for table in client.fetch(
+            urls, kind=self._fetching.kind, max_bytes=most, batch_rows=_FLUSH_ROWS, earlier=earlier, origins=origins
+        ):
             self._take(table)
             self._part.tell(0, table.num_rows)
             yield table
@@ -184,10 +266,15 @@ class Desk:
         late = time.monotonic() - self._flushed > _FLUSH_SECONDS
         rows = sum(table.num_rows for table in self._waiting)
         if late or rows >= _FLUSH_ROWS or sum(table.nbytes for table in self._waiting) >= _FLUSH_BYTES:
-            self.flush()
+            self._append()
 
     def flush(self) -> None:
         """Have all of it stored."""
+        self._append()
+        if "origins" in vars(self):
+            self.origins.store()
+
+    def _append(self) -> None:
         if self._waiting:
             rows = self._fetching.kept(pa.concat_tables(self._waiting), self._part.generation)
             self._store.append(rows, self._part.keys)

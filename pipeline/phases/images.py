@@ -135,6 +135,8 @@ def fetched_images(spec: Spec) -> Phase:
             table = local_images(part, spec.source, [users[image_id][0] for image_id in local], max_bytes, taken)
             made.append(_as_fetched_image(table, local, users))
         table = fetching.answers(part.storage, [users[each][0] for each in elsewhere], part.keys, part.generation)
+        part.add_true("fetched", pc.equal(table.column("status"), "ok"))
+        part.add_true("failed", pc.equal(table.column("status"), "error"))
         made.append(_as_fetched_image(table, elsewhere, users))
         carried = sorted(image_id for image_id, (url, *_) in users.items() if _is_data(url))
         if carried:

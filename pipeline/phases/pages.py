@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -28,20 +28,23 @@ _ORDER = ("page_id", "depth", "url", "file", "offset")
 _EMITTED = pa.schema([*PAGE, pa.field("file", pa.string()), pa.field("offset", pa.int64()), _LEFT_OUT])
 
 
-def _page_rows(fetched: pa.Table, depths: Sequence[int], kind: str, snapshot: str) -> pa.Table:
-    """FETCHED rows with locators as PAGE rows."""
+def _page_rows(
+    fetched: pa.Table, depths: Sequence[int], lastmods: Mapping[str, str], kind: str, snapshot: str
+) -> pa.Table:
+    """FETCHED rows with locators as PAGE rows; `lastmods` by URL."""
     count = fetched.num_rows
     urls = fetched.column("url").to_pylist()
     provenance = {"kind": kind, "snapshot": snapshot, "file": None, "offset": None, "length": None}
     columns: dict[str, Any] = {name: fetched.column(name) for name in PAGE.names if name in fetched.column_names}
     columns["page_id"] = pa.array([url_id(url) for url in urls], pa.string())
+    columns["lastmod"] = pa.array(map(lastmods.get, urls), pa.string())
     columns["depth"] = pa.array(depths, pa.int32())
     columns["provenance"] = pa.array([provenance] * count, PAGE.field("provenance").type)
     return pa.table({name: columns[name] for name in PAGE.names}).cast(PAGE)
 
 
 def _left_out(unit: Visited, snapshot: str) -> pa.Table:
-    """Pages that a cap left unfetched: rows too, so that the log can say why they are not there."""
+    """Pages that a cap left unfetched, and sitemaps that were not read: rows too, so that the log can say why."""
     return pa.Table.from_pylist(
         [
             {
@@ -50,7 +53,7 @@ def _left_out(unit: Visited, snapshot: str) -> pa.Table:
                 "status": "refused",
                 "reason": each.rule,
                 "detail": each.detail,
-                "retryable": False,
+                "retryable": each.retryable,
                 "depth": depth,
                 "provenance": {"kind": "site", "snapshot": snapshot},
             }
@@ -127,7 +130,7 @@ def pages(spec: Spec) -> Phase:
         if not urls:
             return left_out
         fetched = fetching.answers(part.storage, urls, unit.within, part.generation)
-        return pa.concat_tables([_page_rows(fetched, depths, source.kind, source.snapshot), left_out])
+        return pa.concat_tables([_page_rows(fetched, depths, unit.lastmods, source.kind, source.snapshot), left_out])
 
     def emit(part: Part, unit: Any) -> pa.Table:
         sample = Sample(source.sample)
@@ -144,6 +147,9 @@ def pages(spec: Spec) -> Phase:
             part.decide(_duplicates(rows, again))
         made = taken.refused(rows.filter(pc.invert(pa.array(again, pa.bool_()))).select(PAGE.names))
         part.add("pages", made.num_rows)
+        if isinstance(source, SiteSource | UrlsSource):
+            part.add_true("fetched", pc.equal(made.column("status"), "ok"))
+            part.add_true("failed", pc.equal(made.column("status"), "error"))
         part.add_true("retryable", made.column("retryable"))
         return made
 

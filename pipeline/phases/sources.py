@@ -22,7 +22,15 @@ from pipeline.phases.files import file_state
 from pipeline.phases.given_files import check_given, given_fingerprint
 from pipeline.phases.takedowns import Takedowns
 from pipeline.spec.loading import Spec
-from pipeline.spec.sections import DocumentsSource, HtmlSource, SiteSource, Source, UrlsSource, WarcSource
+from pipeline.spec.sections import (
+    ROBOTS_TXT,
+    DocumentsSource,
+    HtmlSource,
+    SiteSource,
+    Source,
+    UrlsSource,
+    WarcSource,
+)
 from schemas.page import PAGE
 from stages.sources.folder import HTML_PATTERNS, list_files, local_url, read_folder, read_local
 from stages.sources.folder import fingerprint as folder_fingerprint
@@ -47,6 +55,9 @@ def check_source(spec: Spec) -> None:
     if isinstance(source, SiteSource):
         for seed in source.seeds:
             _check_url("source.seeds", seed)
+        for url in source.sitemaps:
+            if url != ROBOTS_TXT:
+                _check_url("source.sitemaps", url)
     elif isinstance(source, UrlsSource):
         refuse_credentials("source.path", source.path)
         _require_file("source.path", source.path)
@@ -180,6 +191,7 @@ def _as_pages(part: Part, table: pa.Table, source: HtmlSource | WarcSource, page
     ]
     columns: dict[str, Any] = {name: stored.column(name) for name in PAGE.names if name in stored.column_names}
     columns["page_id"] = pa.array(page_ids, pa.string())
+    columns["lastmod"] = pa.nulls(count, pa.string())
     columns["depth"] = pa.nulls(count, pa.int32())
     columns["provenance"] = pa.array(provenance, PAGE.field("provenance").type)
     return pa.table({name: columns[name] for name in PAGE.names}).cast(PAGE)

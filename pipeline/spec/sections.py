@@ -33,6 +33,10 @@ def _share(value: object) -> object:
 Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=float | str), Field(gt=0, le=1)]
 
 
+# Among `sitemaps`: those that the robots.txt of the seeds' hosts names.
+ROBOTS_TXT = "robots.txt"
+
+
 class SiteSource(Settings):
     """Pages found by following links from seeds, within the crawl's scope."""
 
@@ -40,6 +44,10 @@ class SiteSource(Settings):
     """site: pages found by following links."""
     seeds: list[str] = Field(min_length=1)
     """Absolute http or https URLs where the crawl starts."""
+    sitemaps: tuple[str, ...] = Field(default=(), strict=False)
+    """Sitemaps (sitemaps.org) whose pages are crawled too, on the level below the seeds and as far as they are in
+    scope: URLs, or robots.txt for those that the robots.txt of the seeds' hosts names; indexes, gzip, text, RSS and
+    Atom are read. Default: ours, none; some list what nobody is to find, or what is long gone."""
     snapshot: Snapshot = "default"
     """Name of the moment that is crawled. A page is fetched once a snapshot; a new name crawls afresh. Default: ours,
     one moment until another is named."""

@@ -1,1 +1,1 @@
-"""The web: one client (requests, addresses, codings), consent (robots, tags), politeness, URLs, frontier, links."""
+"""The web: one client (requests, addresses, codings), consent, politeness, URLs, frontier, links, sitemaps."""

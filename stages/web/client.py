@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Thread
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import aiohttp
 import pyarrow as pa
@@ -21,8 +21,8 @@ from multidict import CIMultiDictProxy
 
 from stages.web import robots
 from stages.web.consent.excluded import is_excluded
-from stages.web.consent.headers import header_consent
-from stages.web.consent.origin import Asked, OriginRules, origin_files, origin_rules, rules_variant
+from stages.web.consent.headers import HeaderConsent, header_consent
+from stages.web.consent.origin import Asked, OriginAnswers, OriginRules, origin_files, origin_rules, rules_variant
 from stages.web.fetched import (
     FETCHED,
     HTML_TYPES,
@@ -42,12 +42,14 @@ from stages.web.request import REDIRECTS, Answer, address_of, open_session, requ
 from stages.web.settings import CrawlSettings
 from stages.web.sites import site_of
 from stages.web.urls import MAX_URL_LENGTH, canonicalize, host_of, origin_of
+from stages.web.validators import NOT_MODIFIED, Earlier, Kept, Validators, no_earlier
 
 __all__ = ["FETCHED", "Client", "CrawlSettings", "fetch"]
 
 _ACCEPT = {
     "page": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.1",
     "image": "image/webp,image/png,image/jpeg,image/*;q=0.8,*/*;q=0.1",
+    "sitemap": "application/xml,text/xml,text/plain;q=0.8,*/*;q=0.1",
 }
 _T = TypeVar("_T")
 # Hosts that one call works on at a time: enough that waiting ones leave no slot idle, few enough for flat memory.
@@ -80,6 +82,16 @@ def fetch(
         client.close()
 
 
+class Origins(Protocol):
+    """What origins said of themselves, as another process may know it."""
+
+    def known(self, origin: str) -> OriginAnswers | None:
+        """How an origin answered, None where it was not asked."""
+
+    def learnt(self, origin: str, answers: OriginAnswers) -> None:
+        """Remember it."""
+
+
 class Client:
     """A polite and safe client of the open web: an event loop in a thread, one pool of connections, and what is known
     of hosts. Any number of threads may fetch through it at once; slow hosts of one hold up no other."""
@@ -102,24 +114,34 @@ class Client:
         max_bytes: int,
         batch_rows: int = 64,
         method: Literal["GET", "HEAD"] = "GET",
+        earlier: Earlier = no_earlier,
+        origins: Origins | None = None,
     ) -> Iterator[pa.Table]:
         """Fetch every distinct canonical URL once; yields FETCHED tables of up to `batch_rows` rows as they complete.
 
         Rows come in no order and depend on nothing but their URL and what its servers answer. A given URL that has
         no canonical form is a row "bad_url" under the URL as given. `max_bytes`: of one body, decoded. `method`: HEAD
-        for what headers say alone; bodies are empty then. Nothing that a server does raises.
+        for what headers say alone; bodies are empty then. `earlier`: of a canonical URL, the answer to the same
+        question; the server is asked whether it holds, and what does is a row as if it had been sent again, under what
+        the server says of its use now. `origins`: where what origins said of themselves is remembered beyond this
+        process. Nothing that a server does raises.
 
         Reasons: bad_url, excluded, robots, ai_txt, tdmrep, content_signal, rsl, private_address, dns, tls, connection,
         protocol, timeout, host_down, http_status, bad_redirect, too_many_redirects, x_robots_tag, not_html (pages),
         too_large, content_encoding, unexpected.
         """
-        run = _Run(self._shared, kind, max_bytes, method)
+        run = _Run(self._shared, kind, max_bytes, method, earlier, origins)
         try:
             self._on(run.begin(urls))
             while rows := self._on(run.next_batch(batch_rows)):
                 yield fetched_table(rows)
         finally:
             self._on(run.close())
+
+    def sitemaps(self, origins: Sequence[str], remembered: Origins | None = None) -> list[str]:
+        """Canonical URLs of the sitemaps that the robots.txt of these origins names, sorted."""
+        run = _Run(self._shared, "sitemap", 0, "GET", no_earlier, remembered)
+        return sorted(set().union(*(self._on(run.sitemaps(origin)) for origin in origins)))
 
     def close(self) -> None:
         """Give up what is going on, and the connections."""
@@ -146,6 +168,7 @@ class _Seen:
 
     def row(self, body: bytes | None, failure: Failure | None) -> Fetched:
         headers = self.headers
+        known = Validators() if headers is None or failure is not None else Validators.of(headers)
         return Fetched(
             url=self.url,
             final_url=self.final_url,
@@ -155,6 +178,9 @@ class _Seen:
             consent=self.consent,
             body=body,
             failure=failure,
+            etag=known.etag,
+            last_modified=known.last_modified,
+            use_headers=known.use,
         )
 
 
@@ -217,12 +243,22 @@ async def _shared(settings: CrawlSettings, concurrency: int, memory: HostMemory)
 class _Run:
     """One call of `Client.fetch`, on the client's event loop."""
 
-    def __init__(self, shared: _Shared, kind: Kind, max_bytes: int, method: Literal["GET", "HEAD"]) -> None:
+    def __init__(
+        self,
+        shared: _Shared,
+        kind: Kind,
+        max_bytes: int,
+        method: Literal["GET", "HEAD"],
+        earlier: Earlier,
+        origins: Origins | None,
+    ) -> None:
         self.shared = shared
         self.settings = shared.settings
         self.method = method
         self.kind = kind
         self.max_bytes = max_bytes
+        self.earlier = earlier if method == "GET" else no_earlier
+        self.origins = origins
         self.done: asyncio.Queue[Fetched | None] = asyncio.Queue()  # null: there will be no more
         self.waiting = 0  # bytes of the rows there
         self.work: asyncio.Task[None] | None = None
@@ -334,9 +370,19 @@ class _Run:
         """The body at the end of an item's redirects."""
         url = seen.url
         chain = [url]
+        kept = self.earlier(url)
         while True:
             rules = await self._allowed(seen, url)
-            answer = await self._ask(seen, url, rules)
+            if kept is not None and kept.final_url == url:
+                answer = await self._ask(seen, url, rules, kept)
+                if answer.http_status == NOT_MODIFIED:
+                    if kept.holds(answer.headers) and (body := await asyncio.to_thread(kept.body)) is not None:
+                        return body
+                    # There is nothing here that it speaks of: asked for in full.
+                    kept, seen.consent = None, Consent(agent=self.settings.user_agent)
+                    continue
+            else:
+                answer = await self._ask(seen, url, rules)
             if answer.http_status not in REDIRECTS:
                 return self._typed(answer)
             url = _target(url, answer)
@@ -355,7 +401,8 @@ class _Run:
         rules = await self._rules(origin_of(url))
         if rules.host_failure is not None:
             raise Failed(replace(rules.host_failure, final=True))
-        verdict = rules.allow(url, self.kind, self.settings.product)
+        # A sitemap is read and not kept: what is said of use concerns what it lists, as that of a page does.
+        verdict = rules.allow(url, "image" if self.kind == "image" else "page", self.settings.product)
         seen.consent = Consent(
             verdict.robots_allowed, rules.robots.source, None, self.settings.user_agent, verdict.signals
         ).decided(verdict.by, verdict.source)
@@ -363,15 +410,21 @@ class _Run:
             raise Failed(verdict.failure(url))
         return rules
 
-    async def _ask(self, seen: _Seen, url: str, rules: OriginRules | None) -> Answer:
-        """One hop: the host's turn, the request, and what its headers say about use."""
+    async def _ask(self, seen: _Seen, url: str, rules: OriginRules | None, kept: Kept | None = None) -> Answer:
+        """One hop: the host's turn, the request, and what its headers say about use; whether `kept` still holds, where
+        it is there."""
 
         def examine(http_status: int, headers: CIMultiDictProxy[str]) -> bool:
+            unchanged = kept is not None and http_status == NOT_MODIFIED
+            if unchanged and kept is not None:
+                if not kept.holds(headers):
+                    return False
+                http_status, headers = kept.http_status, kept.freshened(headers)
             seen.final_url, seen.http_status, seen.headers = url, http_status, headers
             if http_status in REDIRECTS:
                 return False
             self._examine(seen, url, http_status, headers)
-            return True
+            return not unchanged
 
         async with self.shared.turn(url, self._delay(None if rules is None else rules.robots)):
             start = time.monotonic()
@@ -385,6 +438,7 @@ class _Run:
                     examine=examine,
                     timeout=seen.budget,
                     method=self.method,
+                    conditions=None if kept is None else kept.conditions(),
                 )
             except Failed as error:
                 if (asked := error.failure.retry_after) is not None:
@@ -401,8 +455,10 @@ class _Run:
     def _examine(self, seen: _Seen, url: str, http_status: int, headers: CIMultiDictProxy[str]) -> None:
         """Raise Failed when status or headers say that the body is not to be read."""
         settings = self.settings
-        said = header_consent(lambda name: headers.getall(name, []), url, self.kind, settings)
-        seen.consent = said.added_to(seen.consent)
+        said = HeaderConsent(None)
+        if self.kind != "sitemap":  # which says noindex of itself as a rule
+            said = header_consent(lambda name: headers.getall(name, []), url, self.kind, settings)
+            seen.consent = said.added_to(seen.consent)
         if not 200 <= http_status < 300 or http_status == 206:
             again = http_status in settings.retryable_statuses
             detail = f"HTTP status {http_status}"
@@ -422,11 +478,25 @@ class _Run:
             raise Failed(Failure("not_html", "no content type, and it does not look like HTML", status="refused"))
         return answer.body
 
+    async def sitemaps(self, origin: str) -> set[str]:
+        """Canonical URLs of the sitemaps that an origin names."""
+        groups = (await self._rules(origin)).robots.groups
+        found: set[str] = set()
+        for url in () if groups is None else groups.sitemaps:
+            with contextlib.suppress(ValueError):
+                found.add(canonicalize(url))
+        return found
+
     async def _rules(self, origin: str) -> OriginRules:
         """Rules of an origin, asked for once however many items wait for them."""
         variant = rules_variant(self.settings)
         if (known := self.shared.memory.rules(origin, variant)) is not None:
             return known
+        if self.origins is not None and (answers := self.origins.known(origin)) is not None:
+            rules, age = answers.rules(origin, self.settings), max(0.0, time.time() - answers.asked)
+            if age < rules.lifetime:
+                self.shared.memory.keep_rules(origin, variant, rules, age)
+                return rules
         asked = self.shared.asked.get(origin)
         if asked is None:
             asked = self.shared.asked[origin] = asyncio.create_task(self._ask_rules(origin, variant))
@@ -434,13 +504,14 @@ class _Run:
         return await asyncio.shield(asked)
 
     async def _ask_rules(self, origin: str, variant: str) -> OriginRules:
+        began, said = time.time(), None
         for attempt in range(self.settings.retries + 1):
             try:
-                answer = await self._file(robots.robots_url(origin), self._delay(None))
-                found = robots.rules_from_answer(origin, answer.http_status, answer.body)
+                said = await self._file(robots.robots_url(origin), self._delay(None))
+                found = robots.rules_from_answer(origin, said.http_status, said.body)
                 failure = Failure("http_status", found.source, retryable=not found.reachable)
             except Failed as error:
-                failure = error.failure
+                failure, said = error.failure, None
                 found = robots.rules_from_failure(origin, failure)
             if not failure.retryable or attempt == self.settings.retries:
                 break
@@ -453,6 +524,9 @@ class _Run:
                 beside[url] = None
         rules = origin_rules(found, origin, beside, self.settings)
         self.shared.memory.keep_rules(origin, variant, rules)
+        if self.origins is not None and said is not None and found.reachable and not rules.may_change:
+            there = {url: asked for url, asked in beside.items() if asked is not None}
+            self.origins.learnt(origin, OriginAnswers(began, said, there))
         return rules
 
     async def _file(self, url: str, delay: float) -> Asked:

@@ -14,7 +14,7 @@ import xxhash
 from schemas.consent import CONSENT
 from stages.web.consent.signals import Signal
 
-Kind = Literal["page", "image"]
+Kind = Literal["page", "image", "sitemap"]
 Status = Literal["ok", "error", "refused"]
 
 FETCHED = pa.schema(
@@ -29,6 +29,10 @@ FETCHED = pa.schema(
         pa.field("content_type", pa.string()),  # header as sent
         pa.field("content_hash", pa.string()),  # xxh3-128 hex of the body
         pa.field("modified", pa.timestamp("s", tz="UTC")),  # Last-Modified, WARC-Date; never our fetch time
+        # By which a later fetch asks whether it still holds (stages.web.validators); no table's business.
+        pa.field("etag", pa.string()),  # ETag as sent
+        pa.field("last_modified", pa.string()),  # Last-Modified as sent
+        pa.field("use_headers", pa.list_(pa.string())),  # "Name: value" of what speaks of the use
         pa.field("consent", CONSENT, nullable=False),
         pa.field("body", pa.large_binary()),  # content codings removed; null unless ok
     ]
@@ -92,6 +96,9 @@ class Fetched:
     modified: datetime | None = None
     body: bytes | None = None
     failure: Failure | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    use_headers: tuple[str, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """The row as a dict, hash and status filled in."""
@@ -108,6 +115,9 @@ class Fetched:
             "content_type": one_line(self.content_type) if self.content_type is not None else None,
             "content_hash": xxhash.xxh3_128_hexdigest(body) if body is not None else None,
             "modified": self.modified,
+            "etag": self.etag,
+            "last_modified": self.last_modified,
+            "use_headers": self.use_headers or None,
             "consent": self.consent.row(),
             "body": body,
         }

@@ -21,9 +21,11 @@ class Uncrawled:
 
     url: str
     rule: str
-    """"not_a_page", or the setting that left it out: "max_pages", "max_depth", or one of traps.RULES."""
+    """"not_a_page", "sitemap", or the setting that left it out: "max_pages", "max_depth", or one of traps.RULES."""
     detail: str
     """One line for people."""
+    retryable: bool = False
+    """A later run may do better."""
 
 
 @dataclass(frozen=True)

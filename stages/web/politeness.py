@@ -36,10 +36,10 @@ class HostMemory:
         entry = self._rules.get((origin, variant))
         return entry[0] if entry is not None and entry[1] > self.clock() else None
 
-    def keep_rules(self, origin: str, variant: str, rules: OriginRules) -> None:
-        """Keep rules for as long as they say."""
+    def keep_rules(self, origin: str, variant: str, rules: OriginRules, age: float = 0.0) -> None:
+        """Keep rules for as long as they say, less the seconds that they are old."""
         _make_room(self._rules)
-        self._rules[origin, variant] = (rules, self.clock() + rules.lifetime)
+        self._rules[origin, variant] = (rules, self.clock() + rules.lifetime - age)
 
     def wait(self, site: str) -> float:
         """Seconds until a site may be asked again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -83,12 +83,13 @@ async def request(
     timeout: float,
     cut: bool = False,
     method: Literal["GET", "HEAD"] = "GET",
+    conditions: Mapping[str, str] | None = None,
 ) -> Answer:
     """Ask for a canonical URL, following nothing.
 
     `accept`: the Accept header. `examine`: sees status and headers before the body is read; returns whether the
     body is wanted, or raises Failed. `max_bytes`: of the body, as sent and decoded; above it the answer is
-    too_large, or, with `cut`, what came first. `timeout`: seconds for all of it.
+    too_large, or, with `cut`, what came first. `timeout`: seconds for all of it. `conditions`: further headers.
     Raises Failed for everything that goes wrong on the way.
     """
     if timeout <= 0:
@@ -98,7 +99,7 @@ async def request(
             require_public_literal(url)
         async with asyncio.timeout(timeout):
             async with session.request(
-                method, URL(url, encoded=True), headers={"Accept": accept}, allow_redirects=False
+                method, URL(url, encoded=True), headers={"Accept": accept, **(conditions or {})}, allow_redirects=False
             ) as response:
                 if not examine(response.status, response.headers) or method == "HEAD":
                     return Answer(response.status, response.headers, b"")

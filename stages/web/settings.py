@@ -53,6 +53,10 @@ class CrawlSettings(Settings):
     """Requests in a row that a host name gives no answer to (no address, no connection, no answer in time), a number,
     after which its other URLs are not asked for ten minutes: rows "host_down", which --retry-failed asks again; 0 goes
     on asking. Default: ours, ten in a row are no accident."""
+    max_failed: float = Field(default=0.9, ge=0, le=1)
+    """Share of pages, or of pictures, that could not be fetched (errors, not what was refused) above which a build ends
+    with the cause, once it has asked for 100; 1 never does. Default: ours, where nine in ten fail it is rarely the
+    pages' fault."""
     max_crawl_delay: float = Field(default=30.0, ge=0, le=3600)
     """Seconds a crawl-delay of robots.txt is honoured up to. Default: ours, as scrapers' traps ask for days."""
     connect_timeout: float = Field(default=10.0, gt=0, le=600)
@@ -77,10 +81,18 @@ class CrawlSettings(Settings):
     retryable_statuses: tuple[HttpStatus, ...] = Field(default=(408, 425, 429, 500, 502, 503, 504), strict=False)
     """HTTP statuses asked again within a run. Other 5xx rows are marked retryable, for a later run. Default: Scrapy's
     without Cloudflare's 522 and 524, and 425 (RFC 8470)."""
+    conditional_requests: bool = True
+    """Ask servers, for what an earlier snapshot has of them, whether it still holds (If-None-Match, If-Modified-Since):
+    what does is not sent again. Turn it off for servers that call changed pages unchanged. Default: ours, it spares
+    both sides nearly all bytes of a second crawl."""
     obey_robots: bool = True
     """Ask for robots.txt and keep to it (RFC 9309). Turn it off for sites of your own only: the files that stand beside
     it, ai.txt and tdmrep.json, are not asked for then either. Default: ours, consent comes first (Scrapy's is
     false)."""
+    robots_max_age: float = Field(default=86_400.0, ge=0, le=86_400)
+    """Seconds for which what an origin answered (robots.txt, and the files beside it) serves later builds too; 0 has
+    every build ask. Files that could not be had are asked for again in any case. Default: ours, the 24 hours that
+    RFC 9309 allows at most (2.4)."""
     obey_ai_txt: bool = True
     """Ask for /ai.txt (Spawning) beside robots.txt and keep to it. Default: ours, it says of training what robots.txt
     says of crawling."""
@@ -169,8 +181,11 @@ class CrawlSettings(Settings):
         return self
 
     def at_any_pace(self) -> CrawlSettings:
-        """The same at the default pace: how fast pages are asked for does not shape what they say."""
-        pace = ("concurrency", "per_host", "per_host_concurrency", "per_host_delay", "max_crawl_delay")
+        """The same at the default pace: how pages are asked for does not shape what they say."""
+        pace = (
+            *("concurrency", "per_host", "per_host_concurrency", "per_host_delay", "max_crawl_delay"),
+            *("conditional_requests", "robots_max_age", "max_failed"),
+        )
         return self.model_copy(update={name: type(self).model_fields[name].default for name in pace})
 
     @property

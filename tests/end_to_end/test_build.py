@@ -232,5 +232,6 @@ def test_the_record_says_what_was_built(built: Path, spec: Path) -> None:
     assert {store.split("/")[1] for store in there.difference(record.stores)} == {
         "fetch_page",
         "fetch_image",
+        "origin_files",
         "read_source",
     }

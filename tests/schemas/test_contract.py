@@ -30,7 +30,7 @@ _IMAGE = ("detail", "retryable", "body")
 _PROVENANCE = tuple(f"provenance.{name}" for name in ("snapshot", "file", "offset", "length"))
 # Every contract there is, and what a digest of its rows must not see. A new contract is decided here.
 ROLES: dict[tuple[str, int], tuple[str, ...]] = {
-    ("page", 2): ("detail", "retryable", "body", *_PROVENANCE),
+    ("page", 2): ("detail", "retryable", "body", "lastmod", *_PROVENANCE),
     ("document", 3): ("image_bodies.body", *_PROVENANCE),
     ("image", 2): _IMAGE,
     ("embedding", 1): (),

@@ -11,7 +11,7 @@ from stages.web.consent.patterns import path_of
 from stages.web.consent.robots_txt import RobotsTxt
 from stages.web.consent.signals import Signal
 from stages.web.fetched import Failure
-from stages.web.robots import MAX_BYTES, Rules
+from stages.web.robots import MAX_BYTES, Rules, rules_from_answer
 from stages.web.settings import CrawlSettings
 
 # Lines of one origin that are kept with each of its rows.
@@ -152,6 +152,23 @@ def origin_rules(robots: Rules, origin: str, answers: dict[str, Asked | None], s
             answer is None or answer.http_status >= 500 or answer.http_status == 429 for answer in answers.values()
         ),
     )
+
+
+@dataclass(frozen=True)
+class OriginAnswers:
+    """How an origin answered when it was asked for its files: what its rules are made of, as long as they hold."""
+
+    asked: float
+    """Seconds since 1970, of the first of them."""
+    robots: Asked
+    beside: dict[str, Asked]
+    """By URL."""
+
+    def rules(self, origin: str, settings: CrawlSettings) -> OriginRules:
+        """The rules that follow."""
+        found = rules_from_answer(origin, self.robots.http_status, self.robots.body)
+        answers: dict[str, Asked | None] = {**self.beside}
+        return origin_rules(found, origin, answers, settings)
 
 
 def rules_variant(settings: CrawlSettings) -> str:

@@ -72,8 +72,8 @@ class RobotsTxt:
     """A parsed file. Any octets are one; what is no line of it says nothing."""
 
     def __init__(self, body: bytes) -> None:
-        # `licenses`: absolute URLs of licence terms (RSL 1.0), for whoever reads them.
-        records, self.licenses = _read(body)
+        # `licenses`: absolute URLs of licence terms (RSL 1.0), `sitemaps`: of sitemaps, for whoever reads them.
+        records, self.licenses, self.sitemaps = _read(body)
         self._records: dict[str, list[_Record]] = {}
         for record in records:
             for agent in record.agents:
@@ -105,9 +105,9 @@ def _merged(records: Iterable[_Record]) -> Group:
     return Group(tuple(ordered), max(together.delays, default=0.0), tuple(together.preferences))
 
 
-def _read(body: bytes) -> tuple[list[_Record], tuple[str, ...]]:
+def _read(body: bytes) -> tuple[list[_Record], tuple[str, ...], tuple[str, ...]]:
     records: list[_Record] = []
-    licenses: dict[str, None] = {}
+    urls: dict[bytes, dict[str, None]] = {b"license": {}, b"sitemap": {}}
     current: _Record | None = None
     begun = False  # whether the group has a rule: the next user agent is another group's
     for key, value in _lines(body):
@@ -117,9 +117,9 @@ def _read(body: bytes) -> tuple[list[_Record], tuple[str, ...]]:
                 records.append(current)
             if (agent := _product(value)) is not None:
                 current.agents.add(agent)
-        elif key == b"license":
+        elif key in urls:
             if re.match(rb"https?://[^ \t]+$", value, re.IGNORECASE):
-                licenses.setdefault(value.decode("utf-8", "replace"))
+                urls[key].setdefault(value.decode("utf-8", "replace"))
         elif current is None:
             continue  # a rule of no group
         elif key in _ALLOW_KEYS or key in _DISALLOW_KEYS:
@@ -131,7 +131,7 @@ def _read(body: bytes) -> tuple[list[_Record], tuple[str, ...]]:
                 current.delays.append(delay)
         elif key in SIGNAL_KEYS:
             current.preferences += preferences(key, value)
-    return records, tuple(licenses)
+    return records, tuple(urls[b"license"]), tuple(urls[b"sitemap"])
 
 
 def _lines(body: bytes) -> Iterator[tuple[bytes, bytes]]:

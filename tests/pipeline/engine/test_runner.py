@@ -290,6 +290,12 @@ def test_actors_leave_a_cpu_to_what_feeds_them(cpus: float, workers: int | None)
     assert pool["compute"].max_size == (workers or cpus) and pool["compute"].max_size * pool["num_cpus"] <= cpus - 1
 
 
+@pytest.mark.parametrize(("members", "ranges", "share"), [(2, 4, 2), (2, 5, 3), (1, 4, 4), (4, 1, 1), (2, 512, 16)])
+def test_no_actor_of_an_errand_takes_more_than_its_share(members: int, ranges: int, share: int) -> None:
+    pool = Resources(4.0, 0.0).errand("fetch_image", members, ranges)["compute"]
+    assert pool.max_tasks_in_flight_per_actor == share, "the first to start would have it all"
+
+
 def operators_of(dataset: ray.data.Dataset) -> list[str]:
     """The physical operators behind a dataset's input, in order, as Ray runs them."""
     operator, names = get_execution_plan(dataset._logical_plan)[0].dag, []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,19 @@ import pyarrow as pa
 import pytest
 
 from pipeline.engine.key_range import WHOLE
+from pipeline.engine.packs import read_packed
 from pipeline.engine.phase import Part
 from pipeline.engine.row_store import RowStore
 from pipeline.engine.storage import Storage
+from pipeline.phases import origins
 from pipeline.phases.fetching import FetchErrand, Fetching, allows, policy_of
 from schemas.consent import VERDICT
+from schemas.page import LOCATOR
+from stages.web import client
 from stages.web.fetched import FETCHED
+from stages.web.politeness import PROCESS_MEMORY
 from stages.web.settings import CrawlSettings
-from tests.servers import Site, answer, in_turn, routes
+from tests.servers import Route, Site, answer, in_turn, routes
 
 PAGE = b"<p>" + b"x" * 997
 LOOSE = CrawlSettings(allow_private_networks=True, obey_robots=False, per_host_delay=0, retries=0)
@@ -105,6 +112,107 @@ def test_what_was_excluded_is_asked_for_once_it_no_longer_is(tmp_path: Path) -> 
         assert len(site.log) == asked
         assert fetch(LOOSE, "/page", "/there", "/gone") == [("ok", None)] * 2 + [("error", "http_status")]
         assert site.paths().count("/gone") == 1
+
+
+def snapshot_of(folder: Path, site: Site, name: str, chosen: CrawlSettings = LOOSE) -> list[dict[str, Any]]:
+    """The pages /a and /b as a snapshot has them, but for where their bodies lie."""
+    storage, urls = Storage(str(folder)), [f"{site.url}/{path}" for path in "ab"]
+    fetching = Fetching(chosen, "page", MAX_BYTES, name)
+    with closing(FetchErrand(fetching, lambda part: urls).open(4)) as fetch:
+        fetch(Part("pages", "", WHOLE, storage, {}))
+    found: list[dict[str, Any]] = []
+    for row in fetching.answers(storage, urls, WHOLE, 0).to_pylist():
+        (body,) = read_packed(storage, pa.array([row.pop("body")], LOCATOR))
+        found.append({**row, "body": body, "row_key": None})
+    return found
+
+
+def counted(site: Site) -> Counter[str]:
+    """How often a path was asked for in full ("/a") and by what was known of it ("/a?")."""
+    return Counter(entry.path + "?" * ("if-none-match" in entry.headers) for entry in site.log)
+
+
+def by_etag(tag: str, body: bytes) -> Route:
+    whole, unchanged = answer(body=body, ETag=tag), answer(304, b"", None, ETag=tag)
+    return lambda handler: (unchanged if handler.entry.headers.get("if-none-match") == tag else whole)(handler)
+
+
+def test_a_new_snapshot_asks_whether_what_the_last_one_has_still_holds(tmp_path: Path) -> None:
+    with routes({"/a": by_etag('"1"', PAGE), "/b": by_etag('"1"', PAGE)}) as site:
+        first = snapshot_of(tmp_path, site, "monday")
+        assert snapshot_of(tmp_path, site, "tuesday") == first
+        assert counted(site) == {"/a": 1, "/b": 1, "/a?": 1, "/b?": 1}
+        site.table["/b"] = by_etag('"2"', b"<p>new")
+        changed = snapshot_of(tmp_path, site, "wednesday")
+        assert changed[0] == first[0] and (changed[1]["body"], changed[1]["etag"]) == (b"<p>new", '"2"')
+        snapshot_of(tmp_path, site, "thursday")
+        assert counted(site) == {"/a": 1, "/b": 1, "/a?": 3, "/b?": 3}, "the newest of them is asked about"
+
+
+def test_what_was_fetched_otherwise_or_is_not_to_be_asked_about_is_fetched_anew(tmp_path: Path) -> None:
+    with routes({"/a": by_etag('"1"', PAGE), "/b": answer(body=PAGE)}) as site:
+        snapshot_of(tmp_path, site, "monday")
+        snapshot_of(tmp_path, site, "tuesday", settings(max_redirects=3))
+        snapshot_of(tmp_path, site, "wednesday", settings(conditional_requests=False))
+        assert counted(site) == {"/a": 3, "/b": 3}
+
+
+@pytest.mark.parametrize("left", [None, b"", b"damaged"])
+def test_a_body_that_is_gone_or_damaged_is_fetched_anew(tmp_path: Path, left: bytes | None) -> None:
+    with routes({"/a": by_etag('"1"', PAGE), "/b": answer(body=PAGE)}) as site:
+        first = snapshot_of(tmp_path, site, "monday")
+        for pack in tmp_path.rglob("*.pack"):
+            pack.unlink() if left is None else pack.write_bytes(left)
+        assert snapshot_of(tmp_path, site, "tuesday") == first
+        assert counted(site)["/a"] == 2
+
+
+def test_what_an_origin_answered_serves_later_builds_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "time", Clock())
+    monkeypatch.setattr(origins, "time", Clock())
+    robots = answer(body=b"User-agent: *\nDisallow: /b", content_type="text/plain")
+    chosen, refused = settings(obey_robots=True), {"/a": ("ok", None), "/b": ("refused", "robots")}
+    with routes({"/a": answer(body=PAGE), "/b": answer(body=PAGE), "/robots.txt": robots}) as site:
+
+        def ask(name: str, chosen: CrawlSettings = chosen) -> int:
+            """How often robots.txt was asked for, by a process of its own."""
+            monkeypatch.setattr(PROCESS_MEMORY, "_rules", {})
+            before = counted(site)["/robots.txt"]
+            rows = snapshot_of(tmp_path, site, name, chosen)
+            found = {row["url"].removeprefix(site.url): (row["status"], row["reason"]) for row in rows}
+            assert found == refused
+            assert rows[0]["consent"]["robots_source"] == f"{site.url}/robots.txt 200"
+            return counted(site)["/robots.txt"] - before
+
+        assert [ask("monday"), ask("tuesday")] == [1, 0]
+        assert ask("wednesday", settings(obey_robots=True, robots_max_age=0)) == 1
+        assert ask("thursday", settings(obey_robots=True, obey_ai_txt=False)) == 1, "other files, other rules"
+        Clock.now += 86_000
+        assert ask("friday") == 0
+        Clock.now += 3600
+        assert [ask("saturday"), ask("sunday")] == [1, 0]
+
+
+def test_what_an_origin_could_not_say_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"/a": answer(body=PAGE), "/b": answer(body=PAGE), "/robots.txt": in_turn(answer(503), answer(404))}
+    with routes(table) as site:
+        for name, outcome in (("monday", "refused"), ("tuesday", "ok"), ("wednesday", "ok")):
+            monkeypatch.setattr(PROCESS_MEMORY, "_rules", {})
+            rows = snapshot_of(tmp_path, site, name, settings(obey_robots=True))
+            assert [row["status"] for row in rows] == [outcome] * 2
+        assert counted(site)["/robots.txt"] == 2
+
+
+class Clock:
+    """The module `time`, on another day."""
+
+    now = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def time(self) -> float:
+        return time.time() + Clock.now
 
 
 def test_another_agent_is_another_reader() -> None:

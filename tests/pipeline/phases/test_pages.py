@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from pipeline.engine.key_range import WHOLE, KeyRange, evenly
 from pipeline.engine.phase import Part
 from pipeline.engine.row_store import RowStore
 from pipeline.engine.storage import Storage
+from pipeline.phases import crawling
 from pipeline.phases.graph import graph
 from pipeline.spec.loading import Spec
 from stages.sources.sample import in_sample
@@ -113,6 +116,75 @@ def test_a_sample_is_the_same_pages_from_every_source(kind: str, tmp_path: Path)
         assert len(site.log) - asked == fetched.get(kind, 0)
 
 
+def urlset(*urls: str) -> bytes:
+    return f"<urlset>{''.join(f'<url><loc>{url}</loc><lastmod>2026</lastmod></url>' for url in urls)}</urlset>".encode()
+
+
+def index(*urls: str) -> bytes:
+    return f"<sitemapindex>{''.join(f'<sitemap><loc>{url}</loc></sitemap>' for url in urls)}</sitemapindex>".encode()
+
+
+def test_sitemaps_add_pages_in_scope_and_say_what_they_leave_out(tmp_path: Path) -> None:
+    with routes({f"/{name}": answer(body=b"<p>page") for name in "sabc"}) as site:
+        here = site.url
+        robots = f"Sitemap: {here}/index.xml\nUser-agent: *\nDisallow: /closed\nSitemap: {here}/closed.xml".encode()
+        listed = {
+            "/robots.txt": answer(body=robots, content_type="text/plain"),
+            # An index that lists itself, one that goes on below it, and one that is not there.
+            "/index.xml": answer(
+                body=index(*(f"{here}/{each}" for each in ("index.xml", "1.xml.gz", "2", "gone.xml")))
+            ),
+            "/1.xml.gz": answer(body=gzip.compress(urlset(f"{here}/a#x", f"{here}/b?utm_source=x", "http://else/c"))),
+            "/2": answer(body=index(f"{here}/3.xml"), X_Robots_Tag="noindex"),
+            "/3.xml": answer(body=index(f"{here}/4.xml")),
+            "/4.xml": answer(body=index(f"{here}/5.xml")),
+            "/5.xml": answer(body=urlset(f"{here}/c")),
+            "/named.txt": answer(body=f"{here}/s\n{here}/c\nnonsense".encode(), content_type="text/plain"),
+        }
+        site.table.update(listed)
+        source = {"kind": "site", "seeds": [f"{here}/s"], "sitemaps": ["robots.txt", f"{here}/named.txt"]}
+        rows, _ = pages(tmp_path, source, {"obey_robots": True})
+        told = {url.removeprefix(here): (row["status"], row["depth"], row["lastmod"]) for url, row in rows.items()}
+        assert {url: each for url, each in told.items() if each[0] == "ok"} == {
+            "/s": ("ok", 0, None),
+            "/a": ("ok", 1, "2026"),
+            "/b": ("ok", 1, "2026"),
+            "/c": ("ok", 1, None),
+        }
+        left_out = {url.removeprefix(here): row for url, row in rows.items() if row["status"] != "ok"}
+        assert {row["reason"] for row in left_out.values()} == {"sitemap"}
+        assert {url: row["detail"] for url, row in left_out.items()} == {
+            "/1.xml.gz": "1 of 3 pages are out of scope",
+            "/5.xml": "indexes lie in each other more than 3 deep",
+            "/closed.xml": f"robots: {here}/robots.txt 200 disallows {here}/closed.xml",
+            "/gone.xml": "http_status: HTTP status 404",
+            "/named.txt": "it is neither XML nor a list of URLs",
+        }
+        asked = Counter(site.paths())
+        assert asked["/index.xml"] == asked["/s"] == asked["/c"] == 1 and not asked["/5.xml"] + asked["/closed.xml"]
+        again, _ = pages(tmp_path, source, {"obey_robots": True})
+        same = ("page_id", "status", "reason", "detail", "depth", "lastmod")
+        assert [[row[name] for name in same] for row in again.values()] == [
+            [row[name] for name in same] for row in rows.values()
+        ]
+        assert Counter(site.paths())["/index.xml"] == 1, "a sitemap is asked for once a snapshot, as pages are"
+
+
+def test_sitemaps_that_list_more_than_the_cap_are_read_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crawling, "_SITEMAPS_AT_A_TIME", 1)
+    with routes({f"/{name}": answer(body=b"<p>page") for name in "sab"}) as site:
+        site.table.update({f"/{each}.xml": answer(body=urlset(f"{site.url}/{each}")) for each in "abc"})
+        named = [f"{site.url}/{each}.xml" for each in "cba"]
+        source = {"kind": "site", "seeds": [f"{site.url}/s"], "sitemaps": named}
+        rows, _ = pages(tmp_path, source, {"max_pages": 2})
+        assert {url.removeprefix(site.url): row["reason"] for url, row in rows.items()} == {
+            **{"/s": None, "/a": None, "/b": "max_pages", "/c.xml": "sitemap"},
+        }
+        assert "/c.xml" not in site.paths()
+
+
 def month(handler: Handler) -> None:
     """A calendar's page: it leads to the next month, to a file, and on the first also to an article."""
     number = int(handler.path.partition("=")[2])
@@ -127,7 +199,7 @@ def test_a_calendar_is_bounded_and_a_level_costs_the_same_however_late(
     range_of = RowStore.read
 
     def counted(store: RowStore, within: KeyRange) -> pa.Table:
-        read.append(str(within))
+        read.extend([str(within)] * (store.function == "fetch_page"))
         return range_of(store, within)
 
     monkeypatch.setattr(RowStore, "read", counted)
