@@ -100,6 +100,7 @@ def pages(spec: Spec) -> Phase:
     settings = crawl_without(spec.crawl, taken)
 
     fetching = Fetching(settings, "page", settings.max_page_bytes, source.snapshot)
+    pictures = Fetching(settings, "image", spec.images.max_bytes, source.snapshot)
 
     def units(scout: Scout) -> Sequence[Any]:
         if isinstance(source, SiteSource):
@@ -116,7 +117,7 @@ def pages(spec: Spec) -> Phase:
             return read_pages(source, unit, sample)
         if isinstance(unit, Chunk):
             assert isinstance(source, HtmlSource | WarcSource)
-            return read_chunk(part, source, unit, settings, sample, taken)
+            return read_chunk(part, source, unit, settings, sample, taken, pictures)
         wanted = [index for index, url in enumerate(unit.urls) if sample.takes(url)]
         urls, depths = [unit.urls[index] for index in wanted], [unit.depths[index] for index in wanted]
         left_out = _left_out(unit, source.snapshot)
@@ -136,7 +137,7 @@ def pages(spec: Spec) -> Phase:
         ids = rows.column("page_id").to_pylist()
         # A URL may be asked for twice (a list, a redirect): the first row stands for it.
         again = [index > 0 and ids[index - 1] == each for index, each in enumerate(ids)]
-        if isinstance(source, DocumentsSource):
+        if isinstance(source, DocumentsSource | WarcSource):
             part.decide(_duplicates(rows, again))
         made = taken.refused(rows.filter(pc.invert(pa.array(again, pa.bool_()))).select(PAGE.names))
         part.add("pages", made.num_rows)

@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.engine.credentials import refuse_credentials, refuse_in_list
 from pipeline.engine.keys import digest_json
@@ -18,6 +19,7 @@ from pipeline.engine.mistake import UserMistake
 from pipeline.engine.phase import Part
 from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
 from pipeline.engine.storage import is_local
+from pipeline.phases.fetching import Fetching
 from pipeline.phases.files import file_state
 from pipeline.phases.given_files import check_given, given_fingerprint
 from pipeline.phases.takedowns import Takedowns
@@ -144,18 +146,40 @@ def read_chunk(
     crawl: CrawlSettings,
     sample: Sample,
     taken: Takedowns,
+    pictures: Fetching,
 ) -> pa.Table:
-    """PAGE rows of a unit; bodies are put into the row stores, where fetched bodies lie too."""
+    """PAGE rows of a unit; bodies are put into the row stores, where fetched bodies lie too.
+
+    Pictures that a build has archived are put where `pictures` would put them, as if they had been fetched.
+    """
     tables: list[pa.Table] = []
     if isinstance(source, WarcSource):
         with fsspec.open(chunk.path, "rb") as stream:
-            for table in map(taken.refused, read_warc(stream, chunk.path, crawl, sample=sample)):
+            read = read_warc(stream, chunk.path, crawl, sample=sample, max_image_bytes=pictures.max_bytes)
+            for table in map(taken.refused, read):
+                of_pages = pc.equal(table.column("kind"), "page")
+                _take_as_fetched(part, pictures, table.filter(pc.invert(of_pages)))
+                table = table.filter(of_pages)
                 tables.append(_as_pages(part, table, source, table.column("page_id").to_pylist()))
     else:
         read = read_folder(chunk.path, source.base_url, max_bytes=crawl.max_page_bytes, sample=sample)
         for table in map(taken.refused, read):
             tables.append(_as_pages(part, table, source, [url_id(url) for url in table.column("url").to_pylist()]))
     return pa.concat_tables(tables) if tables else PAGE.empty_table()
+
+
+def _take_as_fetched(part: Part, pictures: Fetching, table: pa.Table) -> None:
+    """Keep archived pictures that were fetched as ours would be; of the others their sites are asked."""
+    settings = pictures.settings
+    mask = [
+        status == "ok"
+        and consent["agent"] == settings.user_agent
+        and (consent["robots_allowed"] is True or not settings.obey_robots)
+        for status, consent in zip(table.column("status").to_pylist(), table.column("consent").to_pylist(), strict=True)
+    ]
+    rows = table.filter(pa.array(mask, pa.bool_())).select(FETCHED.names)
+    if rows.num_rows:
+        pictures.store(part.storage).keep(pictures.kept(rows, 0))
 
 
 def _remember(part: Part, kind: str, table: pa.Table, row_keys: Sequence[str]) -> pa.Table:
