@@ -12,7 +12,7 @@ from pipeline.engine.phase import Exchange, Part, Phase, Scout
 from pipeline.phases.crawling import Visited, crawl, visit_all
 from pipeline.phases.fetching import FETCH_LIBRARIES, Fetching
 from pipeline.phases.given_files import GivenPiece, given_pieces, read_pages
-from pipeline.phases.sources import Chunk, chunks, fingerprint, read_chunk
+from pipeline.phases.sources import Chunk, RowsChunk, chunks, fingerprint, read_captures, read_chunk
 from pipeline.phases.takedowns import crawl_without, takedowns_of
 from pipeline.spec.loading import Spec
 from pipeline.spec.sections import DocumentsSource, HtmlSource, SiteSource, UrlsSource, WarcSource
@@ -115,6 +115,9 @@ def pages(spec: Spec) -> Phase:
         if isinstance(unit, GivenPiece):
             assert isinstance(source, DocumentsSource)
             return read_pages(source, unit, sample)
+        if isinstance(unit, RowsChunk):
+            assert isinstance(source, WarcSource)
+            return read_captures(part, source, unit, settings, sample, taken)
         if isinstance(unit, Chunk):
             assert isinstance(source, HtmlSource | WarcSource)
             return read_chunk(part, source, unit, settings, sample, taken, pictures)

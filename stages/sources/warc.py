@@ -225,8 +225,8 @@ class _Archive:
         capture = told[1] if told is not None and told[0] == record_id and told[1].final_url == fetched.url else None
         if capture is not None:
             fetched = replace(fetched, url=capture.url, modified=capture.modified, consent=capture.consent)
-        taken = self._sample.takes(fetched.url)
         kind = capture.kind if capture is not None else "page"
+        taken = kind == "image" or self._sample.takes(fetched.url)
         # A build's answer is read all the same: the one after it may be a revisit of it.
         if capture is None and not taken:
             return None, None
