@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import xxhash
@@ -16,16 +17,22 @@ from fastwarc.warc import ArchiveIterator
 
 from pipeline.builds.archive import archive
 from pipeline.corpus.version import Corpus
+from pipeline.engine.key_range import WHOLE
+from pipeline.engine.memo import Unanswered, load_blobs
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.packs import write_pack
 from pipeline.engine.storage import Storage
-from pipeline.engine.table import described
-from pipeline.phases.takedowns import write_entries
+from pipeline.engine.table import described, read_listed
+from pipeline.phases.fetching import Fetching
+from pipeline.phases.sources import chunks, read_chunk
+from pipeline.phases.takedowns import Takedowns, write_entries
 from pipeline.spec.loading import Spec
+from pipeline.spec.sections import WarcSource
 from schemas.contract import table_from_rows
 from schemas.page import PAGE
 from schemas.tables import FETCHED_IMAGE
 from schemas.takedown import Entry
+from stages.sources.sample import Sample
 from stages.sources.warc import read_warc
 from stages.web.consent.excluded import hashed
 from tests.pipeline import small_corpus
@@ -110,6 +117,36 @@ def test_all_that_was_fetched_is_there_and_is_read_again(corpus: Corpus, tmp_pat
         *("images-00000-00000.warc.gz", "images-00001-00000.warc.gz"),
         *("pages-00000-00000.warc.gz", "pages-00001-00000.warc.gz"),
     ]
+
+
+def test_a_build_from_it_has_the_same_pages_and_asks_for_no_picture(corpus: Corpus, tmp_path: Path) -> None:
+    spec = spec_of(corpus)
+    archive(corpus, spec, str(tmp_path / "warc"), 2500)
+    source = WarcSource(kind="warc", paths=[f"{tmp_path}/warc/*.warc.gz"])
+    part = mock.Mock(storage=Storage(str(tmp_path / "again")))
+    crawl = spec.crawl.model_copy(update={"user_agent": CONSENT["agent"]})
+    pictures = Fetching(crawl, "image", spec.images.max_bytes, "default")
+    made = pa.concat_tables(
+        read_chunk(part, source, chunk, crawl, Sample(), Takedowns(), pictures) for chunk in chunks(source)
+    )
+    before = pa.concat_tables(read_listed(corpus.storage, each) for each in corpus.table("pages").parts)
+    before = before.filter(pc.equal(before.column("status"), "ok"))
+    # Where they come from is another place, and links are not followed.
+    same = [name for name in PAGE.names if name not in ("body", "provenance", "depth", "consent")]
+    assert made.select(same).sort_by("page_id").to_pylist() == before.select(same).sort_by("page_id").to_pylist()
+    bodies = load_blobs(part.storage, made).sort_by("page_id").column("body")
+    assert bodies.equals(load_blobs(corpus.storage, before).sort_by("page_id").column("body"))
+    told = [row["consent"] for row in made.to_pylist()]
+    assert all({name: each[name] for name in CONSENT} == CONSENT for each in told)
+    # They are remembered as fetched: asked of nobody.
+    found = pictures.answers(part.storage, sorted(PICTURES), WHOLE, 0)
+    assert load_blobs(part.storage, found).column("body").to_pylist() == [PICTURES[url] for url in sorted(PICTURES)]
+    # By another reader they are not: its consent is another.
+    other = Fetching(spec.crawl, "image", spec.images.max_bytes, "default")
+    for each in chunks(source):
+        read_chunk(part, source, each, spec.crawl, Sample(), Takedowns(), other)
+    with pytest.raises(Unanswered):
+        other.answers(part.storage, sorted(PICTURES), WHOLE, 0)
 
 
 def test_files_end_at_the_target_and_each_stands_by_itself(corpus: Corpus, tmp_path: Path) -> None:
