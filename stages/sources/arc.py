@@ -123,10 +123,13 @@ def _records(source: _Plain | _Member, max_bytes: int) -> Iterator[ArcRecord]:
         block = source.take(min(length, max_bytes))
         missing = length - len(block) - source.skip(length - len(block))
         record = ArcRecord(offset, source.at, said[1], date, length, block)
+        about_file = said[1].startswith(_FIRST)
+        if missing and about_file:
+            raise _Broken(offset, "the record about the file ends before its length")
         if missing:
             yield replace(record, end=offset)
             raise _Broken(offset + 1, "the record ends before its length", told=True)
-        if not said[1].startswith(_FIRST):
+        if not about_file:
             waiting = record
 
 
