@@ -18,6 +18,7 @@ COMMANDS = {
     "explain": ("pipeline.explain", "say what happened to a page or an image, and why"),
     "report": ("pipeline.report", "write the report of a corpus again"),
     "consent": ("pipeline.consent", "ask the sites of a corpus again what they allow; forget what somebody asks for"),
+    "warc": ("pipeline.warc", "write what a corpus was made of as WARC files"),
     "gc": ("pipeline.gc", "remove what no kept version of a corpus needs"),
     "train": ("trainer.run", "train a model on a corpus"),
     "generate": ("trainer.generate", "let a trained model write about a picture"),

@@ -12,7 +12,7 @@ from pipeline.engine.phase import Exchange, Part, Phase, Scout
 from pipeline.phases.crawling import Visited, crawl, visit_all
 from pipeline.phases.fetching import FETCH_LIBRARIES, Fetching
 from pipeline.phases.given_files import GivenPiece, given_pieces, read_pages
-from pipeline.phases.sources import Chunk, chunks, fingerprint, read_chunk
+from pipeline.phases.sources import Chunk, RowsChunk, chunks, fingerprint, read_captures, read_chunk
 from pipeline.phases.takedowns import crawl_without, takedowns_of
 from pipeline.spec.loading import Spec
 from pipeline.spec.sections import DocumentsSource, HtmlSource, SiteSource, UrlsSource, WarcSource
@@ -107,6 +107,7 @@ def pages(spec: Spec) -> Phase:
     settings = crawl_without(spec.crawl, taken)
 
     fetching = Fetching(settings, "page", settings.max_page_bytes, source.snapshot)
+    pictures = Fetching(settings, "image", spec.images.max_bytes, source.snapshot)
 
     def units(scout: Scout) -> Sequence[Any]:
         if isinstance(source, SiteSource):
@@ -121,9 +122,12 @@ def pages(spec: Spec) -> Phase:
         if isinstance(unit, GivenPiece):
             assert isinstance(source, DocumentsSource)
             return read_pages(source, unit, sample)
+        if isinstance(unit, RowsChunk):
+            assert isinstance(source, WarcSource)
+            return read_captures(part, source, unit, settings, sample, taken)
         if isinstance(unit, Chunk):
             assert isinstance(source, HtmlSource | WarcSource)
-            return read_chunk(part, source, unit, settings, sample, taken)
+            return read_chunk(part, source, unit, settings, sample, taken, pictures)
         wanted = [index for index, url in enumerate(unit.urls) if sample.takes(url)]
         urls, depths = [unit.urls[index] for index in wanted], [unit.depths[index] for index in wanted]
         left_out = _left_out(unit, source.snapshot)
@@ -143,7 +147,7 @@ def pages(spec: Spec) -> Phase:
         ids = rows.column("page_id").to_pylist()
         # A URL may be asked for twice (a list, a redirect): the first row stands for it.
         again = [index > 0 and ids[index - 1] == each for index, each in enumerate(ids)]
-        if isinstance(source, DocumentsSource):
+        if isinstance(source, DocumentsSource | WarcSource):
             part.decide(_duplicates(rows, again))
         made = taken.refused(rows.filter(pc.invert(pa.array(again, pa.bool_()))).select(PAGE.names))
         part.add("pages", made.num_rows)

@@ -11,13 +11,15 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.engine.credentials import refuse_credentials, refuse_in_list
 from pipeline.engine.keys import digest_json
 from pipeline.engine.mistake import UserMistake
 from pipeline.engine.phase import Part
 from pipeline.engine.row_store import GENERATION, ROW_KEY, RowStore
-from pipeline.engine.storage import is_local
+from pipeline.engine.storage import StorageError, is_local, said
+from pipeline.phases.fetching import Fetching, policy_of
 from pipeline.phases.files import file_state
 from pipeline.phases.given_files import check_given, given_fingerprint
 from pipeline.phases.takedowns import Takedowns
@@ -32,13 +34,18 @@ from pipeline.spec.sections import (
     WarcSource,
 )
 from schemas.page import PAGE
+from stages.sources.byte_ranges import BadRange
 from stages.sources.folder import HTML_PATTERNS, list_files, local_url, read_folder, read_local
 from stages.sources.folder import fingerprint as folder_fingerprint
 from stages.sources.sample import Sample
 from stages.sources.warc import read_warc
+from stages.sources.warc_rows import IndexRow, count_groups, fetch_rows, read_rows, taken_rows
 from stages.web.fetched import FETCHED
 from stages.web.settings import CrawlSettings
 from stages.web.urls import canonicalize, read_url_list, url_id
+
+# Captures that are read and stored at a time: what a kill costs, and files that a build leaves.
+_ROWS_AT_A_TIME = 1024
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,14 @@ class Chunk:
     """A unit of an offline source: one WARC file, or a folder."""
 
     path: str
+
+
+@dataclass(frozen=True)
+class RowsChunk:
+    """A unit of rows that name captures: a row group of a Parquet file, or a file of lines."""
+
+    path: str
+    group: int
 
 
 def check_source(spec: Spec) -> None:
@@ -84,11 +99,12 @@ def check_source(spec: Spec) -> None:
         _refuse_itself(spec.output.url, source.path)
         check_given(source)
     else:
-        for path in source.paths:
-            refuse_credentials("source.paths", path)
+        refuse_credentials("source.base", source.base)
+        for path in (*source.paths, *source.rows):
+            refuse_credentials(_field(source), path)
         for path in warc_files(source):
             if not is_local(path):
-                file_state("source.paths", path)  # asks for the object's state alone
+                file_state(_field(source), path)  # asks for the object's state alone
 
 
 def _check_url(field: str, url: str) -> None:
@@ -113,23 +129,29 @@ def _require_file(field: str, path: str) -> None:
         raise UserMistake(f"{field}: {path}: no such file")
 
 
+def _field(source: WarcSource) -> str:
+    return "source.rows" if source.rows else "source.paths"
+
+
 def warc_files(source: WarcSource) -> list[str]:
-    """Files behind the paths, sorted, each once; UserMistake for a path that stands for none."""
+    """Files behind the paths or rows, sorted, each once; UserMistake for a path that stands for none."""
     found: set[str] = set()
-    for path in source.paths:
+    for path in source.rows or source.paths:
         if is_local(path):
             matches = glob.glob(path.removeprefix("file://"), recursive=True)
             files = [match for match in matches if Path(match).is_file()]
             if not files:
-                raise UserMistake(f"source.paths: {path}: no such file")
+                raise UserMistake(f"{_field(source)}: {path}: no such file")
             found.update(files)
         else:
             found.add(path)
     return sorted(found)
 
 
-def chunks(source: HtmlSource | WarcSource) -> list[Chunk]:
-    """Units of work, in order."""
+def chunks(source: HtmlSource | WarcSource) -> list[Chunk | RowsChunk]:
+    """Units of work, in order; UserMistake for a file of rows that is none."""
+    if isinstance(source, WarcSource) and source.rows:
+        return [RowsChunk(path, group) for path in warc_files(source) for group in range(_groups(path))]
     if isinstance(source, WarcSource):
         return [Chunk(file) for file in warc_files(source)]
     return [Chunk(source.path)]
@@ -142,7 +164,7 @@ def fingerprint(source: Source) -> str | None:
     if isinstance(source, UrlsSource):
         return digest_json(read_url_list(source.path))
     if isinstance(source, WarcSource):
-        return digest_json([[name, file_state("source.paths", name)] for name in warc_files(source)])
+        return digest_json([[name, file_state(_field(source), name)] for name in warc_files(source)])
     if isinstance(source, DocumentsSource):
         return given_fingerprint(source)
     return None
@@ -155,12 +177,20 @@ def read_chunk(
     crawl: CrawlSettings,
     sample: Sample,
     taken: Takedowns,
+    pictures: Fetching,
 ) -> pa.Table:
-    """PAGE rows of a unit; bodies are put into the row stores, where fetched bodies lie too."""
+    """PAGE rows of a unit; bodies are put into the row stores, where fetched bodies lie too.
+
+    Pictures that a build has archived are put where `pictures` would put them, as if they had been fetched.
+    """
     tables: list[pa.Table] = []
     if isinstance(source, WarcSource):
         with fsspec.open(chunk.path, "rb") as stream:
-            for table in map(taken.refused, read_warc(stream, chunk.path, crawl, sample=sample)):
+            read = read_warc(stream, chunk.path, crawl, sample=sample, max_image_bytes=pictures.max_bytes)
+            for table in map(taken.refused, read):
+                of_pages = pc.equal(table.column("kind"), "page")
+                _take_as_fetched(part, pictures, table.filter(pc.invert(of_pages)))
+                table = table.filter(of_pages)
                 tables.append(_as_pages(part, table, source, table.column("page_id").to_pylist()))
     else:
         read = read_folder(chunk.path, source.base_url, max_bytes=crawl.max_page_bytes, sample=sample)
@@ -169,13 +199,79 @@ def read_chunk(
     return pa.concat_tables(tables) if tables else PAGE.empty_table()
 
 
-def _remember(part: Part, kind: str, table: pa.Table, row_keys: Sequence[str]) -> pa.Table:
-    """FETCHED rows as a row store keeps them, bodies as locators. Reading again writes the same files again."""
+def _groups(path: str) -> int:
+    try:
+        return count_groups(path)
+    except (OSError, ValueError) as error:
+        raise UserMistake(f"source.rows: {path}: {said(error)}") from None
+
+
+def read_captures(
+    part: Part, source: WarcSource, chunk: RowsChunk, crawl: CrawlSettings, sample: Sample, taken: Takedowns
+) -> pa.Table:
+    """PAGE rows of the captures that rows name; what an earlier run has read, under the same settings, is not asked
+    for again. StorageError when their files do not answer ranges as they should."""
+    key = digest_json(["rows", source.base, policy_of(crawl, "page", crawl.max_page_bytes)])
+    store = RowStore(part.storage, "read_source", key, FETCHED)
+    # Where a row tells of another place than it has been read from, its id is another.
+    tables: list[pa.Table] = []
+    for rows in read_rows(chunk.path, chunk.group):
+        wanted = taken_rows(rows, sample)
+        for start in range(0, len(wanted), _ROWS_AT_A_TIME):
+            some = wanted[start : start + _ROWS_AT_A_TIME]
+            ids = [row.page_id for row in some]
+            known = set(store.read(wanted=ids).column(ROW_KEY).to_pylist())
+            try:
+                made = fetch_rows(source.base, [row for row in some if row.page_id not in known], crawl)
+            except BadRange as error:
+                raise StorageError(str(error)) from None
+            part.tell(len(known), made.num_rows)
+            if made.num_rows:
+                store.keep(_keyed(made, made.column("page_id").to_pylist()))
+            tables.append(_stored_pages(store.read(wanted=ids), some, source))
+    return taken.refused(pa.concat_tables(tables)) if tables else PAGE.empty_table()
+
+
+def _stored_pages(stored: pa.Table, rows: Sequence[IndexRow], source: WarcSource) -> pa.Table:
+    """PAGE rows of captures that a store holds."""
+    place = {row.page_id: row.range for row in rows}
+    ids = stored.column(ROW_KEY).to_pylist()
+    columns: dict[str, Any] = {name: stored.column(name) for name in PAGE.names if name in stored.column_names}
+    columns["page_id"] = pa.array(ids, pa.string())
+    columns["depth"] = pa.nulls(len(ids), pa.int32())
+    provenance = [
+        {"kind": source.kind, "snapshot": source.snapshot, "file": at.file, "offset": at.offset, "length": at.length}
+        for at in (place[each] for each in ids)
+    ]
+    columns["provenance"] = pa.array(provenance, PAGE.field("provenance").type)
+    return pa.table({name: columns[name] for name in PAGE.names}).cast(PAGE)
+
+
+def _keyed(table: pa.Table, row_keys: Sequence[str]) -> pa.Table:
+    """FETCHED rows with the keys of a row store."""
     rows = table.select(FETCHED.names)
     rows = rows.append_column(ROW_KEY, pa.array(row_keys, pa.string()))
-    rows = rows.append_column(GENERATION, pa.array([0] * table.num_rows, pa.int32()))
+    return rows.append_column(GENERATION, pa.array([0] * table.num_rows, pa.int32()))
+
+
+def _take_as_fetched(part: Part, pictures: Fetching, table: pa.Table) -> None:
+    """Keep archived pictures that were fetched as ours would be; of the others their sites are asked."""
+    settings = pictures.settings
+    mask = [
+        status == "ok"
+        and consent["agent"] == settings.user_agent
+        and (consent["robots_allowed"] is True or not settings.obey_robots)
+        for status, consent in zip(table.column("status").to_pylist(), table.column("consent").to_pylist(), strict=True)
+    ]
+    rows = table.filter(pa.array(mask, pa.bool_())).select(FETCHED.names)
+    if rows.num_rows:
+        pictures.store(part.storage).keep(pictures.kept(rows, 0))
+
+
+def _remember(part: Part, kind: str, table: pa.Table, row_keys: Sequence[str]) -> pa.Table:
+    """FETCHED rows as a row store keeps them, bodies as locators. Reading again writes the same files again."""
     part.tell(0, table.num_rows)
-    return RowStore(part.storage, "read_source", kind, FETCHED).keep(rows)
+    return RowStore(part.storage, "read_source", kind, FETCHED).keep(_keyed(table, row_keys))
 
 
 def _as_pages(part: Part, table: pa.Table, source: HtmlSource | WarcSource, page_ids: Sequence[str]) -> pa.Table:

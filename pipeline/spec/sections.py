@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from croniter import CroniterBadDateError, croniter
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.engine.resources import OperatorSettings
 from stages.encoders.embed import EmbedImages, EmbedSentences
@@ -92,13 +92,27 @@ class WarcSource(Settings):
 
     kind: Literal["warc"]
     """warc: records of WARC or ARC files."""
-    paths: list[Location] = Field(min_length=1)
-    """Files, globs, or URLs that fsspec opens (s3://…, https://…)."""
+    paths: list[Location] = Field(default=[])
+    """Files that are read whole: files, globs, or URLs that fsspec opens (s3://…, https://…). Default: ours, none, as
+    `rows` may stand instead."""
+    rows: list[Location] = Field(default=[])
+    """Files of rows that name captures, which are read by ranges: *.parquet with the columns of Common Crawl's columnar
+    index (url, warc_filename, warc_record_offset, warc_record_length), any other as CDXJ lines. Files, globs, or URLs
+    that fsspec opens. Default: ours, none, as `paths` may stand instead."""
+    base: Location = "https://data.commoncrawl.org"
+    """What the file names in `rows` are below of: a folder, or a URL (https://…, s3://…). Default: ours, Common Crawl's
+    server, for rows of its index."""
     snapshot: Snapshot = "default"
     """Name of the moment that images are fetched in. Default: ours, one moment until another is named."""
     sample: Share = 1.0
     """Share of the pages whose captures are read, "1%" or 0.01, chosen by a hash of their URLs. Default: ours, all, as
     a part must be asked for."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> WarcSource:
+        if bool(self.paths) == bool(self.rows):
+            raise ValueError("give paths, files that are read whole, or rows, files that name captures")
+        return self
 
 
 class DocumentsSource(Settings):

@@ -561,10 +561,22 @@ def _size(row: Fetched) -> int:
 
 def _target(url: str, answer: Answer) -> str:
     """Where a redirect leads; Failed when it leads nowhere we may go."""
-    location = answer.headers.get("Location")
-    if location is None:
-        raise Failed(Failure("bad_redirect", f"HTTP status {answer.http_status} without a Location"))
+    locations = set(answer.headers.getall("Location", []))
+    if len(locations) != 1:  # two are what an injected header looks like
+        said = "several Locations" if locations else "without a Location"
+        raise Failed(Failure("bad_redirect", f"HTTP status {answer.http_status}, {said}"))
     try:
-        return canonicalize(location, url)
+        return canonicalize(_as_sent(locations.pop()), url)
     except ValueError as error:
         raise Failed(Failure("bad_redirect", str(error))) from None
+
+
+def _as_sent(location: str) -> str:
+    """A Location whose bytes are no UTF-8 with these escaped, as browsers do."""
+    if location.isascii():
+        return location
+    sent = location.encode("utf-8", "surrogateescape")
+    try:
+        return sent.decode("utf-8")
+    except UnicodeDecodeError:
+        return "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in sent)

@@ -113,6 +113,8 @@ def _deflate(body: bytes) -> Iterator[bytes]:
 
 
 def _brotli(body: bytes) -> Iterator[bytes]:
+    if not body:  # as of the other codings
+        return
     decoder = brotli.Decompressor()
     step = decoder.process(body, output_buffer_limit=_STEP)
     while step or not decoder.is_finished():

@@ -16,14 +16,13 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from stages.web.addresses import AddressRefused, PublicResolver, public_socket, require_public_literal
+from stages.web.connections import MAX_HEADER_LINE, BadFraming, Connector, said
 from stages.web.content_coding import ACCEPT_ENCODING, BadCoding, TooLarge, decode
 from stages.web.fetched import Failed, Failure, http_date
 from stages.web.settings import CrawlSettings
 
 REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK = 1 << 16
-# One header line, and all of them times ten: more is an attack or a fault.
-_MAX_HEADER_LINE = 16_384
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def open_session(settings: CrawlSettings) -> aiohttp.ClientSession:
     Rows must not depend on their neighbours, hence no cookies; limits on connections are the turns' business.
     """
     private = settings.allow_private_networks
-    connector = aiohttp.TCPConnector(
+    connector = Connector(
         limit=0,
         resolver=ThreadedResolver() if private else PublicResolver(),
         socket_factory=None if private else public_socket,
@@ -55,8 +54,8 @@ def open_session(settings: CrawlSettings) -> aiohttp.ClientSession:
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=None, connect=settings.connect_timeout),
         headers={"User-Agent": settings.user_agent, "Accept-Encoding": ACCEPT_ENCODING},
-        max_line_size=_MAX_HEADER_LINE,
-        max_field_size=_MAX_HEADER_LINE,
+        max_line_size=MAX_HEADER_LINE,
+        max_field_size=MAX_HEADER_LINE,
     )
 
 
@@ -103,11 +102,19 @@ async def request(
             ) as response:
                 if not examine(response.status, response.headers) or method == "HEAD":
                     return Answer(response.status, response.headers, b"")
+                _framed(response.headers)
                 raw = await _read(response, max_bytes, cut)
         coding = ",".join(response.headers.getall("Content-Encoding", []))
         return Answer(response.status, response.headers, decode(raw, coding, max_bytes, cut=cut))
     except (aiohttp.ClientError, OSError, TimeoutError, TooLarge, BadCoding, ValueError) as error:
         raise Failed(failure_of(error, settings, max_bytes)) from None
+
+
+def _framed(headers: CIMultiDictProxy[str]) -> None:
+    """Raise BadCoding for transfer codings that are not ours to read: nobody has asked for any (RFC 9112, 6.1)."""
+    codings = [each.strip().lower() for line in headers.getall("Transfer-Encoding", []) for each in line.split(",")]
+    if codings not in ([], ["chunked"], ["identity"]):
+        raise BadCoding(f"unknown transfer coding {', '.join(codings)[:40]!r}")
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int, cut: bool) -> bytes:
@@ -152,7 +159,9 @@ def failure_of(error: Exception, settings: CrawlSettings, max_bytes: int) -> Fai
         case socket.gaierror():
             return Failure("dns", "the host name does not resolve", retryable=True)
         case aiohttp.ClientResponseError():
-            return Failure("protocol", cause.message or "not an HTTP answer")
+            return Failure("protocol", said(cause))
+        case BadFraming():
+            return Failure("protocol", str(cause))
         case aiohttp.ClientPayloadError():
             return Failure("connection", "the body ended before its announced end", retryable=True)
         case aiohttp.ClientConnectionError() | OSError():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from fastwarc.warc import WarcRecord, WarcRecordType
 
+from pipeline.corpus.version import Corpus
 from tests.end_to_end.builds import build_here, documents, run, run_here, setting, tree, write_spec
 from tests.end_to_end.site import ROUTED, SERIES
 from tests.servers import ORIGIN_FILES, Site, answer, in_turn, routes
@@ -108,6 +110,22 @@ def test_a_warc_gives_the_same_documents(out: Path, built: Path, folder: Path, s
     assert {row["provenance"]["file"] for row in documents(out)} == {
         str(tmp_path / f"crawl-{number}.warc.gz") for number in (0, 1)
     }
+
+
+def test_a_corpus_out_of_its_own_warcs_is_the_same(out: Path, built: Path, site: Site, tmp_path: Path) -> None:
+    to = tmp_path / "warc"
+    said = run_here("pipeline.warc", "--corpus", str(built), "--to", str(to), "--target-bytes", "100000").check().out
+    assert re.match(r"[0-9,]+ captures of version \w+ in [0-9,]+ WARC files, [0-9,]+ bytes; 0 files were there$", said)
+    asked = len(site.log)
+    build_here(_spec(tmp_path, site, kind="warc", paths=[f"{to}/*.warc.gz"]), out).check()
+    # Asked for again is what could not be had.
+    images = Corpus(str(built)).rows("fetched_images", ["url", "status"]).to_pylist()
+    failed = {row["url"].removeprefix(site.url) for row in images if row["status"] != "ok"}
+    assert set(site.paths()[asked:]) <= {*failed, *ORIGIN_FILES}
+    made, before = documents(out), documents(built)
+    assert {row.pop("provenance")["kind"] for row in made} == {"warc"}
+    assert {row.pop("provenance")["kind"] for row in before} == {"site"}
+    assert made == before
 
 
 def test_an_empty_site_fails_in_one_line_and_changes_no_corpus(out: Path, folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from stages.web.consent.patterns import Pattern, path_of
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # Of UTF-8, also one that lost its end, and of UTF-16.
-_BOM = re.compile(rb"\xef\xbb\xbf?|\xff\xfe|\xfe\xff")
+_BOM = re.compile(rb"\xef(?:\xbb\xbf?)?|\xff\xfe|\xfe\xff")
 _BLANKS = b" \t\x0b\x0c"
 # RFC 9110, 5.6.2; a version stands behind a slash (10.1.5).
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
