@@ -30,7 +30,7 @@ class Tree:
     text_sums: list[int] = field(default_factory=lambda: [0])
     link_sums: list[int] = field(default_factory=lambda: [0])
     links: list[int] = field(default_factory=list)  # indexes of <a>, outermost only
-    images: list[int] = field(default_factory=list)  # indexes of <img>
+    images: list[int] = field(default_factory=list)  # indexes of <img> and <amp-img>
     head: list[int] = field(default_factory=list)  # meta, link, base, in order, wherever they stand
     title: str = ""  # text of the first <title>
     deep: int = 0  # subtrees left out below the depth cap
@@ -68,11 +68,11 @@ class Tree:
         return bisect_left(self.links, self.ends[index]) - bisect_left(self.links, index)
 
     def num_images(self, index: int) -> int:
-        """<img> elements in the subtree."""
+        """<img> and <amp-img> elements in the subtree."""
         return len(self.images_between(index, self.ends[index]))
 
     def images_between(self, start: int, end: int) -> list[int]:
-        """Indexes of the <img> elements in a range."""
+        """Indexes of the <img> and <amp-img> elements in a range."""
         return self.images[bisect_left(self.images, start) : bisect_left(self.images, end)]
 
     def text_of(self, index: int, limit: int) -> str:
@@ -133,7 +133,7 @@ def parse(html: str, max_depth: int) -> Tree:
             attributes.append(node.attributes)
             ends.append(index + 1)
             parents.append(parent)
-            if tag == "img":
+            if tag == "img" or tag == "amp-img":
                 tree.images.append(index)
             elif tag == "a" and not link_depth:
                 link_depth = len(open_nodes) + 1
