@@ -26,7 +26,7 @@ class Tree:
     attributes: list[dict[str, str | None]] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)  # index after the subtree
     parents: list[int] = field(default_factory=list)  # index of the element around it, -1 for the first
-    # characters of non-blank text, and of those in links, before index i; one entry more than tags
+    # characters of non-blank text outside <noscript>, and of those in links, before index i; one entry more than tags
     text_sums: list[int] = field(default_factory=lambda: [0])
     link_sums: list[int] = field(default_factory=lambda: [0])
     links: list[int] = field(default_factory=list)  # indexes of <a>, outermost only
@@ -106,6 +106,7 @@ def parse(html: str, max_depth: int) -> Tree:
     text_sums, link_sums = tree.text_sums, tree.link_sums
     text_sum = link_sum = 0
     link_depth = 0  # depth at which the open link began, 0 for none
+    mute_depth = 0  # the same of <noscript>, whose text nobody reads
     open_nodes: list[LexborNode] = []
     open_indexes: list[int] = []
     while True:
@@ -116,7 +117,7 @@ def parse(html: str, max_depth: int) -> Tree:
         added = True
         if tag == "-text":
             text = node.text_content or ""
-            length = len(text) if not text.isspace() else 0
+            length = 0 if mute_depth or text.isspace() else len(text)
             text_sum += length
             if link_depth:
                 link_sum += length
@@ -138,6 +139,8 @@ def parse(html: str, max_depth: int) -> Tree:
             elif tag == "a" and not link_depth:
                 link_depth = len(open_nodes) + 1
                 tree.links.append(index)
+            elif tag == "noscript" and not mute_depth:
+                mute_depth = len(open_nodes) + 1
             elif tag in _HEAD_TAGS:
                 tree.head.append(index)
             elif tag == "title" and not tree.title:
@@ -159,12 +162,16 @@ def parse(html: str, max_depth: int) -> Tree:
         following = node.next
         if tag == "a" and link_depth == len(open_nodes) + 1:
             link_depth = 0
+        if tag == "noscript" and mute_depth == len(open_nodes) + 1:
+            mute_depth = 0
         while following is None and open_nodes:
             node = open_nodes.pop()
             index = open_indexes.pop()
             ends[index] = len(tags)
             if link_depth == len(open_nodes) + 1 and tags[index] == "a":
                 link_depth = 0
+            if mute_depth == len(open_nodes) + 1 and tags[index] == "noscript":
+                mute_depth = 0
             following = node.next if open_nodes else None
         if following is None or not open_nodes:
             break

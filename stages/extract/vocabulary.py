@@ -32,7 +32,7 @@ EXACT = word_set(
     "cookie cookies advertisement advert adverts ads adsense sponsored promo popup modal wpcnt",
     "post-tags tag-cloud tagcloud",
     "toc toc-list table-of-contents toctree-wrapper sphinxsidebar sphinxsidebarwrapper rst-versions bd-toc bd-sidebar",
-    "headerbar navheader navfooter mw-editsection mw-jump-link navbox catlinks",
+    "headerbar navheader navfooter mw-editsection mw-jump-link navbox catlinks printfooter",
     "skip-link skiplink screen-reader-text sr-only visually-hidden visuallyhidden noprint printonly print-only",
 )
 # What readers wrote below: often longer than what they wrote it about.
@@ -64,6 +64,8 @@ OVERLAYS = word_set(
     "modal popup dialog drawer overlay offcanvas canvas dropdown tooltip lightbox backdrop menu nav clone cloned",
     "duplicate sr-only",
 )
+# What a picture of an author or a reader is called, by itself or by the byline that it stands in.
+PORTRAITS = word_set("avatar avatars gravatar userpic headshot byline author authors contributor commenter mugshot")
 # Inline pieces that are not read: anchors of headings, line numbers, copy buttons, texts shown on hovering.
 UNREAD = word_set(
     "headerlink viewcode-link viewcode-back permalink anchorjs-link hash-link anchor-link heading-anchor",

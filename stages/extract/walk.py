@@ -122,10 +122,12 @@ class Walk:
     base_url: str
     encoding: str
     settings: ExtractSettings
+    prose: Prose
     page_text: int = 0  # characters outside links, to weigh guesses against
     guesses: bool = True  # whether names and asides are believed to be furniture
     nodes: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[dict[str, str]] = field(default_factory=list)
+    appendages: frozenset[int] = frozenset()
     _buffer: list[str] = field(default_factory=list)
     _frames: list[_Frame] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
@@ -143,10 +145,8 @@ class Walk:
     _captions: dict[int, Range] = field(init=False)
     _said: dict[Range, str] = field(default_factory=dict)  # captions by where their pictures stand
     _without_tex: int = 0  # before this index no formula carries its TeX
-    _prose: Prose = field(init=False)
 
     def __post_init__(self) -> None:
-        self._prose = Prose(self.tree)
         self._captions = find_captions(self.tree)
 
     @property
@@ -208,6 +208,9 @@ class Walk:
         tree = self.tree
         attributes = tree.attributes[index]
         end = tree.ends[index]
+        if index in self.appendages:
+            self.drop_range(index, end, "appendage")
+            return end
         if not attributes and tag in _PLAIN and index not in self._captions:
             return index + 1
         if tag == "br":
@@ -224,7 +227,7 @@ class Walk:
             if tag in _EMBEDDED:
                 self.drop_range(index, end, "embedded")
             return end
-        if furniture.is_control(tree, index, self._prose):
+        if furniture.is_control(tree, index, self.prose):
             self.drop_range(index, end, "form_control")
             return end
         if attributes and furniture.is_hidden(tree, index) and not self._is_formula(tag, attributes):
@@ -235,7 +238,7 @@ class Walk:
             return end
         if tag == "math":
             return self._formula(index, attributes)
-        if attributes and furniture.is_unread(tree, index, self._prose):
+        if attributes and furniture.is_unread(tree, index, self.prose):
             if furniture.says_something(tree, index):
                 self.drop_range(index, end, "unread")
             return end
@@ -247,10 +250,10 @@ class Walk:
                 if _RAISABLE.fullmatch(text):
                     self._buffer.append(text.translate(_RAISED))
                     return end
-        if furniture.declares_furniture(tree, index, self._prose, self._sections > 0, self.page_text, self.guesses):
+        if furniture.declares_furniture(tree, index, self.prose, self._sections > 0, self.page_text, self.guesses):
             self.drop_range(index, end, "furniture")
             return end
-        if not self._pre and furniture.is_furniture(tree, index, self._prose, self.page_text, self.guesses):
+        if not self._pre and furniture.is_furniture(tree, index, self.prose, self.page_text, self.guesses):
             self.drop_range(index, end, "boilerplate")
             return end
         self._open(index, tag, attributes)
@@ -447,6 +450,8 @@ class Walk:
             # Without any source the detail is what the image would have been called.
             detail = self._absolute(choice.detail) if choice.rule else choice.detail
             self._drop("image", choice.rule or "no_source", detail)
+        elif furniture.is_portrait(self.tree, index):
+            self._drop("image", "portrait", choice.url)
         elif is_tracking_pixel(attributes, width, height):
             self._drop("image", "tracking_pixel", choice.url)
         else:
