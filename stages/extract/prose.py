@@ -64,6 +64,10 @@ class Prose:
         """Characters outside links of those paragraphs and texts."""
         return self._lengths[self._tree.ends[index]] - self._lengths[index]
 
+    def length_between(self, start: int, end: int) -> int:
+        """The same of a range of the tree."""
+        return self._lengths[end] - self._lengths[start]
+
     def num_controls(self, index: int) -> int:
         """Buttons and fields."""
         return self._controls[self._tree.ends[index]] - self._controls[index]

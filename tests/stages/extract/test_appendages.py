@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -108,3 +109,44 @@ def test_text_for_browsers_without_scripts_weighs_nothing() -> None:
     page = f"<main><div class=share-it>{noise}</div><div class=text>{TEXT}</div><div>{noise}34 likes</div></main>"
     assert texts(page) == texts(TEXT)
     assert texts(page, main_content="page") == [*texts(TEXT), "34 likes"]
+
+
+LIST = (
+    "<ul><li><a href=1.html>The reed and what it is made of, by hand</a></ul><p><a href=2.html><img src=2.jpg></a></p>"
+)
+
+
+@pytest.mark.parametrize(
+    "title", ["Most read", "Related stories", "More from Ada", "\u00c4hnliche Beitr\u00e4ge", "Lire aussi :"]
+)
+def test_links_below_a_heading_of_other_stories_go_in_the_middle_of_a_text(title: str) -> None:
+    page = f"<div>{TEXT}<div><h4>{title}</h4></div>{LIST}<p>A last word.</p></div>"
+    assert texts(page) == [*texts(TEXT), "A last word."] and images(page) == []
+    # a heading alone does not say so
+    words = f"<div>{TEXT}<h4>{title}</h4><p>The reed is made of steel.</p></div>"
+    assert texts(words)[-1] == "The reed is made of steel."
+
+
+@pytest.mark.parametrize("title", ["27 commentaires", "Comments (3)", "Leave a comment", "2 Responses", "No comments"])
+def test_what_readers_wrote_goes(title: str) -> None:
+    said = (
+        "<ol><li>" + "<p>I have read this and I do not think that it is right at all, I am afraid.</p>" * 20 + "</ol>"
+    )
+    assert texts(f"<div>{TEXT}<header><h2>{title}</h2></header>{said}</div>") == texts(TEXT)
+
+
+def test_a_page_of_headings_costs_time_that_grows_with_it() -> None:
+    began = time.process_time()
+    assert texts(f"<div>{TEXT}{'<h2>Comments</h2><p>Words of the text.</p>' * 3_000}</div>")
+    assert time.process_time() - began < 3
+
+
+def test_a_chapter_on_comments_or_a_discussion_is_text() -> None:
+    for title in ("Comments", "Discussion", "Responses"):
+        assert texts(f"<div>{TEXT}<h2>{title}</h2><p>A comment begins with two dashes.</p></div>") == [
+            *texts(TEXT),
+            title,
+            "A comment begins with two dashes.",
+        ]
+    form = "<form><textarea name=c></textarea></form><p>I have read this and I do not think that it is right.</p>"
+    assert texts(f"<div>{TEXT}<h2>Comments</h2>{form}</div>") == texts(TEXT)
