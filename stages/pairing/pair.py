@@ -38,8 +38,8 @@ class PairSettings(Settings):
 
     nearness: float = Field(default=1.0, ge=0)
     """Strategy page: what the cosine of a neighbouring sentence is raised by, in standard deviations of the document's
-    cosines; it halves with every two nodes of distance. 0 leaves place out. Default: ours, of those tried by
-    `python -m benchmarks.pairing` on manuals whose captions were hidden."""
+    cosines; it halves with every two nodes of distance. 0 leaves place out. Default: ours, as much as cosines differ by
+    themselves, so that a sentence further away can win; `python -m benchmarks.pairing` shows what other weights do."""
 
     reference: float = Field(default=3.0, ge=0)
     """Strategy page: the same for a sentence that names the image's number ("see Fig. 7", of an image whose caption
