@@ -3,6 +3,8 @@
 python -m benchmarks.extraction GOLD                # folder or .tar.gz with NAME/source.html, NAME/expected.html
 python -m benchmarks.extraction GOLD --half 0       # pages whose names hash to 0: to look at; the rest is to judge by
 python -m benchmarks.extraction GOLD --worst 10     # and the pages with the lowest F1
+python -m benchmarks.extraction GOLD --beside       # and of trafilatura, resiliparse, readability-lxml, if installed
+python -m benchmarks.extraction GOLD --speed        # bytes a second of one core, on the pages of 60 to 200 kB
 
 Text: F1 of the words (\\w+) that a page and its marked content have in common, each counted as often as it stands, and
 of their runs of five (ROUGE-5: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004), a page at a time.
@@ -13,13 +15,14 @@ for their sizes. Precision leaves out what the rules of `filters.images` drop by
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import statistics
 import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +33,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from stages.extract import ExtractSettings
 from stages.extract.document import extract_document
+from stages.extract.image_files import rendered_size
 from stages.filter.settings import ImageRules
 
 _URL = "http://fakehost/test/page.html"
@@ -42,6 +46,8 @@ _SIZE = re.compile(
 )
 _EXTENSION = re.compile(r"\.(?:jpe?g|png|gif|webp|svg|avif|bmp|tiff?)$", re.IGNORECASE)
 _ADDRESS = re.compile(r"[^\s,]+")
+_USUAL = (60_000, 200_000)  # bytes of the pages that are timed
+_ROUNDS = 5
 _MAX_INLINE = 256  # characters of a data: URI that tell it from others
 
 
@@ -141,27 +147,85 @@ def _small(node: dict[str, Any], rules: ImageRules) -> bool:
     return any(side is not None and bounds.min is not None and side < bounds.min for side, bounds in sides)
 
 
-def _score(folder: Path) -> _Score:
-    source = (folder / "source.html").read_bytes()
+@dataclass(frozen=True)
+class _Found:
+    """What an extractor makes of a page."""
+
+    texts: list[str]
+    images: list[tuple[str, bool]]
+    """Addresses, and whether the rules of size keep each as far as the page gives one."""
+    as_text: frozenset[str] = frozenset()
+    """Alternative texts of pictures that became text: formulas and emoji."""
+
+
+def _ours(source: bytes) -> _Found:
     document = extract_document(source, _URL, "text/html", ExtractSettings())
+    images = [node for node in document["nodes"] if node["kind"] == "image"]
+    return _Found(
+        [node["text"] for node in document["nodes"] if node["kind"] == "text"],
+        [(node["image_url"], not _small(node, ImageRules())) for node in images],
+        frozenset(row["detail"] for row in document["dropped"] if row["rule"] in ("formula", "emoji")),
+    )
+
+
+def _of_html(html: str, image: str = "img") -> _Found:
+    """The texts and pictures of an extractor's own HTML."""
+    root = LexborHTMLParser(f"<body>{html}").root
+    assert root is not None
+    sizes = ((node, rendered_size(node.attributes)) for node in root.css(image) if node.attributes.get("src"))
+    images = [
+        (node.attributes["src"] or "", not _small({"rendered_width": width, "rendered_height": height}, ImageRules()))
+        for node, (width, height) in sizes
+    ]
+    return _Found([_text(root)], images)
+
+
+def _trafilatura(source: bytes) -> _Found:
+    import trafilatura
+
+    found = trafilatura.extract(source, url=_URL, output_format="xml", include_images=True) or ""
+    return _of_html(found, "graphic")
+
+
+def _resiliparse(source: bytes) -> _Found:
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    return _Found([extract_plain_text(HTMLTree.parse_from_bytes(source), main_content=True, alt_texts=False)], [])
+
+
+def _readability(source: bytes) -> _Found:
+    import readability
+
+    return _of_html(readability.Document(source.decode("utf-8", "replace"), url=_URL).summary(html_partial=True))
+
+
+_BESIDE: dict[str, Callable[[bytes], _Found]] = {
+    "trafilatura": _trafilatura,
+    "resiliparse": _resiliparse,
+    "readability-lxml": _readability,
+}
+
+
+def _score(folder: Path, extractor: Callable[[bytes], _Found] = _ours) -> _Score:
+    source = (folder / "source.html").read_bytes()
+    made = extractor(source)
+    # which pictures are words is asked of ours for all, so that they are scored on the same ones
+    as_text = made.as_text if extractor is _ours else _ours(source).as_text
     marked = LexborHTMLParser((folder / "expected.html").read_text(encoding="utf-8", errors="replace"))
     page = LexborHTMLParser(source.decode("utf-8", "replace"))
     assert marked.root is not None and page.root is not None
-    texts = [node["text"] for node in document["nodes"] if node["kind"] == "text"]
-    ours = _WORD.findall(" ".join(texts).lower())
+    ours = _WORD.findall(" ".join(made.texts).lower())
     theirs = _WORD.findall(_text(marked.root).lower())
     pictures = _Pictures(page.root)
-    pictures_marked = set()
-    as_text = {row["detail"] for row in document["dropped"] if row["rule"] in ("formula", "emoji")}
+    pictures_marked, of_words = set(), set()
     for node in marked.css("img, amp-img"):
-        if (node.attributes.get("alt") or "")[:200] in as_text:
-            continue
         address = node.attributes.get("src") or next(iter(_ADDRESS.findall(node.attributes.get("srcset") or "")), "")
+        is_words = (node.attributes.get("alt") or "")[:200] in as_text
         if address:
-            pictures_marked.add(pictures.of(_stem(address)))
-    images = [node for node in document["nodes"] if node["kind"] == "image"]
-    found = {pictures.of(_stem(node["image_url"])) for node in images}
-    kept = {pictures.of(_stem(node["image_url"])) for node in images if not _small(node, ImageRules())}
+            (of_words if is_words else pictures_marked).add(pictures.of(_stem(address)))
+    found = {pictures.of(_stem(address)) for address, _ in made.images} - of_words
+    kept = {pictures.of(_stem(address)) for address, is_kept in made.images if is_kept} - of_words
     return _Score(
         folder.name,
         _f1(Counter(ours), Counter(theirs)),
@@ -190,10 +254,28 @@ def _say(title: str, scores: list[_Score]) -> None:
     )
 
 
+def _speed(folders: list[Path]) -> None:
+    """Megabytes of HTML a second of processor time, the best of some rounds over pages of a usual size."""
+    bodies = [(folder / "source.html").read_bytes() for folder in folders]
+    bodies = [body for body in bodies if _USUAL[0] <= len(body) <= _USUAL[1]]
+    if not bodies:
+        raise SystemExit(f"no page of {_USUAL[0]:,} to {_USUAL[1]:,} bytes")
+    best = math.inf
+    for _ in range(_ROUNDS):
+        began = time.process_time()
+        for body in bodies:
+            extract_document(body, _URL, "text/html", ExtractSettings())
+        best = min(best, time.process_time() - began)
+    size = sum(map(len, bodies))
+    print(f"{len(bodies)} pages of {size / len(bodies) / 1e3:.0f} kB: {size / best / 1e6:.1f} MB a second of one core")
+
+
 def main(
     gold: Annotated[Path, typer.Argument(help="Folder, or .tar.gz of it, of NAME/source.html and NAME/expected.html.")],
     half: Annotated[int | None, typer.Option(min=0, max=1, help="Only pages whose names hash to it.")] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst pages to name.")] = 0,
+    beside: Annotated[bool, typer.Option("--beside", help="Score others that are installed as well.")] = False,
+    speed: Annotated[bool, typer.Option("--speed", help="Only how fast pages are read.")] = False,
 ) -> None:
     """Extract each page with default settings and compare."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -203,9 +285,18 @@ def main(
             gold = Path(scratch)
         began = time.process_time()
         folders = sorted(path.parent for path in gold.rglob("expected.html"))
-        scores = [_score(each) for each in folders if half is None or _half(each.name) == half]
-    if not scores:
-        raise SystemExit(f"{gold}: no NAME/expected.html; give the folder that holds the pages")
+        folders = [each for each in folders if half is None or _half(each.name) == half]
+        if not folders:
+            raise SystemExit(f"{gold}: no NAME/expected.html; give the folder that holds the pages")
+        if speed:
+            _speed(folders)
+            return
+        scores = [_score(each) for each in folders]
+        for name, extractor in _BESIDE.items() if beside else ():
+            try:
+                _say(name, [_score(each, extractor) for each in folders])
+            except ImportError:
+                print(f"{name}: not installed")
     for each in (0, 1):
         if part := [score for score in scores if _half(score.name) == each]:
             _say(f"half {each}", part)

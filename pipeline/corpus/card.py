@@ -64,7 +64,9 @@ class CardSummary:
     documents: int
     images: int
     sentences: int
-    matched_images: int
+    matches: Sequence[tuple[str, int]]  # images matched in each way, in words
+    distances: Sequence[tuple[str, int]]  # matched images by the nodes to their sentence
+    own_captions: str  # of the images with a caption, how many are matched to it
     negatives: int
     image_bytes: int
     shards: int
@@ -95,7 +97,9 @@ def card(summary: CardSummary) -> str:
                 ("documents", f"{summary.documents:,}"),
                 *((f"documents, {name}", f"{count:,}") for name, count in summary.splits.items()),
                 ("images", f"{summary.images:,}"),
-                ("images with a matched sentence", f"{summary.matched_images:,}"),
+                *((f"images matched {words}", f"{count:,}") for words, count in summary.matches),
+                ("images with a caption that are matched to it", summary.own_captions),
+                *((f"images whose sentence is {name} nodes away", f"{count:,}") for name, count in summary.distances),
                 ("sentences", f"{summary.sentences:,}"),
                 ("hard negatives", f"{summary.negatives:,}"),
                 ("bytes of images", f"{summary.image_bytes:,}"),

@@ -13,6 +13,7 @@ import yaml
 
 from pipeline.corpus.card import MOST_NAMES, CardSummary, Frequent
 from pipeline.corpus.funnel import SAMPLED_OUT, by_rule, funnel
+from pipeline.corpus.matches import by_distance, by_kind, own_captions
 from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import sample_words, signal_words
 from pipeline.engine.aggregates import Ranking, Rows, counts, totals
@@ -58,7 +59,9 @@ def summary(corpus: Corpus) -> CardSummary:
         documents=made.get("shards.documents", 0),
         images=made.get("shards.images", 0),
         sentences=made.get("shards.sentences", 0),
-        matched_images=made.get("shards.matched_images", 0),
+        matches=by_kind(made),
+        distances=by_distance(made),
+        own_captions=own_captions(made),
         negatives=made.get("shards.negatives", 0),
         image_bytes=sizes.column("image_bytes")[0].as_py(),
         shards=len(corpus.manifest.shards),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pipeline.corpus.funnel import SAMPLED_OUT
+from pipeline.corpus.matches import own_captions, ways
 from pipeline.corpus.version import Corpus
 from pipeline.corpus.words import counted, sample_words
 from pipeline.engine.layout import REPORT
@@ -59,7 +60,7 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
         f" for {of('choose.copies_kept', 'document')} kept"
     )
     yield (
-        f"  images           {n('shards.images')} in the shards, {n('shards.matched_images')} with a sentence"
+        f"  images           {n('shards.images')} in the shards{_matches(counts)}"
         f"; {of('images.images', 'distinct URL')} asked for, {n('images.images_ok')} gave a picture"
     )
     yield f"  sentences        {n('shards.sentences')}"
@@ -74,6 +75,12 @@ def summarize(corpus: Corpus, seconds: float) -> Iterator[str]:
         yield line
     yield f"  shards in        {root}/shards"
     yield f"  report           {root}/{REPORT}"
+
+
+def _matches(counts: Mapping[str, int]) -> str:
+    """How their sentences were found."""
+    found = ways(counts)
+    return f", matched {found}; captions matched to their own {own_captions(counts)}" if found else ""
 
 
 def _nothing_held_out(counts: Mapping[str, int]) -> str:

@@ -115,6 +115,8 @@ _RULES: dict[str, str] = {
     "paragraph/max_depth": "nested too deep",
     "outside_main": "outside the page's main content",
     "boilerplate": "the site's frame: menus, footers, notices",
+    "appendage": "behind the text: headlines of other pages, offers, counters",
+    "portrait": "a portrait of an author or a reader",
     "furniture": "part of a menu, footer or sidebar",
     "hidden": "hidden on the page",
     "num_words": "too few or too many words",

@@ -15,7 +15,8 @@ from schemas.shard import SPLITS
 from schemas.tables import MINED, PAIRED
 from stages.encoders.cosine import from_column
 from stages.mining.mine import SLICES, mine
-from stages.pairing.pair import match_kinds, pair
+from stages.pairing.page import Standing
+from stages.pairing.pair import Measured, match_kinds, measure, pair
 
 # Counted by split: bytes of pictures, words and vectors, which tell how many shards they fill.
 STORED_BYTES = "stored_bytes"
@@ -64,7 +65,8 @@ def pairs(spec: Spec) -> Phase:
             document_id = document["document_id"]
             phash = {image["image_id"]: image["phash"] for image in document["images"]}
             where = [place[document_id, content] for content in sliced["content_ids"]]
-            found = pair(sliced["kinds"], [shared[i] if usable[i] else None for i in where], spec.pair)
+            standing = _standing(document, sliced)
+            found = pair(sliced["kinds"], [shared[i] if usable[i] else None for i in where], spec.pair, standing)
             for lost in found.dropped:
                 node = sliced["nodes"][lost.slice]
                 part.decide(
@@ -85,9 +87,9 @@ def pairs(spec: Spec) -> Phase:
                 )
             matrix = iter(found.matrix_rows())
             kinds = [sliced["kinds"][index] for index in found.kept]
-            part.add(
-                "matched_images", sum(k == "image" and m is not None for k, m in zip(kinds, found.matched, strict=True))
-            )
+            standing = [standing[index] for index in found.kept]
+            how = match_kinds(found.matched, standing, spec.pair)
+            _count(part, measure(found.matched, how, standing))
             if "image" not in kinds:
                 part.decide(
                     [
@@ -106,8 +108,6 @@ def pairs(spec: Spec) -> Phase:
                 )
                 continue
             part.add(f"{STORED_BYTES}.{document['split']}", _words_and_pictures(document, sliced, found.kept))
-            standing = [document["nodes"][sliced["nodes"][index]] for index in found.kept]
-            how = match_kinds(found.matched, standing, spec.pair)
             for position, index in enumerate(found.kept):
                 node = sliced["nodes"][index]
                 is_image = sliced["kinds"][index] == "image"
@@ -152,6 +152,28 @@ def pairs(spec: Spec) -> Phase:
         libraries=("scipy",),
         exchange=Exchange(key="document_id", order=("document_id", "content_id"), schema=_VECTOR_OF, emit=_vectors),
     )
+
+
+def _standing(document: dict[str, Any], sliced: dict[str, Any]) -> list[Standing]:
+    """Where each slice stands, with the words of sentences."""
+    nodes = document["nodes"]
+    return [
+        Standing(node, nodes[node], "" if kind == "image" else nodes[node]["text"][start:end])
+        for kind, node, start, end in zip(
+            sliced["kinds"], sliced["nodes"], sliced["starts"], sliced["ends"], strict=True
+        )
+    ]
+
+
+def _count(part: Part, measured: Measured) -> None:
+    """Counters that summary, card and report tell (pipeline.corpus.matches)."""
+    part.add("matched_images", sum(measured.kinds.values()))
+    part.add("captioned_images", measured.num_captioned)
+    part.add("own_captions", measured.num_own_caption)
+    for kind, number in measured.kinds.items():
+        part.add(f"matched.{kind}", number)
+    for distance in measured.distances:
+        part.add(f"distance.{distance}", 1)
 
 
 def _words_and_pictures(document: dict[str, Any], sliced: dict[str, Any], kept: Sequence[int]) -> int:

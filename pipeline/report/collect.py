@@ -10,6 +10,7 @@ import pyarrow as pa
 import yaml
 
 from pipeline.corpus.funnel import SAMPLED_OUT, FunnelRow, by_rule, funnel
+from pipeline.corpus.matches import by_kind, own_captions, share
 from pipeline.corpus.summary import leaking
 from pipeline.corpus.version import Corpus, read_shard
 from pipeline.corpus.words import counted, number, sample_words
@@ -181,14 +182,12 @@ def _figures(corpus: Corpus) -> list[tuple[str, str]]:
     def n(name: str) -> int:
         return corpus.manifest.counts.get(f"shards.{name}", 0)
 
-    def share(part: int, whole: int) -> str:
-        return f"{100 * part / whole:.0f}%" if whole else "none"
-
     return [
         (f"{n('documents'):,}", "documents"),
         (f"{n('images'):,}", "images"),
         (f"{n('sentences'):,}", "sentences"),
-        (share(n("matched_images"), n("images")), "images with a sentence"),
+        *((share(number, n("images")), f"images matched {words}") for words, number in by_kind(corpus.manifest.counts)),
+        (own_captions(corpus.manifest.counts), "images with a caption, matched to it"),
         (f"{n('negatives'):,}", "hard negatives"),
         (share(n("held_out"), n("documents")), "held out"),
     ]

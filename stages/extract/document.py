@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from stages.extract.appendages import find_appendages
 from stages.extract.furniture import find_main
 from stages.extract.head import read_head
+from stages.extract.prose import Prose
 from stages.extract.settings import ExtractSettings
 from stages.extract.source import read_source
 from stages.extract.tree import parse
@@ -27,17 +29,20 @@ def extract_document(body: bytes, url: str, content_type: str | None, settings: 
     tree = parse(html, settings.max_depth)
     head = read_head(tree, url, encoding)
     start, end = 0, len(tree.tags)
-    walk = Walk(tree, head.base_url, encoding, settings)
+    prose = Prose(tree)
+    walk = Walk(tree, head.base_url, encoding, settings, prose)
     main = find_main(tree) if settings.main_content == "auto" else None
     if main is not None:
         walk.drop_range(start, main[0], "outside_main")
         walk.drop_range(main[1], end, "outside_main")
         start, end = main
     walk.page_text = tree.text_sums[end] - tree.text_sums[start] - tree.link_sums[end] + tree.link_sums[start]
+    if settings.main_content == "auto":
+        walk.appendages = find_appendages(tree, prose, start, end)
     before = list(walk.dropped)
     walk.run(start, end)
     if walk.num_characters < _TOO_LITTLE * walk.page_text and walk.page_text >= _MIN_TEXT:
-        second = Walk(tree, head.base_url, encoding, settings, walk.page_text, guesses=False, dropped=before)
+        second = Walk(tree, head.base_url, encoding, settings, prose, walk.page_text, guesses=False, dropped=before)
         second.run(start, end)
         if second.num_characters >= _ENOUGH * walk.page_text:
             walk = second

@@ -43,6 +43,8 @@ _TITLES = vocabulary.HEADINGS | {"dt", "summary"}
 _PICTURE = re.compile(r"\.(?:svg|png|jpe?g|gif|webp|avif)(?:[?#]|$)", re.IGNORECASE)
 _LETTER = re.compile(r"[^\W\d_]")
 _ACCORDIONS = frozenset(("accordion", "faq", "question", "collapsible"))
+_AROUND_PORTRAIT = 4  # an image and elements around it that may say that it shows an author
+_BYLINE = 200  # characters of the text beside it
 _ONE_ARTICLE = 0.6  # of a main element's text that its one article with the page's heading must hold
 _NOT_CONTENT = vocabulary.TAGS | vocabulary.SILENT | {"header"}
 
@@ -173,6 +175,30 @@ def _holds_picture(tree: Tree, index: int) -> bool:
         if "srcset" in attributes or max(filter(None, rendered_size(attributes)), default=0) >= _MIN_PICTURE:
             return True
     return False
+
+
+def is_portrait(tree: Tree, index: int) -> bool:
+    """Whether an image shows who wrote the page or a comment: it is named so, or what is around it and says little is.
+
+    A picture in a <figure> is one of the text ("The author in 1968").
+    """
+    around = index
+    for step in range(_AROUND_PORTRAIT):
+        attributes = tree.attributes[around]
+        if tree.tags[around] == "figure" or tree.text_length(around) > _BYLINE:
+            return False
+        names = f"{attributes.get('class') or ''} {attributes.get('id') or ''}"[:_NAMES]
+        if _named_portrait(names) or (step and attributes.get("rel") == "author"):
+            return True
+        around = tree.parents[around]
+        if around < 0:
+            break
+    return False
+
+
+@lru_cache(maxsize=1 << 14)
+def _named_portrait(names: str) -> bool:
+    return not vocabulary.PORTRAITS.isdisjoint(re.split("[-_ ]+", _CAMEL.sub("-", names).lower()))
 
 
 def declares_furniture(tree: Tree, index: int, prose: Prose, in_section: bool, page_text: int, guesses: bool) -> bool:

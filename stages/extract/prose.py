@@ -24,17 +24,23 @@ class Prose:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         size = len(tree.tags)
-        paragraphs, headings, linked_headings, controls, pictures = ([0] * (size + 1) for _ in range(5))
+        paragraphs, headings, linked_headings, controls, pictures, lengths = ([0] * (size + 1) for _ in range(6))
         paragraph_end = link_end = 0
         for index, tag in enumerate(tree.tags):
             if not tag:
-                if index >= paragraph_end and tree.link_sums[index + 1] == tree.link_sums[index]:
+                seen = (
+                    tree.text_sums[index + 1] > tree.text_sums[index]
+                    and tree.link_sums[index + 1] == tree.link_sums[index]
+                )
+                if seen and index >= paragraph_end:
                     paragraphs[index + 1] = len(tree.texts[index]) >= _PARAGRAPH // 2 and _is_long(
                         " ".join(tree.texts[index].split())
                     )
+                    lengths[index + 1] = paragraphs[index + 1] and len(tree.texts[index])
             elif tag == "p":
                 paragraph_end = max(paragraph_end, tree.ends[index])
                 paragraphs[index + 1] = self._is_paragraph(index)
+                lengths[index + 1] = paragraphs[index + 1] and tree.text_length(index) - tree.link_length(index)
             elif tag == "a":
                 link_end = max(link_end, tree.ends[index])
             elif tag in HEADINGS:
@@ -46,13 +52,21 @@ class Prose:
                 controls[index + 1] = (tree.attributes[index].get("type") or "").lower() != "hidden"
             elif tree.attributes[index] and (tree.attributes[index].get("role") or "").lower() in _CONTROL_ROLES:
                 controls[index + 1] = 1
-        self._paragraphs, self._headings, self._linked_headings, self._controls, self._pictures = (
-            list(accumulate(each)) for each in (paragraphs, headings, linked_headings, controls, pictures)
+        self._paragraphs, self._headings, self._linked_headings, self._controls, self._pictures, self._lengths = (
+            list(accumulate(each)) for each in (paragraphs, headings, linked_headings, controls, pictures, lengths)
         )
 
     def num_paragraphs(self, index: int) -> int:
         """Paragraphs, and texts outside of any, that are more than a label."""
         return self._paragraphs[self._tree.ends[index]] - self._paragraphs[index]
+
+    def length(self, index: int) -> int:
+        """Characters outside links of those paragraphs and texts."""
+        return self._lengths[self._tree.ends[index]] - self._lengths[index]
+
+    def length_between(self, start: int, end: int) -> int:
+        """The same of a range of the tree."""
+        return self._lengths[end] - self._lengths[start]
 
     def num_controls(self, index: int) -> int:
         """Buttons and fields."""
@@ -70,7 +84,7 @@ class Prose:
         """Whether a block holds paragraphs of its own with a heading, a picture or more of them, and little else."""
         tree = self._tree
         num_paragraphs = self.num_paragraphs(index)
-        if not num_paragraphs or self.num_controls(index) or self._has_linked_headings(index):
+        if not num_paragraphs or self.num_controls(index) or self.has_linked_headings(index):
             return False
         if tree.link_length(index) > _LINKED * tree.text_length(index):
             return False
@@ -81,7 +95,8 @@ class Prose:
         neighbours = (self._tree.before(index), self._tree.after(index))
         return any(each >= 0 and self._is_text(each) for each in neighbours)
 
-    def _has_linked_headings(self, index: int) -> bool:
+    def has_linked_headings(self, index: int) -> bool:
+        """Whether a heading is, or stands in, a link: a headline of another page."""
         return self._linked_headings[self._tree.ends[index]] > self._linked_headings[index]
 
     def _is_text(self, index: int) -> bool:

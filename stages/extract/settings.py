@@ -38,5 +38,6 @@ class ExtractSettings(Settings):
     about 80 and no photograph fits into 512."""
     main_content: Literal["auto", "page"] = "auto"
     """What of a page is read: "auto", only the page's marked main part (main, role=main, article, ...) where it is
-    trustworthy; "page", the whole body less furniture, as OBELICS does. Default: ours, menus and teasers are mostly
-    outside a marked main part."""
+    trustworthy, and in it not what hangs on to the text (blocks of links, headlines, forms or hardly a paragraph behind
+    the element that holds most paragraphs); "page", the whole body less furniture, as OBELICS does. Default: ours,
+    menus and teasers are mostly outside a marked main part or behind the text."""

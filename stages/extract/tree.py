@@ -26,11 +26,11 @@ class Tree:
     attributes: list[dict[str, str | None]] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)  # index after the subtree
     parents: list[int] = field(default_factory=list)  # index of the element around it, -1 for the first
-    # characters of non-blank text, and of those in links, before index i; one entry more than tags
+    # characters of non-blank text outside <noscript>, and of those in links, before index i; one entry more than tags
     text_sums: list[int] = field(default_factory=lambda: [0])
     link_sums: list[int] = field(default_factory=lambda: [0])
     links: list[int] = field(default_factory=list)  # indexes of <a>, outermost only
-    images: list[int] = field(default_factory=list)  # indexes of <img>
+    images: list[int] = field(default_factory=list)  # indexes of <img> and <amp-img>
     head: list[int] = field(default_factory=list)  # meta, link, base, in order, wherever they stand
     title: str = ""  # text of the first <title>
     deep: int = 0  # subtrees left out below the depth cap
@@ -68,11 +68,11 @@ class Tree:
         return bisect_left(self.links, self.ends[index]) - bisect_left(self.links, index)
 
     def num_images(self, index: int) -> int:
-        """<img> elements in the subtree."""
+        """<img> and <amp-img> elements in the subtree."""
         return len(self.images_between(index, self.ends[index]))
 
     def images_between(self, start: int, end: int) -> list[int]:
-        """Indexes of the <img> elements in a range."""
+        """Indexes of the <img> and <amp-img> elements in a range."""
         return self.images[bisect_left(self.images, start) : bisect_left(self.images, end)]
 
     def text_of(self, index: int, limit: int) -> str:
@@ -106,6 +106,7 @@ def parse(html: str, max_depth: int) -> Tree:
     text_sums, link_sums = tree.text_sums, tree.link_sums
     text_sum = link_sum = 0
     link_depth = 0  # depth at which the open link began, 0 for none
+    mute_depth = 0  # the same of <noscript>, whose text nobody reads
     open_nodes: list[LexborNode] = []
     open_indexes: list[int] = []
     while True:
@@ -116,7 +117,7 @@ def parse(html: str, max_depth: int) -> Tree:
         added = True
         if tag == "-text":
             text = node.text_content or ""
-            length = len(text) if not text.isspace() else 0
+            length = 0 if mute_depth or text.isspace() else len(text)
             text_sum += length
             if link_depth:
                 link_sum += length
@@ -133,11 +134,13 @@ def parse(html: str, max_depth: int) -> Tree:
             attributes.append(node.attributes)
             ends.append(index + 1)
             parents.append(parent)
-            if tag == "img":
+            if tag == "img" or tag == "amp-img":
                 tree.images.append(index)
             elif tag == "a" and not link_depth:
                 link_depth = len(open_nodes) + 1
                 tree.links.append(index)
+            elif tag == "noscript" and not mute_depth:
+                mute_depth = len(open_nodes) + 1
             elif tag in _HEAD_TAGS:
                 tree.head.append(index)
             elif tag == "title" and not tree.title:
@@ -159,12 +162,16 @@ def parse(html: str, max_depth: int) -> Tree:
         following = node.next
         if tag == "a" and link_depth == len(open_nodes) + 1:
             link_depth = 0
+        if tag == "noscript" and mute_depth == len(open_nodes) + 1:
+            mute_depth = 0
         while following is None and open_nodes:
             node = open_nodes.pop()
             index = open_indexes.pop()
             ends[index] = len(tags)
             if link_depth == len(open_nodes) + 1 and tags[index] == "a":
                 link_depth = 0
+            if mute_depth == len(open_nodes) + 1 and tags[index] == "noscript":
+                mute_depth = 0
             following = node.next if open_nodes else None
         if following is None or not open_nodes:
             break

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from stages.extract import furniture
+from stages.extract.captions import Range, find_captions
 from stages.extract.data_tables import is_data_table
 from stages.extract.image_files import (
     Sources,
@@ -51,12 +53,6 @@ _PLAIN = word_set(
 # Inside these, inner blocks do not cut the text: a heading, caption or table row is one node.
 _SOFT = HEADINGS | frozenset(("figcaption", "caption", "dt", "summary"))
 
-_CAPTIONED_CLASSES = frozenset(
-    ("figure", "wp-caption", "thumb", "thumbinner", "image-caption-wrapper", "captioned-image")
-)
-_CAPTION_CLASSES = word_set(
-    "caption caption-text wp-caption-text thumbcaption figcaption figure-caption image-caption gallerycaption"
-)
 _EMBEDDED = word_set("object applet audio video map")  # whose content only some browsers show
 _IMAGES = frozenset(("img", "amp-img"))
 # Pictures of words: their alt text is what the reader reads.
@@ -97,9 +93,8 @@ class _Frame:
     named: bool = False
     soft: bool = False
     pre: bool = False
-    first_image: int = -1  # of a captioned element: index of the first node that may be its image
+    pictures: Range | None = None  # of a caption: where its pictures stand in the tree
     caption_start: int = -1  # of a caption: index of its first node
-    caption: str | None = None
     silent_text: bool = False  # <noscript>: only images count
     section: bool = False
     picture: bool = False
@@ -127,10 +122,12 @@ class Walk:
     base_url: str
     encoding: str
     settings: ExtractSettings
+    prose: Prose
     page_text: int = 0  # characters outside links, to weigh guesses against
     guesses: bool = True  # whether names and asides are believed to be furniture
     nodes: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[dict[str, str]] = field(default_factory=list)
+    appendages: frozenset[int] = frozenset()
     _buffer: list[str] = field(default_factory=list)
     _frames: list[_Frame] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
@@ -144,12 +141,13 @@ class Walk:
     _last_image: _LastImage | None = None  # null once text came after it
     _num_images: int = 0
     _num_seen: int = 0
-    _images: list[int] = field(default_factory=list)  # their indexes in nodes
+    _images: list[tuple[int, dict[str, Any]]] = field(default_factory=list)  # their indexes in the tree, and nodes
+    _captions: dict[int, Range] = field(init=False)
+    _said: dict[Range, str] = field(default_factory=dict)  # captions by where their pictures stand
     _without_tex: int = 0  # before this index no formula carries its TeX
-    _prose: Prose = field(init=False)
 
     def __post_init__(self) -> None:
-        self._prose = Prose(self.tree)
+        self._captions = find_captions(self.tree)
 
     @property
     def num_characters(self) -> int:
@@ -173,6 +171,7 @@ class Walk:
         while self._frames:
             self._leave(self._frames.pop())
         self._flush()
+        self._give_captions()
 
     def drop_range(self, start: int, end: int, rule: str) -> None:
         """Record the images and the first words of a range that is left out."""
@@ -209,7 +208,10 @@ class Walk:
         tree = self.tree
         attributes = tree.attributes[index]
         end = tree.ends[index]
-        if not attributes and tag in _PLAIN:
+        if index in self.appendages:
+            self.drop_range(index, end, "appendage")
+            return end
+        if not attributes and tag in _PLAIN and index not in self._captions:
             return index + 1
         if tag == "br":
             self._buffer.append(_BREAK)
@@ -225,7 +227,7 @@ class Walk:
             if tag in _EMBEDDED:
                 self.drop_range(index, end, "embedded")
             return end
-        if furniture.is_control(tree, index, self._prose):
+        if furniture.is_control(tree, index, self.prose):
             self.drop_range(index, end, "form_control")
             return end
         if attributes and furniture.is_hidden(tree, index) and not self._is_formula(tag, attributes):
@@ -236,7 +238,7 @@ class Walk:
             return end
         if tag == "math":
             return self._formula(index, attributes)
-        if attributes and furniture.is_unread(tree, index, self._prose):
+        if attributes and furniture.is_unread(tree, index, self.prose):
             if furniture.says_something(tree, index):
                 self.drop_range(index, end, "unread")
             return end
@@ -248,10 +250,10 @@ class Walk:
                 if _RAISABLE.fullmatch(text):
                     self._buffer.append(text.translate(_RAISED))
                     return end
-        if furniture.declares_furniture(tree, index, self._prose, self._sections > 0, self.page_text, self.guesses):
+        if furniture.declares_furniture(tree, index, self.prose, self._sections > 0, self.page_text, self.guesses):
             self.drop_range(index, end, "furniture")
             return end
-        if not self._pre and furniture.is_furniture(tree, index, self._prose, self.page_text, self.guesses):
+        if not self._pre and furniture.is_furniture(tree, index, self.prose, self.page_text, self.guesses):
             self.drop_range(index, end, "boilerplate")
             return end
         self._open(index, tag, attributes)
@@ -260,17 +262,11 @@ class Walk:
     def _open(self, index: int, tag: str, attributes: dict[str, str | None]) -> None:
         """Push a frame for an element whose end matters; inline elements need none."""
         edge = _EDGES.get(tag, 0)
-        if not edge and tag in _PLAIN and "class" not in attributes:
-            return
-        end = self.tree.ends[index]
-        classes = (attributes.get("class") or "").split() if attributes else []
-        is_caption = tag in ("figcaption", "caption") or (
-            bool(classes) and not _CAPTION_CLASSES.isdisjoint(classes) and self._captioned() is not None
-        )
-        captioned = tag in ("figure", "table") or (tag == "div" and not _CAPTIONED_CLASSES.isdisjoint(classes))
+        pictures = self._captions.get(index)
+        is_caption = pictures is not None
         if not (edge or is_caption or tag in ("noscript", "picture")):
             return
-        frame = _Frame(end, tag, max(edge, 2 * is_caption))
+        frame = _Frame(self.tree.ends[index], tag, max(edge, 2 * is_caption))
         if tag == "td" or tag == "th":
             if self._frames and self._frames[-1].tag == "tr" and self._frames[-1].soft:  # the row of a data table
                 self._buffer.append(_CELL)
@@ -296,10 +292,8 @@ class Walk:
         elif tag in _NAMED and not (self._soft or (tag == "p" and self._names and self._names[-1] in _HOLDERS)):
             frame.named = True
             self._names.append(tag)
-        if captioned:
-            frame.first_image = len(self.nodes)
         if is_caption:
-            frame.caption_start = len(self.nodes)
+            frame.pictures, frame.caption_start = pictures, len(self.nodes)
         if tag == "noscript":
             frame.silent_text = True
         if tag == "picture":
@@ -321,28 +315,29 @@ class Walk:
             self._names.pop()
         if frame.picture:
             self._sources = Sources()
-        if frame.caption_start >= 0:
-            holder = self._captioned()
-            if holder is not None:
-                holder.caption = self._caption(holder.caption, frame.caption_start)
-        if frame.caption is not None:
-            for index in self._images[bisect_left(self._images, frame.first_image) :]:
-                if self.nodes[index]["caption"] is None:
-                    self.nodes[index]["caption"] = frame.caption
+        if frame.pictures is not None and frame.pictures[0] < frame.pictures[1]:
+            self._say(frame.pictures, frame.caption_start)
 
-    def _caption(self, before: str | None, start: int) -> str | None:
-        """The caption so far with the texts from node `start` on, cut at CAPTION_LENGTH: each image will carry it."""
-        caption = before or ""
+    def _say(self, pictures: Range, start: int) -> None:
+        """Note the texts from node `start` on as a caption, cut at CAPTION_LENGTH: each picture will carry it."""
+        caption = self._said.get(pictures, "")
         for index in range(start, len(self.nodes)):
             if len(caption) >= CAPTION_LENGTH:
                 break
             if text := self.nodes[index]["text"]:
                 caption = f"{caption} {text[:CAPTION_LENGTH]}" if caption else text
-        return caption[:CAPTION_LENGTH] or None
+        self._said[pictures] = caption[:CAPTION_LENGTH]
 
-    def _captioned(self) -> _Frame | None:
-        """The innermost open element that can have a caption."""
-        return next((frame for frame in reversed(self._frames[-8:]) if frame.first_image >= 0), None)
+    def _give_captions(self) -> None:
+        """Captions to their pictures, of those around a picture the closest."""
+        for pictures in sorted(self._said, key=lambda each: (each[1] - each[0], each)):
+            for node in self._images_in(pictures):
+                if node["caption"] is None:
+                    node["caption"] = self._said[pictures] or None
+
+    def _images_in(self, pictures: Range) -> Iterator[dict[str, Any]]:
+        start, end = (bisect_left(self._images, each, key=lambda image: image[0]) for each in pictures)
+        return (node for _, node in self._images[start:end])
 
     def _in_data_table(self) -> bool:
         return bool(self._names) and self._names[-1] == "data"
@@ -455,6 +450,8 @@ class Walk:
             # Without any source the detail is what the image would have been called.
             detail = self._absolute(choice.detail) if choice.rule else choice.detail
             self._drop("image", choice.rule or "no_source", detail)
+        elif furniture.is_portrait(self.tree, index):
+            self._drop("image", "portrait", choice.url)
         elif is_tracking_pixel(attributes, width, height):
             self._drop("image", "tracking_pixel", choice.url)
         else:
@@ -499,7 +496,7 @@ class Walk:
         if not self._soft:
             self._flush()
         self._num_images += 1
-        self._images.append(len(self.nodes))
+        self._images.append((index, node))
         self.nodes.append(node)
         size = (node["rendered_width"], node["rendered_height"])
         self._last_image = _LastImage(node, len(self.nodes) - 1, stand_in, self._mute > 0, index, node["alt"], size)

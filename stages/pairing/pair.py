@@ -1,33 +1,49 @@
 """Pairing: which sentence of a document each image belongs to.
 
+`page` takes what the page says, and else similarity with a prior for place and for figures that a sentence names.
 `mmc4` is the published assignment of Multimodal C4 (Zhu et al. 2023, arXiv 2304.06939, section 3.2 and
 `scripts/linear_assignment.py`); `dom` keeps the reading order, as OBELICS does (arXiv 2306.16527).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from stages.encoders.cosine import Mask, Single, cosines, stack
+from stages.pairing.page import Evidence, Standing, evidence, is_own_caption
 from stages.row_function import Settings
 from stages.text.sentences import SentenceSettings
 
 RULE = "similarity"
-CAPTION_TAGS = ("figcaption", "caption")
+DISTANCES = ("1", "2", "3 to 4", "5 to 8", "9 and more")  # nodes from an image to its sentence, as they are counted
+_BOUNDS = (1, 2, 4, 8)
+_HALF = 2.0  # nodes; a sentence so much further away than a neighbour has half of a neighbour's nearness
 
 
 class PairSettings(Settings):
     """How images and sentences are matched (spec section `pair`)."""
 
-    strategy: Literal["mmc4", "dom"] = "mmc4"
-    """mmc4: the assignment of images to distinct sentences with the highest total cosine. dom: the neighbour in reading
-    order, as OBELICS keeps it. Default: MMC4, its published assignment."""
+    strategy: Literal["page", "mmc4", "dom"] = "page"
+    """page: an image takes a sentence of its own caption; those without one take part in MMC4's assignment among the
+    sentences that are no captions, with a prior for those close to them and those that name their figure. mmc4: the
+    assignment of all images to distinct sentences with the highest total cosine. dom: the neighbour in reading order,
+    as OBELICS keeps it. Default: ours, page, as a caption is what an author says of the picture."""
+
+    nearness: float = Field(default=1.0, ge=0)
+    """Strategy page: what the cosine of a neighbouring sentence is raised by, in standard deviations of the document's
+    cosines; it halves with every two nodes of distance. 0 leaves place out. Default: ours, as much as cosines differ by
+    themselves, so that a sentence further away can win; `python -m benchmarks.pairing` shows what other weights do."""
+
+    reference: float = Field(default=3.0, ge=0)
+    """Strategy page: the same for a sentence that names the image's number ("see Fig. 7", of an image whose caption
+    begins with it). 0 leaves references out. Default: ours, more than nearness and chance together."""
 
     min_similarity: float | None = Field(default=None, ge=-1, le=1)
     """Cosine; an image whose best sentence lies below is dropped before anything is matched, null drops none. MMC4's
@@ -69,12 +85,18 @@ class Pairing:
         return [[None if np.isnan(value) else float(value) for value in row] for row in self.matrix]
 
 
-def pair(kinds: Sequence[str], shared: Sequence[npt.ArrayLike | None], settings: PairSettings) -> Pairing:
-    """Match the images of a document to its sentences by their shared vectors.
+def pair(
+    kinds: Sequence[str],
+    shared: Sequence[npt.ArrayLike | None],
+    settings: PairSettings,
+    standing: Sequence[Standing] = (),
+) -> Pairing:
+    """Match the images of a document to its sentences by what the page says and by their shared vectors.
 
-    kinds: "image" or "sentence" of each slice in reading order; shared: as many unit vectors (float16) or nulls.
-    A slice without a vector is neither matched nor dropped (strategy dom matches it all the same, without a
-    similarity). Equal totals are settled by the order of the slices.
+    kinds: "image" or "sentence" of each slice in reading order; shared: as many unit vectors (float16) or nulls;
+    standing: as many places, which strategy page asks for (ValueError without) and the others do not look at.
+    A slice without a vector is neither matched nor dropped, but for an image with its caption (strategy page) and
+    neighbours (dom), which are matched without a similarity. Equal totals are settled by the order of the slices.
     """
     images = [index for index, kind in enumerate(kinds) if kind == "image"]
     sentences = [index for index, kind in enumerate(kinds) if kind == "sentence"]
@@ -89,7 +111,12 @@ def pair(kinds: Sequence[str], shared: Sequence[npt.ArrayLike | None], settings:
     images, matrix = [images[row] for row in rows], matrix[rows]
     kept = [index for index in range(len(kinds)) if index not in gone]
 
-    if settings.strategy == "mmc4":
+    if settings.strategy == "page":
+        if len(standing) != len(kinds):
+            raise ValueError(f"{len(standing)} places for {len(kinds)} slices; strategy page needs one each")
+        said = evidence([standing[index] for index in images], [standing[index] for index in sentences])
+        columns = _as_said(matrix, usable[images], usable[sentences], said, settings)
+    elif settings.strategy == "mmc4":
         columns = _assign(matrix, usable[images], usable[sentences])
     else:
         columns = _neighbours(images, sentences, settings.dom_side)
@@ -108,30 +135,57 @@ def pair(kinds: Sequence[str], shared: Sequence[npt.ArrayLike | None], settings:
 
 
 def match_kinds(
-    matched: Sequence[int | None], nodes: Sequence[Mapping[str, Any]], settings: PairSettings
+    matched: Sequence[int | None], standing: Sequence[Standing], settings: PairSettings
 ) -> list[str | None]:
     """How the match of each slice was found (schemas.shard.MATCH_KINDS), None where there is none.
 
-    nodes: the node that each slice stands in (schemas.document.NODE). A match is markup where the page itself says so:
-    the sentence stands in the picture's own caption.
+    standing: where each slice stands. A match is markup where the page itself says so: the sentence stands in the
+    picture's own caption. It is a reference where strategy page chose a sentence that names the picture's number.
     """
-    how = "similarity" if settings.strategy == "mmc4" else "order"
+    how = "order" if settings.strategy == "dom" else "similarity"
 
     def kind(index: int, other: int) -> str:
         image, sentence = (
-            (nodes[index], nodes[other]) if nodes[index]["kind"] == "image" else (nodes[other], nodes[index])
+            (standing[index], standing[other])
+            if standing[index].content["kind"] == "image"
+            else (standing[other], standing[index])
         )
-        return "markup" if _is_caption(sentence, image) else how
+        if is_own_caption(sentence.content, image.content):
+            return "markup"
+        if settings.strategy == "page" and settings.reference and evidence([image], [sentence]).referred[0, 0]:
+            return "reference"
+        return how
 
     return [None if other is None else kind(index, other) for index, other in enumerate(matched)]
 
 
-def _is_caption(paragraph: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
-    """Whether a paragraph is the image's caption, or one of those it is made of."""
-    text, caption = (" ".join((each or "").split()) for each in (paragraph["text"], image["caption"]))
-    if not text or not caption:
-        return False
-    return text == caption or (paragraph.get("tag") in CAPTION_TAGS and f" {text} " in f" {caption} ")
+@dataclass(frozen=True)
+class Measured:
+    """What the matches of one document's images are like."""
+
+    num_captioned: int  # images whose own caption is among the sentences
+    num_own_caption: int  # of them, those that are matched to it
+    kinds: dict[str, int]  # matched images by how the match was found
+    distances: tuple[str, ...]  # one a matched image: nodes to its sentence, one of DISTANCES
+
+
+def measure(matched: Sequence[int | None], how: Sequence[str | None], standing: Sequence[Standing]) -> Measured:
+    """Count how far matches agree with the page: `matched` and `how` as of `pair` and `match_kinds`."""
+    images = [index for index, each in enumerate(standing) if each.content["kind"] == "image"]
+    sentences = [each for each in standing if each.content["kind"] != "image"]
+    captions = evidence([standing[index] for index in images], sentences).captions
+    kinds: dict[str, int] = {}
+    distances = []
+    num_own_caption = 0
+    for index, caption in zip(images, captions, strict=True):
+        other, found = matched[index], how[index]
+        if other is None or found is None:
+            continue
+        kinds[found] = kinds.get(found, 0) + 1
+        num_own_caption += bool(caption) and found == "markup"
+        nodes = abs(standing[other].node - standing[index].node)
+        distances.append(DISTANCES[bisect_left(_BOUNDS, nodes)])
+    return Measured(sum(map(bool, captions)), num_own_caption, kinds, tuple(distances))
 
 
 def _dissimilar(images: list[int], matrix: Single, low: float | None) -> tuple[DroppedImage, ...]:
@@ -160,6 +214,28 @@ def _assign(matrix: Single, usable_images: Mask, usable_sentences: Mask) -> dict
     return {int(rows[r]): int(columns[assigned.get(r, int(known[r].argmax()))]) for r in range(len(rows))}
 
 
+def _as_said(
+    matrix: Single, usable_images: Mask, usable_sentences: Mask, said: Evidence, settings: PairSettings
+) -> dict[int, int]:
+    """Column of each row: its own caption's most similar sentence, else by assignment among those of no caption."""
+    columns: dict[int, int] = {}
+    for row, caption in enumerate(said.captions):
+        if caption:
+            best = np.nan_to_num(matrix[row, list(caption)], nan=-np.inf)
+            columns[row] = caption[int(best.argmax())]
+    free = usable_images.copy()
+    free[list(columns)] = False
+    return columns | _assign(prior(matrix, said, settings), free, usable_sentences & ~said.is_caption)
+
+
+def prior(matrix: Single, said: Evidence, settings: PairSettings) -> Single:
+    """The cosines with what place and references add to them; NaN where the cosine is."""
+    known = matrix[np.isfinite(matrix)]
+    spread = float(known.std()) if known.size else 0.0
+    near = 0.5 ** (np.maximum(said.distance - 1, 0) / _HALF)
+    return (matrix + spread * (settings.nearness * near + settings.reference * said.referred)).astype(np.float32)
+
+
 def _neighbours(images: list[int], sentences: list[int], side: str) -> dict[int, int]:
     """Column of each row: the sentence next to the image on one side, else on the other."""
     found = {}
@@ -178,12 +254,12 @@ def _image_of_sentence(
 ) -> dict[int, int]:
     """Row of each matched column, where several images may share a sentence.
 
-    mmc4: the most similar image; dom: the nearest in reading order; else the first.
+    page and mmc4: the most similar image; dom: the nearest in reading order; else the first.
     """
 
     def order(row: int, column: int) -> tuple[float, int]:
-        if strategy == "mmc4":
-            return -float(matrix[row, column]), row
+        if strategy != "dom":
+            return -float(np.nan_to_num(matrix[row, column], nan=-2.0)), row
         return abs(images[row] - sentences[column]), row
 
     best: dict[int, int] = {}

@@ -27,10 +27,10 @@ from stages.web.fetched import (
     FETCHED,
     HTML_TYPES,
     Consent,
+    ContentKind,
     Failed,
     Failure,
     Fetched,
-    Kind,
     looks_like_html,
     media_type,
     one_line,
@@ -234,7 +234,7 @@ class _Archive:
         wanted = taken if kind == "page" else self._max_image_bytes is not None
         return (row, capture) if wanted else (None, None)
 
-    def _answer(self, record: WarcRecord, fetched: Fetched, kind: Kind, keep_as: str | None) -> Fetched:
+    def _answer(self, record: WarcRecord, fetched: Fetched, kind: ContentKind, keep_as: str | None) -> Fetched:
         """The row with its body or the reason why there is none; `keep_as`: a revisit may ask for it by this id."""
         settings = self._settings
         largest = settings.max_page_bytes if kind == "page" else self._max_image_bytes or 0
@@ -295,7 +295,7 @@ def _http_headers(record: WarcRecord) -> HeaderMap:
     return record.http_headers
 
 
-def _examine(record: WarcRecord, fetched: Fetched, said: HeaderConsent, kind: Kind) -> None:
+def _examine(record: WarcRecord, fetched: Fetched, said: HeaderConsent, kind: ContentKind) -> None:
     """Raise Failed when the headers say that the body is not to be read."""
     if (cause := record.headers.get("WARC-Truncated")) is not None:
         raise Failed(Failure("truncated", f"WARC-Truncated: {cause}"))
@@ -312,7 +312,7 @@ def _too_large(max_bytes: int) -> Failure:
     return Failure("too_large", f"more than {max_bytes} bytes", status="refused")
 
 
-def _body(record: WarcRecord, kind: Kind, max_bytes: int) -> bytes:
+def _body(record: WarcRecord, kind: ContentKind, max_bytes: int) -> bytes:
     """The body without framing and content codings."""
     too_large = _too_large(max_bytes)
     if record.content_length > _RAW_FACTOR * max_bytes:

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stages.web.consent.signals import Signal
-from stages.web.fetched import Consent, Kind
+from stages.web.fetched import Consent, ContentKind
 
 # Of a metadata record's block, JSON.
 CAPTURE_TYPE = "application/vnd.interloom.capture+json"
@@ -37,7 +37,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 class Capture:
     """What a build knows of a URL that it asked for."""
 
-    kind: Kind
+    kind: ContentKind
     id: str  # page_id or image_id
     url: str  # canonical form of the URL asked for
     final_url: str  # after redirects

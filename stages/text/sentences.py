@@ -1,7 +1,8 @@
 """Sentences: character spans of the sentences of a text, by language.
 
 The rules (abbreviations, initials, numbered lists, CJK and other full stops, ~300 languages) are those of
-Wikimedia's `sentencex`; https://github.com/wikimedia/sentencex. Here: lines, bounds, and exact spans.
+Wikimedia's `sentencex`; https://github.com/wikimedia/sentencex. Here: lines, bounds, exact spans, and what that library
+parts and scholarly texts hold together ("Eq. 2", "Yan et al. [3] proposed").
 """
 
 from __future__ import annotations
@@ -23,6 +24,22 @@ SPANS = pa.list_(SPAN)
 WINDOW = 10_000
 
 LIST_MARKER = re.compile(r"\s*\(?(\d{1,4}|[A-Za-z]|[ivxIVX]{1,5})(\.\d{1,3})*[.)]{1,2}\s*")
+# Abbreviations that a number follows, those that a reference in brackets may follow, and those before a name.
+_NUMBERED = (  # those that are words too ("no", "art") count with a capital alone
+    "(?i:figs?|eqs?|eqns?|refs?|sects?|chs?|chaps?|vols?|nr|pp?|exs|defs?|thms?|lems?|appx|algs?|approx|ca|abb|bd|kap|gl"
+    "|cf|vgl|ver)|Nos?|NO|Secs?|SEC|Tabs?|TAB|Arts?|ART|Ex|Props?|Cor|Apps?|S|Str|Op"
+)
+_TITLES = "dr|mr|mrs|ms|prof|st|mt|mm?|mme|mlle|sr|sra|hr|fr|frl|ing|gen|col|capt|lt|rev"
+_NUMBER_FOLLOWS = re.compile(rf"(?:\A|[\s(\[,;\u2013\u2014/])(?:{_NUMBERED})\.\s*\Z")
+_IS_NUMBER = re.compile(r"[(\[]?(?:[A-Z]\.?)?\d|[(\[][A-Z]?\d|[IVX]+\b(?!\.)")
+_CITED = re.compile(rf"(?:\A|[\s(\[])(?:al|etc|e\.g|i\.e|{_NUMBERED})\.\s*[\[(][^\[\]()]*[\])]\s*\Z")
+_LABELLED = re.compile(rf"(?:\A|[\s(\[])(?:{_NUMBERED})\.?\s?[(\[]?[A-Z]?[\d.]+[a-z]?[)\]]?\.?\s*\Z")
+_INITIAL = re.compile(r"(?<![A-Za-z])[A-Za-z]\.\Z")
+_TITLE = re.compile(rf"(?:\A|[\s(])(?:{_TITLES})\.\s*\Z", re.IGNORECASE)
+# A quoted sentence goes on behind its closing quote where the words that introduce it follow.
+_QUOTED = re.compile("[\u300d\u300f\u201d\u2019]\\s*\\Z")
+_GOES_ON = re.compile("[\u3001\uff0c,\u3068]|\u3063\u3066")
+_LOOKED_BACK = 80  # characters before a boundary that tell of it
 
 
 class SentenceSettings(Settings):
@@ -144,10 +161,40 @@ def _boundaries(text: str, language: str) -> list[tuple[int, int]]:
 
 
 def _joined(text: str, pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """A list marker at the start of a line ("2.", "(b)", "iv)") belongs to the sentence that it numbers."""
-    if len(pieces) > 1 and LIST_MARKER.fullmatch(text[slice(*pieces[0])]):
-        return [(pieces[0][0], pieces[1][1]), *pieces[2:]]
-    return pieces
+    """The pieces, those that are one sentence joined."""
+    joined: list[tuple[int, int]] = []
+    before: tuple[int, int] | None = None  # the piece before, as it was cut
+    for start, end in pieces:
+        if before is not None and _goes_on(text, before, (start, end)):
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+        before = (start, end)
+    return joined
+
+
+def _goes_on(text: str, piece: tuple[int, int], following: tuple[int, int]) -> bool:
+    """Whether two pieces are one sentence.
+
+    A list marker ("2.", "(b)", "iv)") belongs to what it numbers, an abbreviation to its number or name ("Eq. 2", "Dr.
+    Who"); what begins in lower case goes on behind a cited name ("Yan et al. [3] say") or a number ("Fig. S1. and");
+    what stands without a blank does behind an initial ("A.B"), and the particle behind a Japanese quote.
+    """
+    start, end = piece
+    if end - start <= _LOOKED_BACK and LIST_MARKER.fullmatch(text, start, end):
+        return True
+    back = text[max(start, end - _LOOKED_BACK) : end]
+    ahead = text[following[0] : following[0] + _LOOKED_BACK].lstrip()
+    if _NUMBER_FOLLOWS.search(back):
+        return _IS_NUMBER.match(ahead) is not None
+    if _TITLE.search(back):
+        return ahead[:1].isupper()
+    if ahead[:1].islower() and (_CITED.search(back) or _LABELLED.search(back)):
+        return True
+    if _QUOTED.search(back):
+        return _GOES_ON.match(ahead) is not None
+    first = text[following[0]]
+    return first.isascii() and first.isalnum() and _INITIAL.search(back) is not None
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int] | None:

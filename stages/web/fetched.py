@@ -14,6 +14,8 @@ import xxhash
 from schemas.consent import CONSENT
 from stages.web.consent.signals import Signal
 
+# What a corpus is made of, and what is asked for.
+ContentKind = Literal["page", "image"]
 Kind = Literal["page", "image", "sitemap"]
 Status = Literal["ok", "error", "refused"]
 

@@ -418,6 +418,10 @@ def write(folder: str) -> Corpus:
     counts = {
         "documents": {"pages_fetched": 4, "pages": 6},
         "negatives": {"guard.image_to_sentence.cluster": 4, "guard.image_to_sentence.split": 9},
+        "pairs": {
+            **{"matched_images": 3, "matched.markup": 2, "matched.similarity": 1, "captioned_images": 2},
+            **{"own_captions": 2, "distance.1": 2, "distance.3 to 4": 1},
+        },
         "shards": {"documents": 2, "images": 3, "sentences": 4, "matched_images": 3, "negatives": 4, "held_out": 0},
     }
     phases = {}

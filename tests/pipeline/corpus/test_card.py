@@ -15,7 +15,9 @@ SUMMARY = CardSummary(
     documents=1234,
     images=2000,
     sentences=30000,
-    matched_images=1990,
+    matches=[("by markup, its own caption", 1490), ("by similarity", 500)],
+    distances=[("1", 1600), ("9 and more", 390)],
+    own_captions="1,490 of 1,500 (99%)",
     negatives=16000,
     image_bytes=123456789,
     shards=4,
@@ -55,7 +57,19 @@ def test_front_matter_is_what_the_hub_reads() -> None:
 
 def test_numbers_funnel_and_spec_are_there() -> None:
     html = rendered(card(SUMMARY))
-    for cell in ("1,234", "2,000", "77", "num_words", "held_out", "dinov2_base 0123", "5 more", "26.0.1"):
+    for cell in (
+        "1,234",
+        "2,000",
+        "1,490",
+        "1,490 of 1,500 (99%)",
+        "390",
+        "77",
+        "num_words",
+        "held_out",
+        "dinov2_base 0123",
+        "5 more",
+        "26.0.1",
+    ):
         assert f"<td>{cell}</td>" in html or cell in html, cell
     assert "# ``` a fence inside" in html and html.count("<pre>") == 2
 

@@ -109,7 +109,8 @@ def test_a_corpus_becomes_numbers_rules_and_documents(data: ReportData) -> None:
         ("passed", "image", "aspect_ratio", "drop", 1),
         ("choose", "document", "near_duplicate", "drop", 1),
     ]
-    assert ("3", "images") in data.figures and ("100%", "images with a sentence") in data.figures
+    assert ("3", "images") in data.figures and ("67%", "images matched by markup, its own caption") in data.figures
+    assert ("2 of 2 (100%)", "images with a caption, matched to it") in data.figures
     assert {document.title for document in data.documents} == {HOSTILE, "Dogs"}
     assert data.built == "2026-01-02 03:04:05 UTC" and "min_similarity: 0.15" in data.spec
     assert [(guard.guard, guard.pairs) for guard in data.guards] == [("cluster", 4)]

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from stages.encoders.cosine import cosines, from_column, row_cosines, stack
-from stages.pairing.pair import PairSettings, match_kinds, pair
+from stages.pairing.page import Standing
+from stages.pairing.pair import PairSettings, match_kinds, measure, pair
 from stages.shards.rows import vector_array
 
-MMC4 = PairSettings(min_similarity=None)
+MMC4 = PairSettings(strategy="mmc4", min_similarity=None)
 
 
 def unit(rng: np.random.Generator, count: int, dim: int = 16) -> np.ndarray:
@@ -64,7 +65,7 @@ def test_images_like_no_sentence_leave_before_the_assignment() -> None:
     kinds = ["image", "sentence", "image", "sentence"]
     # The weak image would take the only sentence that the strong one fits second best.
     vectors = [at(0.1), at(1.0), at(0.9), at(0.0, axis=2)]
-    result = pair(kinds, vectors, PairSettings(min_similarity=0.15))
+    result = pair(kinds, vectors, PairSettings(strategy="mmc4", min_similarity=0.15))
     assert [(d.slice, d.rule, d.low) for d in result.dropped] == [(0, "similarity", 0.15)]
     assert result.dropped[0].value == pytest.approx(0.1, abs=1e-3)
     assert result.kept == (1, 2, 3)
@@ -75,7 +76,7 @@ def test_images_like_no_sentence_leave_before_the_assignment() -> None:
 
 def test_slices_without_vectors_are_unmatched_and_kept() -> None:
     kinds = ["image", "sentence", "image", "sentence"]
-    result = pair(kinds, [None, at(1.0), at(0.9), None], PairSettings(min_similarity=0.15))
+    result = pair(kinds, [None, at(1.0), at(0.9), None], PairSettings(strategy="mmc4", min_similarity=0.15))
     assert result.kept == (0, 1, 2, 3)
     assert result.matched == (None, 2, 1, None)
     assert result.matrix_rows() == [[None, None], [pytest.approx(0.9, abs=1e-3), None]]
@@ -138,7 +139,99 @@ def test_a_match_is_markup_where_the_page_says_so() -> None:
     ]  # fmt: skip
     matched = [index ^ 1 if index < len(nodes) - 2 else None for index in range(len(nodes))]
     expected = ["markup", "markup", "similarity", "markup", "similarity", "similarity", "similarity"]
-    assert match_kinds(matched, nodes, MMC4)[::2] == [*expected, None]
-    assert match_kinds(matched, nodes, MMC4)[1::2] == [*expected, None]
-    ordered = match_kinds(matched, nodes, PairSettings(strategy="dom"))
+    standing = [Standing(index, node, node["text"] or "") for index, node in enumerate(nodes)]
+    assert match_kinds(matched, standing, MMC4)[::2] == [*expected, None]
+    assert match_kinds(matched, standing, MMC4)[1::2] == [*expected, None]
+    ordered = match_kinds(matched, standing, PairSettings(strategy="dom"))
     assert [kind for kind in ordered if kind != "markup"] == ["order"] * 8 + [None] * 2
+
+
+def page(*nodes: tuple[str, str, str | None]) -> list[Standing]:
+    """Nodes of (tag, text, caption), a slice each; those tagged img are images."""
+    return [
+        Standing(
+            index,
+            {"kind": "image" if tag == "img" else "text", "tag": tag, "text": text or None, "caption": caption},
+            text,
+        )
+        for index, (tag, text, caption) in enumerate(nodes)
+    ]
+
+
+def kinds_of(standing: list[Standing]) -> list[str]:
+    return ["image" if each.content["kind"] == "image" else "sentence" for each in standing]
+
+
+PAGE = PairSettings(strategy="page")
+
+
+def test_a_caption_is_its_pictures_match_whatever_the_cosines_say() -> None:
+    standing = page(
+        ("p", "Cats sleep.", None), ("img", "", "A cat."), ("figcaption", "A cat.", None), ("p", "Dogs bark.", None),
+        ("img", "", None), ("p", "More of cats.", None),
+    )  # fmt: skip
+    vectors = [at(1.0), at(1.0), at(0.0), at(0.2), at(1.0), at(0.7)]
+    found = pair(kinds_of(standing), vectors, PAGE, standing)
+    # the second image may not take the first one's caption, nor be kept from a sentence by it
+    assert found.matched == (4, 2, 1, None, 0, None)
+    assert found.similarity[1] == pytest.approx(0.0, abs=1e-3)
+    how = match_kinds(found.matched, standing, PAGE)
+    assert how == ["similarity", "markup", "markup", None, "similarity", None]
+    blind = pair(kinds_of(standing), [None] * 6, PAGE, standing)
+    assert blind.matched == (None, 2, 1, None, None, None) and blind.similarity == (None,) * 6
+    assert pair(kinds_of(standing), vectors, MMC4, standing).matched[1] in (0, 5)
+
+
+def test_of_captions_that_stand_twice_the_closer_one_counts() -> None:
+    standing = page(
+        ("figcaption", "A cat.", None), ("p", "Between.", None), ("img", "", "A cat."), ("figcaption", "A cat.", None),
+        ("p", "Between.", None), ("img", "", "A cat."), ("p", "A cat.", None),
+    )  # fmt: skip
+    found = pair(kinds_of(standing), [at(0.5)] * 7, PAGE, standing)
+    assert found.matched[2] == 3 and found.matched[5] == 6
+
+
+def test_a_sentence_that_names_the_figure_is_preferred() -> None:
+    standing = page(
+        ("img", "", "Figure 7: A loom."), ("p", "Something else.", None), ("p", "Nothing of it.", None),
+        ("p", "Its parts are named in Figs. 6-8.", None), ("p", "The rest.", None),
+    )  # fmt: skip
+    vectors = [at(1.0), at(0.3), at(0.25), at(0.2), at(0.35)]
+    settings = PairSettings(strategy="page", nearness=0.0)
+    found = pair(kinds_of(standing), vectors, settings, standing)
+    assert found.matched[0] == 3 and match_kinds(found.matched, standing, settings)[0] == "reference"
+    without = PairSettings(strategy="page", nearness=0.0, reference=0.0)
+    assert pair(kinds_of(standing), vectors, without, standing).matched[0] == 4
+    assert pair(kinds_of(standing), vectors, MMC4).matched[0] == 4
+
+
+def test_of_sentences_alike_the_near_one_is_taken_and_weights_of_nothing_are_mmc4() -> None:
+    standing = page(
+        ("p", "Far.", None), ("p", "Of another thing.", None), ("p", "Near.", None), ("img", "", None),
+        ("p", "After it.", None),
+    )  # fmt: skip
+    vectors = [at(0.5), at(0.1), at(0.49, 2), at(1.0), at(0.2, 3)]
+    assert pair(kinds_of(standing), vectors, PAGE, standing).matched[3] == 2
+    nothing = PairSettings(strategy="page", nearness=0.0, reference=0.0)
+    found, published = (pair(kinds_of(standing), vectors, each, standing) for each in (nothing, MMC4))
+    assert found.matched == published.matched == (3, None, None, 0, None)
+    assert found.similarity == published.similarity
+
+
+def test_strategy_page_asks_for_places() -> None:
+    with pytest.raises(ValueError, match="0 places for 1 slices"):
+        pair(["image"], [at(1.0)], PAGE)
+
+
+def test_matches_are_measured_by_captions_kinds_and_nodes() -> None:
+    standing = page(
+        ("img", "", "A cat."), ("figcaption", "A cat.", None), ("img", "", "A dog."), ("p", "Text.", None),
+        ("p", "More.", None), ("figcaption", "A dog.", None), ("img", "", None),
+    )  # fmt: skip
+    measured = measure(
+        (1, 0, 5, 6, None, 2, 3), ["markup", "markup", "markup", "order", None, "markup", "order"], standing
+    )
+    assert (measured.num_captioned, measured.num_own_caption) == (2, 2)
+    assert measured.kinds == {"markup": 2, "order": 1} and measured.distances == ("1", "3 to 4", "3 to 4")
+    missed = measure((1, 0, 4, None, 2, None, None), ["markup", "markup", "order", None, "order", None, None], standing)
+    assert (missed.num_captioned, missed.num_own_caption, missed.kinds) == (2, 1, {"markup": 1, "order": 1})
