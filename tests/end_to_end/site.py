@@ -57,7 +57,8 @@ SERIES = "This page belongs to the series of prints, and it was put online by th
 
 # Pages that show the same picture, and copies of one text.
 _SHARED_PICTURE = [("/print-0.html", "/print-16.html"), ("/print-1.html", "/print-17.html")]
-_SHARED_PICTURE += [("/print-3.html", "/print-14.html"), ("/print-11.html", "/truncated.html")]
+_SHARED_PICTURE += [("/print-3.html", "/print-14.html"), ("/print-12.html", "/truncated.html")]
+_SHARED_PICTURE += [("/print-0.html", "/print-10.html")]
 _SHARED_TEXT = [("/print-1.html", "/copy.html"), ("/print-2.html", "/mirror/print-2.html")]
 
 # Path -> what becomes of the page: "kept", or the rule of its decision.
@@ -158,9 +159,13 @@ def salt_without_leaks(url: str, share: float) -> str:
         pages = [*kept, *(text.get(path, path) for path in kept)]
         h = positions([url_id(url + path) for path in pages], salt).reshape(2, -1).max(axis=0)
         p = dict(zip(kept, h.tolist(), strict=True))
+        # Of a URL the smaller id stays, and its cluster is its own.
+        p["/print-5.html"] = float(
+            positions([min(url_id(f"{url}/print-5.html"), url_id(f"{url}/alias.html"))], salt)[0]
+        )
         q = dict(p)
         for one, other in _SHARED_PICTURE:
-            q[one] = q[other] = max(p[one], p[other])
+            q[one], q[other] = max(q[one], p[other]), max(q[other], p[one])
         border = Border()
         border.add(np.array(list(p.values())), np.array(list(q.values())))
         t = border.find(share)
