@@ -236,13 +236,25 @@ def _stored_pages(stored: pa.Table, rows: Sequence[IndexRow], source: WarcSource
     """PAGE rows of captures that a store holds."""
     place = {row.page_id: row.range for row in rows}
     ids = stored.column(ROW_KEY).to_pylist()
-    columns: dict[str, Any] = {name: stored.column(name) for name in PAGE.names if name in stored.column_names}
-    columns["page_id"] = pa.array(ids, pa.string())
-    columns["depth"] = pa.nulls(len(ids), pa.int32())
+    ranges = [place[each] for each in ids]
+    return _page_rows(stored, ids, source, [(at.file, at.offset, at.length) for at in ranges])
+
+
+def _page_rows(
+    stored: pa.Table,
+    page_ids: Sequence[str],
+    source: HtmlSource | WarcSource,
+    places: Sequence[tuple[str | None, int | None, int | None]],
+) -> pa.Table:
+    """PAGE rows of stored ones; `places`: file, offset and length of each."""
     provenance = [
-        {"kind": source.kind, "snapshot": source.snapshot, "file": at.file, "offset": at.offset, "length": at.length}
-        for at in (place[each] for each in ids)
+        {"kind": source.kind, "snapshot": source.snapshot, "file": file, "offset": offset, "length": length}
+        for file, offset, length in places
     ]
+    columns: dict[str, Any] = {name: stored.column(name) for name in PAGE.names if name in stored.column_names}
+    columns["page_id"] = pa.array(page_ids, pa.string())
+    columns["lastmod"] = pa.nulls(stored.num_rows, pa.string())
+    columns["depth"] = pa.nulls(stored.num_rows, pa.int32())
     columns["provenance"] = pa.array(provenance, PAGE.field("provenance").type)
     return pa.table({name: columns[name] for name in PAGE.names}).cast(PAGE)
 
@@ -281,16 +293,8 @@ def _as_pages(part: Part, table: pa.Table, source: HtmlSource | WarcSource, page
     def column(name: str) -> list[Any]:
         return table.column(name).to_pylist() if name in table.column_names else [None] * count
 
-    provenance = [
-        {"kind": source.kind, "snapshot": source.snapshot, "file": file, "offset": offset, "length": length}
-        for file, offset, length in zip(column("file"), column("offset"), column("length"), strict=True)
-    ]
-    columns: dict[str, Any] = {name: stored.column(name) for name in PAGE.names if name in stored.column_names}
-    columns["page_id"] = pa.array(page_ids, pa.string())
-    columns["lastmod"] = pa.nulls(count, pa.string())
-    columns["depth"] = pa.nulls(count, pa.int32())
-    columns["provenance"] = pa.array(provenance, PAGE.field("provenance").type)
-    return pa.table({name: columns[name] for name in PAGE.names}).cast(PAGE)
+    places = list(zip(column("file"), column("offset"), column("length"), strict=True))
+    return _page_rows(stored, page_ids, source, places)
 
 
 def local_images(part: Part, source: Source, urls: Sequence[str], max_bytes: int, taken: Takedowns) -> pa.Table:
