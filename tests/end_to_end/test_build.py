@@ -95,7 +95,9 @@ def test_a_repeated_paragraph_stays_once(built: Path) -> None:
     series = [row for row in dropped if nodes[row["document_id"]][row["position"]] == SERIES]
     (keeper,) = {row["detail"].removeprefix("kept ") for row in series}
     kept = documents(built)
-    assert len(series) == len(kept) - 1 >= NUM_ARTICLES - 1
+    # One page is cut off before it.
+    having = [row for row in kept if SERIES in nodes[row["document_id"]]]
+    assert len(series) == len(having) - 1 >= NUM_ARTICLES - 1
     for row in kept:
         found = [node["text"] for node in row["nodes"]].count(SERIES)
         assert found == (row["document_id"] == keeper), row["url"]

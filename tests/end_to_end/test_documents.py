@@ -68,7 +68,8 @@ def given(extracted: pa.Table, site: Site, folder: Path, tmp_path_factory: pytes
 
 def _spec(tmp_path: Path, site: Site, given: Path) -> Path:
     source = {"kind": "documents", "path": str(given), "snapshot": "given"}
-    return write_spec(tmp_path / "given.yaml", site.url, source=source)
+    # None is held out: what looks alike on both sides of a split would be dropped.
+    return write_spec(tmp_path / "given.yaml", site.url, source=source, shard={"held_out_fraction": 0})
 
 
 @pytest.fixture(scope="module")
