@@ -94,7 +94,8 @@ def test_a_changed_encoder_runs_only_from_the_embeddings_on(
     assert len(site.log) == asked
     done = ran(corpus)
     assert done["embeddings"]["rows_computed"] > 30 and done["embeddings"]["rows_remembered"] == 0
-    # Both changes, one after the other, come to what an empty folder would have.
+    # Both changes, one after the other, come to what a folder would have that knows where it is split and no more.
+    shutil.copytree(corpus / "splits", tmp_path / "fresh" / "splits")
     build_here(spec, tmp_path / "fresh", *other).check()
     assert shards(corpus) == shards(tmp_path / "fresh")
 

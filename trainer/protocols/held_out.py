@@ -3,8 +3,8 @@
 Label-alignment error is the structure loss's distance on those documents: how far cosines of retrieval vectors of
 drawn positions are from their labels, by the recipe's own objective.
 
-Only documents whose shard says split = "held_out" are read: whole near-duplicate clusters, joined by shared image
-hashes, so nothing here was seen in training. What is asked, and what is right, comes from the pages alone
+Only documents whose shard says split = "held_out" are read: whole near-duplicate clusters, none of whose pictures is in
+training, so nothing here was seen there. What is asked, and what is right, comes from the pages alone
 (trainer/protocols/questions.py) and is the same for every model. image_to_sentence and sentence_to_image use a picture
 or a text by itself; context_to_image asks, from the state of the sentence before an image, for that image among all
 pictures.
