@@ -58,6 +58,8 @@ UNRUN = {
     "python -m benchmarks.demo": "the demo by the clock: minutes",
     "python -m benchmarks.documents": "minutes, on a quiet machine",
     "python -m benchmarks.extraction": "asks for marked pages, which are not ours to hand on",
+    "python -m benchmarks.near_duplicates_peers": "asks for environments that hold the others",
+    "python -m benchmarks.pairing": "asks for a folder of HTML pages, which are not ours to hand on",
     "python -m benchmarks.storage_calls": "eight builds: minutes",
     "python -m benchmarks.web": "minutes, on a quiet machine",
     "ray job status": "asks a cluster for a job of yours",
@@ -70,6 +72,7 @@ SMALLER = {
     "python -m benchmarks.digests": "--rows 20000 --documents 500",
     "python -m benchmarks.near_duplicates --only quality --pairs 8000": "--pairs 200",
     "python -m benchmarks.near_duplicates --only beside": "--documents 2000",
+    "python -m benchmarks.near_duplicates --only scale --documents 1000000": "--documents 2000",
 }
 
 
