@@ -237,6 +237,11 @@ class Phase:
         return [*steps, *outside, *([f"{self.name}.rows"] if self.exchange else []), self.name]
 
     @property
+    def asks_exchanged(self) -> bool:
+        """Whether a row function, or the world outside, is asked about the rows of its exchange."""
+        return self.errand is not None or any(step.table is None for step in self.steps)
+
+    @property
     def look(self) -> str:
         """The operator that looks around for its units."""
         return f"{self.name}.look"

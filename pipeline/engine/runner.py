@@ -166,11 +166,15 @@ class Runner:
         ranges = self._ranges(phase)
         try:
             units = self._units(phase, ranges)
-            alone = self._is_small(phase, units)
-            pieces = max(len(self.table(step.table).parts) if step.table else len(ranges) for step in phase.steps)
-            probe = Probe(self.storage, old, max(1, self.sample if alone else self.sample // pieces))
-            work = self._work(phase, key, ranges, isolate=False, probe=probe)
-            compared = self._alone(work, units) if alone else self._warm(work, self._gathered(work, units))
+            compared = None
+            if self._is_small(phase, units):
+                probe = Probe(self.storage, old, self.sample)
+                compared = self._alone(self._work(phase, key, ranges, isolate=False, probe=probe), units)
+            if compared is None:
+                pieces = max(len(self.table(step.table).parts) if step.table else len(ranges) for step in phase.steps)
+                probe = Probe(self.storage, old, max(1, self.sample // pieces))
+                work = self._work(phase, key, ranges, isolate=False, probe=probe)
+                compared = self._warm(work, self._gathered(work, units))
         except Exception as error:
             if _crash(error) is None:
                 raise
@@ -208,7 +212,8 @@ class Runner:
         """What the phase is cut into: by the processors at hand and the bytes of its inputs, unless it says how."""
         if phase.layout is not None:
             return list(phase.layout({name: self.records[name].counts for name in phase.inputs}))
-        if phase.whole or (phase.units is None and self._reads_little(phase)):
+        # Rows of an exchange may be many where those that it reads are few.
+        if phase.whole or (phase.units is None and not phase.asks_exchanged and self._reads_little(phase)):
             return [WHOLE]
         size = max((sum(part.bytes for part in self.table(name).parts) for name in phase.inputs), default=0)
         wanted = max(FEWEST_RANGES, RANGES_A_CPU * math.ceil(self.resources.cpus), math.ceil(size / PART_BYTES))
@@ -245,8 +250,8 @@ class Runner:
     def _try(self, work: Work, ranges: Sequence[KeyRange], folder: WorkFolder) -> None:
         """Rows that no store answers first, then the parts from what the stores answer."""
         units = self._units(work.phase, ranges)
-        if self._is_small(work.phase, units):
-            self._went(self._alone(work, units))
+        if self._is_small(work.phase, units) and (went := self._alone(work, units)) is not None:
+            self._went(went)
             return
         met = self._gathered(work, units)
         self._went(self._warm(work, met))
@@ -294,9 +299,11 @@ class Runner:
             return False
         return sum(part.bytes for name in phase.inputs for part in self.table(name).parts) <= SMALL_BYTES
 
-    def _alone(self, work: Work, units: Sequence[Any] | None) -> dict[str, Warmth]:
-        """All of the work by one worker; how its steps went, by function."""
-        told = self._sole.run(work, units, lambda: self.progress.tick(0, len(work.ranges)))
+    def _alone(self, work: Work, units: Sequence[Any] | None) -> dict[str, Warmth] | None:
+        """All of the work by one worker; how its steps went, by function. None where it has turned out to be much."""
+        told = self._sole.run(work, units, self.resources.small_rows, lambda: self.progress.tick(0, len(work.ranges)))
+        if told is None:
+            return None
         self.progress.tick(len(work.ranges), len(work.ranges))
         return {name: _warmth_of(went, sum(each[SECONDS] for each in went)) for name, went in told.items()}
 

@@ -28,21 +28,22 @@ class Sole:
         self._worker: Any = None
 
     def run(
-        self, work: Work, units: Sequence[Any] | None, waiting: Callable[[], None]
-    ) -> dict[str, list[dict[str, Any]]]:
+        self, work: Work, units: Sequence[Any] | None, most: int, waiting: Callable[[], None]
+    ) -> dict[str, list[dict[str, Any]]] | None:
         """Everything that is left of a phase: rows of warm.TOLD, by function. `units` are those of its exchange.
 
-        `waiting` is called every second. What the phase's code raised is raised; RayActorError when the worker died,
-        and the next call has another one.
+        None, and nothing done, where these come to more than `most` rows that something is asked of. `waiting` is
+        called every second. What the phase's code raised is raised; RayActorError when the worker died, and the next
+        call has another one.
         """
         if self._worker is None:
             # No CPU, as it is idle where others work. It dies with what a phase did to it, and is asked again.
             self._worker = ray.remote(num_cpus=0, max_restarts=0)(_Worker).remote()
-        pending = [self._worker.run.remote(work, units)]
+        pending = [self._worker.run.remote(work, units, most)]
         try:
             while pending and not ray.wait(pending, timeout=1.0)[0]:
                 waiting()
-            told: dict[str, list[dict[str, Any]]] = ray.get(pending[0])
+            told: dict[str, list[dict[str, Any]]] | None = ray.get(pending[0])
         except ray.exceptions.RayActorError:
             self._worker = None
             raise
@@ -55,11 +56,13 @@ class _Worker:
     def __init__(self) -> None:
         hide_unasked_gpus()
 
-    def run(self, work: Work, units: Sequence[Any] | None) -> dict[str, list[dict[str, Any]]]:
+    def run(self, work: Work, units: Sequence[Any] | None, most: int) -> dict[str, list[dict[str, Any]]] | None:
         phase = work.phase
         met = None
         if phase.exchange is not None and units:
             met = pa.concat_tables([work.emit(unit) for unit in units])
+            if phase.asks_exchanged and met.num_rows > most:
+                return None
         if phase.errand is not None and met is not None and work.probe is None:
             warm.Errands(work, phase.errand.concurrency)(met)
         told: dict[str, list[dict[str, Any]]] = {}

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipeline.engine import runner as runner_module
+from pipeline.engine.plans import exchanged
 from pipeline.engine.recovery import line_for_people
 from pipeline.engine.resources import OperatorSettings, Resources
 from pipeline.engine.runner import PhaseFailed, Runner
@@ -48,9 +50,10 @@ def test_it_makes_what_plans_make(
     alone = run_phases(tmp_path / "alone", *PHASES, small_rows=95)
     said = alone.records["last_digits"].run["models"]["square"]
     assert (said["rows"], said["actors"]) == (95, 1) and 0 < said["busy"] <= 1
+    # A row function is asked about the rows of the exchange of last_digits.
     assert {name: len(alone.table(name).parts) for name in ("squares", "last_digits")} == {
         "squares": 1,
-        "last_digits": 1,
+        "last_digits": 4,
     }
     monkeypatch.undo()
     spread = run_phases(tmp_path / "spread", *PHASES)
@@ -88,6 +91,30 @@ def test_rows_are_few_or_plans_take_them(run_phases: Run, tmp_path: Path) -> Non
     ]:
         runner.resources = resources
         assert runner._is_small(phase, None) == small, (resources, phase)
+
+
+def test_many_rows_of_an_exchange_are_spread(run_phases: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few those are that it was made of."""
+    planned: list[str] = []
+
+    def noted(work: Any, *arguments: Any) -> Any:
+        planned.append(work.phase.name)
+        return exchanged(work, *arguments)
+
+    monkeypatch.setattr(runner_module, "exchanged", noted)
+
+    def emit(part: Any, unit: Any) -> pa.Table:
+        rows = last_digits().exchange.emit(part, unit)  # type: ignore[union-attr]  # it has one
+        return pa.concat_tables([rows.set_column(1, "n", pc.add(rows.column("n"), 1000 * n)) for n in range(3)])
+
+    many = last_digits(SquareSettings())
+    assert many.exchange is not None
+    many = replace(many, exchange=replace(many.exchange, emit=emit))
+    alone = run_phases(tmp_path / "alone", numbers(40), squares(SquareSettings()), many, small_rows=120)
+    assert not planned
+    spread = run_phases(tmp_path / "spread", numbers(40), squares(SquareSettings()), many, small_rows=119)
+    assert contents(alone) == contents(spread)
+    assert planned == ["last_digits"] and len(spread.table("squares").parts) == 1
 
 
 def test_a_row_that_kills_it_ends_as_a_quarantine_row(run_phases: Run, tmp_path: Path, no_plans: None) -> None:
