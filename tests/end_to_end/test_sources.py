@@ -119,7 +119,8 @@ def test_a_corpus_out_of_its_own_warcs_is_the_same(out: Path, built: Path, site:
     said = run_here("pipeline.warc", "--corpus", str(built), "--to", str(to), "--target-bytes", "100000").check().out
     assert re.match(r"[0-9,]+ captures of version \w+ in [0-9,]+ WARC files, [0-9,]+ bytes; 0 files were there$", said)
     asked = len(site.log)
-    build_here(_spec(tmp_path, site, kind="warc", paths=[f"{to}/*.warc.gz"]), out).check()
+    source = {"kind": "warc", "snapshot": "two", "paths": [f"{to}/*.warc.gz"]}
+    build_here(write_spec(tmp_path / "warc.yaml", site.url, source=source), out).check()
     # Asked for again is what could not be had.
     images = Corpus(str(built)).rows("fetched_images", ["url", "status"]).to_pylist()
     failed = {row["url"].removeprefix(site.url) for row in images if row["status"] != "ok"}
