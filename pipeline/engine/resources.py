@@ -60,6 +60,10 @@ class Resources:
     operators: Mapping[str, OperatorSettings] = field(default_factory=dict)
     small_rows: int = 0  # up to so many, one worker does a phase by itself
 
+    def are_few(self, rows: int) -> bool:
+        """Whether one worker is to do what reads so many rows by itself."""
+        return 0 < self.small_rows >= rows
+
     def of(self, operator: str) -> OperatorSettings:
         """What the spec gives an operator."""
         return self.operators.get(operator, _UNSET)

@@ -281,21 +281,18 @@ class Runner:
         return phase.units(_Scout(phase, self.storage, self.generation, self.tally, self.progress, self.resources))
 
     def _is_small(self, phase: Phase, units: Sequence[Any] | None) -> bool:
-        """Whether one worker does the phase by itself: it reads little, and the spec gives none of any more."""
+        """Whether one worker does the phase by itself: it reads little, and the spec gives it no workers of its own."""
         if self.resources.gpus and (phase.gpu or any(step.model for step in phase.steps)):
             return False
         if any(self.resources.of(name).wants_workers for name in phase.operators):
             return False
         if phase.units is None:
             return self._reads_little(phase)
-        if phase.rows_of_unit is None:
-            return False
-        return sum(map(phase.rows_of_unit, units or ())) <= self.resources.small_rows > 0
+        return phase.rows_of_unit is not None and self.resources.are_few(sum(map(phase.rows_of_unit, units or ())))
 
     def _reads_little(self, phase: Phase) -> bool:
         """Whether a phase's inputs hold few rows, and few bytes."""
-        rows = max((self.records[name].rows for name in phase.inputs), default=0)
-        if rows > self.resources.small_rows or not self.resources.small_rows:
+        if not self.resources.are_few(max((self.records[name].rows for name in phase.inputs), default=0)):
             return False
         return sum(part.bytes for name in phase.inputs for part in self.table(name).parts) <= SMALL_BYTES
 

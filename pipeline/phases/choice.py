@@ -303,7 +303,8 @@ def kept(spec: Spec) -> Phase:
                 part.decide([_leak(document_id, document["url"])])
                 continue
             choice_of = chosen.get(document_id, {"cluster_id": document_id, "cut": []})
-            left = [position for position in row["positions"] if position not in set(choice_of["cut"])]
+            cut = set(choice_of["cut"])
+            left = [position for position in row["positions"] if position not in cut]
             made.append(
                 {
                     **{name: document[name] for name in ("document_id", "url", "title", "license", "consent")},

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipeline.engine import memo
 from pipeline.engine.key_range import KeyRange, evenly, places
 from pipeline.engine.phase import Crew, Part, Scout
-from pipeline.phases.fetching import Desk, Fetching, site_key
+from pipeline.phases.fetching import Desk, Fetching
 from pipeline.spec.sections import ROBOTS_TXT, SiteSource
 from stages.sources.sample import Sample
 from stages.web.client import Client
@@ -23,6 +23,7 @@ from stages.web.frontier import Order, Uncrawled
 from stages.web.links import LINKED, Links, in_scope
 from stages.web.settings import CrawlSettings
 from stages.web.sitemaps import MAX_BYTES, read_sitemap
+from stages.web.sites import site_key
 from stages.web.urls import canonicalize, origin_of
 
 # URLs of one unit of the exchange, about; and pages whose links are read at a time.

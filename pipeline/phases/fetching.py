@@ -28,8 +28,8 @@ from stages.web.client import Client
 from stages.web.consent.policy import consent_policy, consents
 from stages.web.fetched import FETCHED, Kind
 from stages.web.settings import CrawlSettings
-from stages.web.sites import site_of
-from stages.web.urls import host_of, url_id
+from stages.web.sites import site_key
+from stages.web.urls import url_id
 from stages.web.validators import Earlier, Kept, Validators, no_earlier
 
 # What decides whether a URL may be fetched and its answer used, as JSON: a row holds where none stricter is asked for.
@@ -48,11 +48,6 @@ _OF_KEPT = (
     *("url", "final_url", "status", "http_status", "content_type", "content_hash"),
     *("etag", "last_modified", "use_headers", "body", POLICY.name),
 )
-
-
-def site_key(url: str) -> str:
-    """Leading 32 bits, as hex, under which everything of a canonical URL's site is kept together."""
-    return digest(site_of(host_of(url)))[:8]
 
 
 def fetch_key(url: str, policy: str) -> str:

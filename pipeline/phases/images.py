@@ -15,7 +15,7 @@ import xxhash
 from pipeline.engine.packs import write_pack
 from pipeline.engine.phase import Exchange, Part, Phase, Step
 from pipeline.phases.documents import failed
-from pipeline.phases.fetching import FETCH_LIBRARIES, FetchErrand, Fetching, site_key
+from pipeline.phases.fetching import FETCH_LIBRARIES, FetchErrand, Fetching
 from pipeline.phases.sources import lies_in_folder, local_images
 from pipeline.phases.takedowns import crawl_without, takedowns_of, without_content
 from pipeline.spec.loading import Spec
@@ -24,6 +24,7 @@ from schemas.keys import digest
 from schemas.tables import FETCHED_IMAGE, IMAGE_REFERENCE, IMAGE_USE, PASSED
 from stages.filter.image_rules import decide_images
 from stages.images.decode import DecodeImage
+from stages.web.sites import site_key
 
 _UNKEYED = pa.schema([field for field in FETCHED_IMAGE if field.name != "site_key"])
 
@@ -172,9 +173,9 @@ def _as_fetched_image(table: pa.Table, ids: list[str], users: dict[str, _Users])
     columns = {name: table.column(name) for name in FETCHED_IMAGE.names if name in table.column_names}
     columns["image_id"] = pa.array(ids, pa.string())
     columns["url"] = pa.array([users[image_id][0] for image_id in ids], pa.string())
+    uses = [_use(users[image_id]) for image_id in ids]
     for name in ("documents", "copies"):
-        uses = [_use(users[image_id])[name] for image_id in ids]
-        columns[name] = pa.array(uses, pa.list_(pa.string()))
+        columns[name] = pa.array([use[name] for use in uses], pa.list_(pa.string()))
     return pa.table({name: columns[name] for name in _UNKEYED.names}).cast(_UNKEYED)
 
 

@@ -13,8 +13,7 @@ from pipeline.engine.storage import Storage
 from schemas.keys import digest
 from stages.web.consent.origin import Asked, OriginAnswers, rules_variant
 from stages.web.settings import CrawlSettings
-from stages.web.sites import site_of
-from stages.web.urls import host_of
+from stages.web.sites import site_key
 
 _FILE = pa.struct([("url", pa.string()), ("http_status", pa.int32()), ("body", pa.binary())])
 # Of an origin: when it was asked, and its files, robots.txt first.
@@ -57,7 +56,7 @@ class RememberedOrigins:
             if sum(len(file.body) for _, file in files) <= _MOST_BYTES:
                 rows.append(
                     {
-                        ROW_KEY: digest(site_of(host_of(origin)))[:8] + digest(origin)[:24],
+                        ROW_KEY: site_key(origin) + digest(origin)[:24],
                         GENERATION: int(answers.asked) // 60,
                         "origin": origin,
                         "asked": answers.asked,

@@ -6,6 +6,9 @@ from functools import cache, lru_cache
 
 from publicsuffixlist import PublicSuffixList
 
+from schemas.keys import digest
+from stages.web.urls import host_of
+
 _SUFFIXES = PublicSuffixList()
 
 
@@ -30,3 +33,8 @@ def site_of(host: str) -> str:
     if host.startswith("[") or "." not in name or name.rpartition(".")[2].isdigit():
         return host
     return _SUFFIXES.privatesuffix(name) or host
+
+
+def site_key(url: str) -> str:
+    """Leading 32 bits, as hex, under which everything of a canonical URL's site is kept together."""
+    return digest(site_of(host_of(url)))[:8]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import pytest
 
 from stages.sources.sample import Sample
-from stages.sources.warc import WARC_FETCHED, capture_id, read_warc
+from stages.sources.warc import capture_id
 from stages.web.settings import CrawlSettings
+from tests.stages.sources.archives import members, rows_of
 
 HTML = b"<!doctype html><p>hello " + b"words " * 30
 FIRST = b"1 0 a test\nURL IP-address Archive-date Content-type Archive-length\n\n"
@@ -36,10 +36,6 @@ INFO = record("filedesc://test.arc", FIRST, "text/plain", date="20080101000000")
 A, B, C = (record(f"http://h/{name}", http(HTML + name.encode())) for name in "abc")
 
 
-def members(*records: bytes) -> bytes:
-    return b"".join(gzip.compress(each, mtime=0) for each in records)
-
-
 def plain(*records: bytes) -> bytes:
     return b"".join(records)
 
@@ -48,11 +44,7 @@ FORMS = pytest.mark.parametrize("form", [plain, members])
 
 
 def read(data: bytes, settings: CrawlSettings | None = None, **options: Any) -> list[dict[str, Any]]:
-    tables = list(read_warc(io.BytesIO(data), "f.arc", settings, **options))
-    assert all(table.schema.equals(WARC_FETCHED) for table in tables)
-    rows = [row for table in tables for row in table.to_pylist()]
-    assert len({row["page_id"] for row in rows}) == len(rows)
-    return rows
+    return rows_of(data, "f.arc", settings, **options)
 
 
 def reasons(data: bytes) -> dict[str, str | None]:

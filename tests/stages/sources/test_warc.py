@@ -11,8 +11,9 @@ import brotli
 import pyarrow as pa
 import pytest
 
-from stages.sources.warc import WARC_FETCHED, capture_id, read_warc
+from stages.sources.warc import capture_id, read_warc
 from stages.web.settings import CrawlSettings
+from tests.stages.sources.archives import members, rows_of
 
 HTML = b"<!doctype html><p>hello " + b"words " * 30
 
@@ -47,11 +48,7 @@ A, B, C = (record(f"http://h/{name}", http(HTML + name.encode())) for name in "a
 
 
 def read(data: bytes, settings: CrawlSettings | None = None, **options: Any) -> list[dict[str, Any]]:
-    tables = list(read_warc(io.BytesIO(data), "f.warc", settings, **options))
-    assert all(table.schema.equals(WARC_FETCHED) for table in tables)
-    rows = [row for table in tables for row in table.to_pylist()]
-    assert len({row["page_id"] for row in rows}) == len(rows)
-    return rows
+    return rows_of(data, "f.warc", settings, **options)
 
 
 def reasons(data: bytes) -> dict[str, str | None]:
@@ -61,10 +58,6 @@ def reasons(data: bytes) -> dict[str, str | None]:
 def one(data: bytes, settings: CrawlSettings | None = None) -> dict[str, Any]:
     (row,) = read(data, settings)
     return row
-
-
-def members(*records: bytes) -> bytes:
-    return b"".join(gzip.compress(each, mtime=0) for each in records)
 
 
 def test_what_a_good_row_holds() -> None:
